@@ -1,0 +1,43 @@
+/* Codes and small tools that every part of the C core shares. No globals that change, no Python. */
+#ifndef JSC_BASE_H
+#define JSC_BASE_H
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Result of a call: JSC_OK, one of these, or -errno of a failed system call. Outputs are set on JSC_OK, else untouched. */
+enum {
+    JSC_OK = 0,
+    JSC_ENOTFOUND = -10001, /* no such record, subject, consumer */
+    JSC_ECORRUPT = -10002,  /* bytes that were durable once do not verify */
+    JSC_EFORMAT = -10003,   /* a format version that this code does not know: the store is left untouched */
+    JSC_EINVAL = -10004,    /* the caller's argument is outside the contract */
+    JSC_EFAILED = -10005,   /* an earlier write or sync failed: the log is read-only for good in this process */
+    JSC_EFULL = -10006,     /* no space: nothing was accepted */
+    JSC_ELOCKED = -10007,   /* another process has the directory */
+    JSC_EHOST = -10008,     /* the next record is for the host language to apply; then call again */
+    JSC_EORDER = -10009,    /* records that do not follow the log's last one */
+};
+
+/* An invariant of ours is broken: say where and stop. On in release builds; for cold paths. */
+#define JSC_ASSERT(x)                                                                                                  \
+    do {                                                                                                               \
+        if (!(x)) {                                                                                                    \
+            fprintf(stderr, "jscore: broken invariant %s at %s:%d\n", #x, __FILE__, __LINE__);                         \
+            abort();                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+
+#define JSC_LIKELY(x) __builtin_expect(!!(x), 1)
+#define JSC_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* CRC32C (Castagnoli) of n bytes continuing from crc (0 to start). SSE4.2 or ARMv8 when the machine has it. Standard
+ * definition: jsc_crc32c(0, "123456789", 9) == 0xE3069283. */
+uint32_t jsc_crc32c(uint32_t crc, const void *data, size_t n);
+
+/* 64-bit hash of bytes for in-memory tables; not stable across versions, never stored. */
+uint64_t jsc_hash(const void *data, size_t n);
+
+#endif

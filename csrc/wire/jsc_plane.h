@@ -1,0 +1,154 @@
+/* The data plane's contract: connections, the protocol parser, the subject index, routing, output queues and the epoll
+ * loop of one thread. Nothing here knows Python: rare things come out as events. One plane, one thread; no locks. */
+#ifndef JSC_PLANE_H
+#define JSC_PLANE_H
+#include "../base/jsc_base.h"
+#include "../log/jsc.h"
+
+typedef struct jsc_plane jsc_plane;
+typedef struct jsc_account jsc_account;
+typedef struct jsc_sub jsc_sub;
+
+enum { JSC_CONN_CLIENT = 0, JSC_CONN_ROUTE = 1, JSC_CONN_LINK = 2, JSC_CONN_INTERNAL = 3 };
+
+/* A message on its way. Pointers are borrowed for the call. origin is a connection id, 0 for the server itself. */
+typedef struct jsc_msg {
+    jsc_account *account;
+    const char *subject, *reply, *headers, *data;
+    uint32_t subject_len, reply_len, headers_len, data_len;
+    uint64_t origin;
+    uint8_t origin_kind;
+} jsc_msg;
+
+/* ---- life ---- */
+typedef struct jsc_plane_options {
+    uint32_t max_payload;      /* 1048576 */
+    uint32_t max_control_line; /* 4096; x16 on routes */
+    uint64_t max_pending;      /* 67108864: above it a connection is closed as a slow consumer */
+    int64_t ping_interval_ns;  /* 2 min; routes min(it, 30 s) */
+    int32_t ping_max;          /* 2 */
+    uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
+} jsc_plane_options;
+int jsc_plane_new(const jsc_plane_options *, jsc_plane **out);
+void jsc_plane_free(jsc_plane *);
+jsc_account *jsc_plane_account(jsc_plane *, const char *name, size_t n); /* found or made; lives as long as the plane */
+const char *jsc_account_name(const jsc_account *, size_t *n);
+
+/* ---- the loop: asyncio's selector calls this, without the GIL ---- */
+/* Adds, changes (mask as epoll's EPOLLIN|EPOLLOUT) or with mask 0 removes a descriptor that the host language owns. */
+int jsc_plane_watch(jsc_plane *, int fd, uint32_t mask);
+/* A descriptor served in C. */
+int jsc_plane_watch_call(jsc_plane *, int fd, void (*fn)(void *ctx), void *ctx);
+typedef struct jsc_ready {
+    int fd;
+    uint32_t mask;
+} jsc_ready;
+/* Serves connections until a host descriptor is ready, an event waits, timeout_ns is over (< 0: for ever), or a bounded
+ * number of turns (64) has passed. Returns the number of ready host descriptors, >= 0, or -errno. EINTR returns 0. */
+int jsc_plane_poll(jsc_plane *, int64_t timeout_ns, jsc_ready *out, int max);
+/* Called at the end of each turn before output is flushed, with monotonic and unix time in ns; returns the monotonic
+ * time at which it wants to be called again (INT64_MAX: only when something happens). */
+typedef int64_t (*jsc_turn_fn)(void *ctx, int64_t mono_ns, int64_t unix_ns);
+int jsc_plane_hook(jsc_plane *, jsc_turn_fn, void *ctx);
+int64_t jsc_plane_mono(const jsc_plane *); /* this turn's clocks, ns */
+int64_t jsc_plane_unix(const jsc_plane *);
+void jsc_plane_flush(jsc_plane *); /* what the loop does at a turn's end, for a caller outside the loop */
+
+/* ---- connections ---- */
+/* Takes over a connected, non-blocking socket. `greeting` (the INFO line with CRLF) is queued first. id > 0 out. */
+int jsc_conn_adopt(jsc_plane *, int fd, int kind, const char *greeting, size_t n, uint64_t *id);
+typedef struct jsc_conn_options { /* what CONNECT decided */
+    jsc_account *account;
+    uint8_t verbose, pedantic, echo, headers, no_responders, protocol;
+    const char *after_pong; /* a second INFO line, sent after the first PONG that follows; copied; may be NULL */
+    size_t after_pong_len;
+} jsc_conn_options;
+/* The answer to JSC_EV_CONNECT: parsing of that connection stopped at the CONNECT and goes on now (verbose: +OK first).
+ * Without CONNECT a client runs in the plane's default account (jsc_plane_account "$G") with verbose, pedantic, echo on,
+ * unless auth_required. A second CONNECT drops all subscriptions. */
+int jsc_conn_accept(jsc_plane *, uint64_t id, const jsc_conn_options *);
+/* Makes a route active: all local interest is sent (RS+) and later changes follow; its RS+ count from now. */
+int jsc_conn_route_ready(jsc_plane *, uint64_t id);
+/* From here on the connection speaks frames (see below); bytes already received after the JSLINK line are frames. */
+int jsc_conn_become_link(jsc_plane *, uint64_t id);
+int jsc_conn_write(jsc_plane *, uint64_t id, const void *bytes, size_t n); /* queued; flushed at the end of the turn */
+/* Queues -ERR 'text' if err is given, flushes what can be sent at once and closes. JSC_EV_CLOSED follows. */
+int jsc_conn_close(jsc_plane *, uint64_t id, const char *reason, const char *err);
+typedef struct jsc_conn_info {
+    uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs;
+    int64_t rtt_ns, last_activity_ns, start_ns; /* unix ns; rtt 0 unknown */
+    int fd, kind;
+} jsc_conn_info;
+int jsc_conn_stat(jsc_plane *, uint64_t id, jsc_conn_info *out);
+int jsc_conn_list(jsc_plane *, int kind, uint64_t *ids, int max); /* kind -1: all */
+typedef struct jsc_plane_stats {
+    uint64_t in_msgs, out_msgs, in_bytes, out_bytes, slow_consumers, subscriptions, clients, routes;
+} jsc_plane_stats;
+void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *out);
+
+/* ---- subscriptions of the server itself ---- */
+enum {
+    JSC_SUB_LOCAL = 1,   /* not told to routes */
+    JSC_SUB_LENIENT = 2, /* does not count as a responder */
+};
+typedef void (*jsc_deliver_fn)(void *ctx, const jsc_msg *m);
+/* fn runs inside routing, may publish, subscribe and unsubscribe (itself too). queue may be NULL. */
+int jsc_subscribe_call(jsc_plane *, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn, int flags,
+                       jsc_deliver_fn fn, void *ctx, jsc_sub **out);
+/* Messages become JSC_EV_MSG with a = tag. */
+int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn, int flags,
+                       uint64_t tag, jsc_sub **out);
+void jsc_unsubscribe(jsc_plane *, jsc_sub *);
+
+/* ---- publishing from the server ---- */
+/* Routes as if a client with echo had published it: local subscribers, then routes. Returns how many took it. */
+int jsc_publish(jsc_plane *, const jsc_msg *m);
+/* JetStream delivery: matched by `deliver`, shown with m->subject and m->reply. Over a route it travels as
+ * RMSG account deliver reply@subject. Returns how many took it (0: no interest); *busy is set when a local receiver
+ * has more than 4 MiB waiting: stop for this turn. */
+int jsc_deliver(jsc_plane *, const char *deliver, size_t n, const jsc_msg *m, int *busy);
+int jsc_interest(jsc_plane *, jsc_account *, const char *subject, size_t n); /* count of subscribers incl. routes */
+/* Pattern match by the subject rules; both valid subjects. */
+int jsc_subject_matches(const char *pattern, size_t pn, const char *subject, size_t n);
+int jsc_subject_valid(const char *s, size_t n, int literal); /* literal: no wildcard tokens */
+int jsc_subject_overlap(const char *a, size_t an, const char *b, size_t bn); /* some subject matches both */
+
+/* ---- replication links ---- */
+/* Frame: 0 u32 crc32c of bytes [4, 16+len) · 4 u32 len of the body, at most 16 MiB · 8 u8 version (1) · 9 u8 kind ·
+ * 10 u16 zero · 12 u32 zero · body. A frame that does not verify closes the link with a reason that says which check. */
+#define JSC_FRAME_HEAD 16
+#define JSC_FRAME_VERSION 1
+#define JSC_FRAME_MAX (16u << 20)
+int jsc_link_send(jsc_plane *, uint64_t id, uint8_t kind, const void *body, size_t n);
+/* One frame whose body is `head` followed by the raw records [lo, hi] of the log, as many as fit in cap bytes, at least
+ * one. *last = index of the last one sent. Copied once, from the tail or the mapping into the output buffer. */
+int jsc_link_send_records(jsc_plane *, uint64_t id, uint8_t kind, const void *head, size_t n, jsc_log *, uint64_t lo,
+                          uint64_t hi, size_t cap, uint64_t *last);
+
+/* ---- events for the host language ---- */
+enum {
+    JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
+    JSC_EV_INFO = 2,    /* data: the JSON of INFO (routes) */
+    JSC_EV_LINK = 3,    /* data: the JSON of JSLINK; waits for jsc_conn_become_link or _close */
+    JSC_EV_CLOSED = 4,  /* data: reason */
+    JSC_EV_ERROR = 5,   /* data: text of a peer's -ERR */
+    JSC_EV_MSG = 6,     /* a: tag; subject, reply, headers, data; conn and conn_kind of the sender (0: the server) */
+    JSC_EV_FRAME = 7,   /* a: kind; data: body */
+    JSC_EV_PONG = 8,    /* first PONG from a route after jsc_conn_route_ready */
+    JSC_EV_APPENDED = 9, /* a: stream id, b: last index: a leader's stream took messages this turn */
+    JSC_EV_DURABLE = 10, /* a: id given to the log's owner, b: durable index */
+    JSC_EV_APPLY = 11,   /* a: stream id: the next record is for the host */
+    JSC_EV_FAILED = 12,  /* a: id, b: the code: its log no longer takes writes */
+};
+typedef struct jsc_event {
+    uint8_t type, conn_kind;
+    uint64_t conn, a, b;
+    const char *subject, *reply, *headers, *data; /* inside one block that jsc_event_done frees */
+    uint32_t subject_len, reply_len, headers_len, data_len;
+    void *block;
+} jsc_event;
+int jsc_plane_next(jsc_plane *, jsc_event *out); /* 1: one taken, 0: none */
+void jsc_event_done(jsc_event *);
+/* For parts in C: bytes are copied. */
+int jsc_plane_emit(jsc_plane *, const jsc_event *);
+#endif

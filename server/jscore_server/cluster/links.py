@@ -1,0 +1,236 @@
+"""Replication links: one framed connection per pair of JetStream hosts, opened on the cluster port beside the route.
+
+The host with the lower name dials, reads INFO, sends `JSLINK {json}` and speaks frames; both ends then send a HELLO. A
+link is up when the peer's HELLO has come. Frames are checked in C (csrc/wire); here they are only sorted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from jscore import Log as RecordLog
+from jscore_server.cluster.routes import CONN_ROUTE, Address, dial
+from jscore_server.dataplane import Plane
+from jscore_server.logs import Log
+from jscore_server.protocol.connect import Refused, decode_object
+
+LINK_VERSION = 1
+KIND_HELLO = 255
+KIND_ALIVE = 254
+ALIVE_EVERY_S = 0.5
+SILENCE_S = 5.0
+RETRY_S = 0.05
+RETRY_SLOW_S = 0.25
+HELLO_TIMEOUT_S = 2.0
+
+
+@dataclass
+class Peer:
+    """One other JetStream host, known by its server name."""
+
+    name: str
+    address: Address
+    conn: int = 0  # the connection in use, 0 none
+    up: bool = False
+    last_heard: float = 0.0
+    dialling: asyncio.Task[None] | None = None
+
+
+@dataclass
+class LinkCallbacks:
+    """What the Raft side does with links. hello() is asked anew for each link."""
+
+    hello: Callable[[], dict[str, Any]]
+    up: Callable[[str, dict[str, Any]], None]
+    down: Callable[[str], None]
+    frame: Callable[[str, int, bytes], None]
+
+
+@dataclass
+class _Conn:
+    peer: str  # "" until known
+    dialled: bool
+    opened: float = field(default=0.0)
+
+
+class Links:
+    """All links of one host; the Transport that Raft sends through."""
+
+    def __init__(self, plane: Plane, log: Log, name: str, cluster: str, callbacks: LinkCallbacks) -> None:
+        self.plane = plane
+        self.log = log
+        self.name = name
+        self.cluster = cluster
+        self.callbacks = callbacks
+        self.peers: dict[str, Peer] = {}
+        self.conns: dict[int, _Conn] = {}
+        self.closing = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(ALIVE_EVERY_S, self._beat)
+
+    def stop(self) -> None:
+        self.closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for peer in self.peers.values():
+            if peer.dialling is not None:
+                peer.dialling.cancel()
+
+    # ---- Transport ----
+
+    def send(self, peer: str, kind: int, body: bytes) -> bool:
+        known = self.peers.get(peer)
+        return known is not None and known.up and self.plane.link_send(known.conn, kind, body)
+
+    def send_records(self, peer: str, kind: int, head: bytes, log: RecordLog, lo: int, hi: int, cap: int) -> int:
+        known = self.peers.get(peer)
+        if known is None or not known.up:
+            return 0
+        return self.plane.link_send_records(known.conn, kind, head, log, lo, hi, cap)
+
+    def connected(self, peer: str) -> bool:
+        known = self.peers.get(peer)
+        return known is not None and known.up
+
+    # ---- peers ----
+
+    def peer_seen(self, name: str, address: Address) -> None:
+        """A JetStream host is on a route: keep a link to it from now on, also while the route is down."""
+        peer = self.peers.get(name)
+        if peer is None:
+            peer = self.peers[name] = Peer(name, address)
+        peer.address = address
+        if self.name < name and peer.dialling is None:
+            peer.dialling = asyncio.get_running_loop().create_task(self._keep(peer))
+
+    async def _keep(self, peer: Peer) -> None:
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while not self.closing:
+            if peer.conn == 0:
+                try:
+                    sock = await dial(*peer.address)
+                    conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
+                    self.conns[conn] = _Conn(peer.name, dialled=True, opened=loop.time())
+                    peer.conn = conn
+                    failures = 0
+                except OSError:
+                    failures += 1
+            await asyncio.sleep(RETRY_S if failures < 100 else RETRY_SLOW_S)
+
+    # ---- events ----
+
+    def owns(self, conn: int) -> bool:
+        return conn in self.conns
+
+    def info(self, conn: int, body: bytes) -> None:
+        """The acceptor's INFO: ask for a link."""
+        link = self.conns[conn]
+        try:
+            fields = decode_object(body)
+        except Refused:
+            fields = {}
+        jscore = fields.get("jscore")
+        version = jscore.get("link") if isinstance(jscore, dict) else None
+        if fields.get("server_name") != link.peer or version != LINK_VERSION or fields.get("cluster") != self.cluster:
+            self.plane.close_conn(conn, "Wrong Link Peer")
+            return
+        ask = {"version": LINK_VERSION, "name": self.name, "cluster": self.cluster, "to": link.peer}
+        self.plane.write(conn, b"JSLINK " + msgspec.json.encode(ask) + b"\r\n")
+        self.plane.become_link(conn)
+        self._send_hello(conn)
+
+    def asked(self, conn: int, body: bytes, known_peers: Callable[[str], bool]) -> None:
+        """JSLINK from a dialler on our cluster port."""
+        try:
+            fields = decode_object(body)
+        except Refused:
+            fields = {}
+        name = fields.get("name")
+        if fields.get("version") != LINK_VERSION:
+            self._refuse(conn, f"link version {fields.get('version')!r} is not {LINK_VERSION}")
+        elif fields.get("cluster") != self.cluster or fields.get("to") != self.name:
+            self._refuse(conn, "it was meant for another server or cluster")
+        elif not isinstance(name, str) or not name or len(name) > 256 or name >= self.name:
+            self._refuse(conn, "its server name does not allow it to dial")
+        elif not known_peers(name):
+            self._refuse(conn, "no route to a server of that name yet")
+        else:
+            self.conns[conn] = _Conn(name, dialled=False, opened=asyncio.get_running_loop().time())
+            self.plane.become_link(conn)
+            self._send_hello(conn)
+
+    def _refuse(self, conn: int, why: str) -> None:
+        self.log.debug(f"lid:{conn} - Replication link refused: {why}")
+        self.plane.close_conn(conn, "Link Refused")
+
+    def _send_hello(self, conn: int) -> None:
+        self.plane.link_send(conn, KIND_HELLO, msgspec.json.encode(self.callbacks.hello()))
+
+    def frame(self, conn: int, kind: int, body: bytes) -> None:
+        link = self.conns.get(conn)
+        if link is None:
+            return
+        peer = self.peers.get(link.peer)
+        now = asyncio.get_running_loop().time()
+        if kind == KIND_HELLO:
+            self._hello(conn, link, body, now)
+        elif peer is not None and peer.conn == conn and peer.up:
+            peer.last_heard = now
+            if kind != KIND_ALIVE:
+                self.callbacks.frame(link.peer, kind, body)
+
+    def _hello(self, conn: int, link: _Conn, body: bytes, now: float) -> None:
+        try:
+            hello = decode_object(body)
+        except Refused:
+            self.plane.close_conn(conn, "Bad Hello")
+            return
+        peer = self.peers.get(link.peer)
+        if peer is None:
+            self.plane.close_conn(conn, "Link Refused")
+            return
+        if peer.conn not in (0, conn):
+            old, was_up = peer.conn, peer.up
+            peer.conn, peer.up = 0, False
+            self.conns.pop(old, None)
+            self.plane.close_conn(old, "Replaced by a newer link")
+            if was_up:
+                self.callbacks.down(peer.name)
+        peer.conn, peer.last_heard = conn, now
+        if not peer.up:
+            peer.up = True
+            self.log.info(f"Replication link to {peer.name} is up")
+            self.callbacks.up(peer.name, hello)
+
+    def closed(self, conn: int, reason: str) -> None:
+        link = self.conns.pop(conn, None)
+        if link is None:
+            return
+        peer = self.peers.get(link.peer)
+        if peer is not None and peer.conn == conn:
+            was_up = peer.up
+            peer.conn, peer.up = 0, False
+            if was_up:
+                self.log.warn(f"Replication link to {peer.name} is down: {reason}")
+                self.callbacks.down(peer.name)
+
+    def _beat(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for peer in self.peers.values():
+            if peer.up:
+                self.plane.link_send(peer.conn, KIND_ALIVE, b"")
+                if now - peer.last_heard > SILENCE_S:
+                    self.plane.close_conn(peer.conn, f"nothing heard for {SILENCE_S:g} s")
+        for conn, link in list(self.conns.items()):
+            known = self.peers.get(link.peer)
+            if (known is None or known.conn != conn or not known.up) and now - link.opened > HELLO_TIMEOUT_S:
+                self.plane.close_conn(conn, "no hello")
+        self._timer = asyncio.get_running_loop().call_later(ALIVE_EVERY_S, self._beat)

@@ -1,0 +1,106 @@
+"""The one place that builds the real clock, disk, loop and network, and runs a server until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+
+from jscore_server.config.options import Options
+from jscore_server.dataplane import Plane, PlaneSelector
+from jscore_server.logs import Log
+from jscore_server.server import Server
+from jscore_server.version import NATS_VERSION, VERSION
+
+NANOSECOND = 1_000_000_000
+SIGNAL_NAMES = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminated"}
+
+
+def run(options: Options) -> int:
+    """Serves until SIGINT or SIGTERM; the exit code."""
+    log = Log(options)
+    plane = Plane(
+        max_payload=options.max_payload,
+        max_control_line=options.max_control_line,
+        max_pending=options.max_pending,
+        ping_interval_ns=options.ping_interval_ns,
+        ping_max=options.ping_max,
+    )
+    selector = PlaneSelector(plane)
+    loop = asyncio.SelectorEventLoop(selector)
+    try:
+        asyncio.set_event_loop(loop)
+        return loop.run_until_complete(_serve(options, log, plane, selector))
+    finally:
+        loop.close()
+        plane.close()
+        log.close()
+
+
+async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelector) -> int:
+    loop = asyncio.get_running_loop()
+    stopped = loop.create_future()
+
+    def trapped(number: signal.Signals) -> None:
+        log.info(f'Trapped "{SIGNAL_NAMES[number]}" signal')
+        if not stopped.done():
+            stopped.set_result(0)
+
+    for number in SIGNAL_NAMES:
+        loop.add_signal_handler(number, trapped, number)
+    loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+    server = Server(options, log, plane, os.urandom)
+    log.info(f"Starting jscore-server {VERSION}")
+    log.info(f"  Version:  {NATS_VERSION}")
+    log.info(f"  Name:     {server.facts.server_name}")
+    log.info(f"  ID:       {server.facts.server_id}")
+    runtime = None
+    try:
+        if options.jetstream is not None:
+            from jscore_server.jetstream.runtime import Runtime
+
+            runtime = Runtime(server, loop)
+            server.jetstream = runtime
+            server.handlers.update(runtime.handlers())
+        selector.dispatch = _dispatcher(plane, server, loop)
+        server.start()
+    except (OSError, RuntimeError) as err:
+        log.fatal(str(err))
+        if runtime is not None:
+            runtime.stop()
+        return 1
+    for warning in options.warnings:
+        log.warn(warning)
+    if options.pid_file:
+        _write_pid(options.pid_file, log)
+    gc.collect()
+    gc.freeze()
+    code = await stopped
+    log.info("Initiating Shutdown...")
+    server.stop()
+    selector.dispatch = lambda: False
+    log.info("Server Exiting..")
+    return int(code)
+
+
+def _dispatcher(plane: Plane, server: Server, loop: asyncio.AbstractEventLoop):  # type: ignore[no-untyped-def]
+    """Runs waiting events; a failing handler is reported and the server goes on."""
+
+    def dispatch() -> bool:
+        try:
+            return bool(plane.dispatch(server.event))
+        except Exception as err:
+            server.log.error(f"An event could not be handled: {err!r}")
+            loop.call_exception_handler({"message": "event handler failed", "exception": err})
+            return True
+
+    return dispatch
+
+
+def _write_pid(path: str, log: Log) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(os.getpid()))
+    except OSError as err:
+        log.error(f"Could not write pidfile: {err}")

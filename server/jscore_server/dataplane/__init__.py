@@ -1,0 +1,10 @@
+"""Where C meets asyncio: the Cython shell over csrc/wire and csrc/stream, and the selector that is the C loop.
+
+A message's path in order: selector.py (asyncio waits in C) -> csrc/wire (read, parse, route) -> csrc/stream (frame,
+apply, ack) -> csrc/log (write, sync). Python sees events only: `_plane.pyx` turns them into calls.
+"""
+
+from jscore_server.dataplane._plane import Consumer, Msg, Plane, Stream, StoredMsg, StreamState, Subscription
+from jscore_server.dataplane.selector import PlaneSelector
+
+__all__ = ["Consumer", "Msg", "Plane", "PlaneSelector", "StoredMsg", "Stream", "StreamState", "Subscription"]

@@ -1,0 +1,650 @@
+# cython: freethreading_compatible = False
+"""The Cython window onto csrc/wire and csrc/stream: unpack, call, check, wrap. No policy here.
+
+One Plane belongs to one thread. Python objects are made per event, never per message on the hot path.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from collections import namedtuple
+
+import jscore
+from jscore._log cimport Log, Store, jsc_log, jsc_record, jsc_store
+
+
+cdef extern from "base/jsc_base.h":
+    enum:
+        JSC_OK
+        JSC_ENOTFOUND
+        JSC_EHOST
+
+
+cdef extern from "wire/jsc_plane.h" nogil:
+    ctypedef struct jsc_plane:
+        pass
+    ctypedef struct jsc_account:
+        pass
+    ctypedef struct jsc_sub:
+        pass
+    ctypedef struct jsc_msg:
+        jsc_account *account
+        const char *subject
+        const char *reply
+        const char *headers
+        const char *data
+        uint32_t subject_len, reply_len, headers_len, data_len
+        uint64_t origin
+        uint8_t origin_kind
+    ctypedef struct jsc_plane_options:
+        uint32_t max_payload, max_control_line
+        uint64_t max_pending
+        int64_t ping_interval_ns
+        int32_t ping_max
+        uint8_t auth_required
+    ctypedef struct jsc_ready:
+        int fd
+        uint32_t mask
+    ctypedef struct jsc_conn_options:
+        jsc_account *account
+        uint8_t verbose, pedantic, echo, headers, no_responders, protocol
+        const char *after_pong
+        size_t after_pong_len
+    ctypedef struct jsc_conn_info:
+        uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs
+        int64_t rtt_ns, last_activity_ns, start_ns
+        int fd, kind
+    ctypedef struct jsc_plane_stats:
+        uint64_t in_msgs, out_msgs, in_bytes, out_bytes, slow_consumers, subscriptions, clients, routes
+    ctypedef struct jsc_event:
+        uint8_t type, conn_kind
+        uint64_t conn, a, b
+        const char *subject
+        const char *reply
+        const char *headers
+        const char *data
+        uint32_t subject_len, reply_len, headers_len, data_len
+    enum:
+        JSC_EV_MSG
+        JSC_SUB_LOCAL
+        JSC_SUB_LENIENT
+    int jsc_plane_new(const jsc_plane_options *, jsc_plane **)
+    void jsc_plane_free(jsc_plane *)
+    jsc_account *jsc_plane_account(jsc_plane *, const char *, size_t)
+    int jsc_plane_watch(jsc_plane *, int fd, uint32_t mask)
+    int jsc_plane_poll(jsc_plane *, int64_t, jsc_ready *, int)
+    void jsc_plane_flush(jsc_plane *)
+    int64_t jsc_plane_unix(const jsc_plane *)
+    int jsc_conn_adopt(jsc_plane *, int, int, const char *, size_t, uint64_t *)
+    int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
+    int jsc_conn_route_ready(jsc_plane *, uint64_t)
+    int jsc_conn_become_link(jsc_plane *, uint64_t)
+    int jsc_conn_write(jsc_plane *, uint64_t, const void *, size_t)
+    int jsc_conn_close(jsc_plane *, uint64_t, const char *, const char *)
+    int jsc_conn_stat(jsc_plane *, uint64_t, jsc_conn_info *)
+    void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *)
+    int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *, size_t, const char *, size_t, int, uint64_t, jsc_sub **)
+    void jsc_unsubscribe(jsc_plane *, jsc_sub *)
+    int jsc_publish(jsc_plane *, const jsc_msg *)
+    int jsc_interest(jsc_plane *, jsc_account *, const char *, size_t)
+    int jsc_link_send(jsc_plane *, uint64_t, uint8_t, const void *, size_t)
+    int jsc_link_send_records(jsc_plane *, uint64_t, uint8_t, const void *, size_t, jsc_log *, uint64_t, uint64_t, size_t, uint64_t *)
+    int jsc_plane_next(jsc_plane *, jsc_event *)
+    void jsc_event_done(jsc_event *)
+
+
+cdef extern from "stream/jsc_stream.h" nogil:
+    ctypedef struct jsc_streams:
+        pass
+    ctypedef struct jsc_stream:
+        pass
+    ctypedef struct jsc_consumer:
+        pass
+    ctypedef struct jsc_stream_limits:
+        int64_t max_msgs, max_bytes, max_msgs_per_subject, max_age_ns, duplicate_window_ns
+        int32_t max_msg_size
+        uint8_t retention, discard_new, discard_new_per_subject, no_ack, sealed, deny_delete, deny_purge, allow_rollup
+        uint8_t file_storage
+        uint64_t first_seq
+    ctypedef struct jsc_stream_state:
+        uint64_t messages, bytes, first_seq, last_seq, num_subjects, num_deleted
+        int64_t first_ts, last_ts
+    ctypedef struct jsc_consumer_options:
+        uint8_t deliver_policy, ack_policy, flow_control, headers_only, replay_original
+        uint64_t opt_start_seq
+        int64_t opt_start_ns, ack_wait_ns, idle_heartbeat_ns, inactive_threshold_ns
+        int64_t max_deliver, max_ack_pending, max_waiting, max_batch, max_bytes, max_expires_ns
+        const int64_t *backoff_ns
+        int backoffs
+        const char *const *filters
+        const uint32_t *filter_lens
+        int nfilters
+        const char *deliver_subject
+        uint32_t deliver_subject_len
+        const char *deliver_group
+        uint32_t deliver_group_len
+    ctypedef struct jsc_consumer_state:
+        uint64_t delivered_consumer, delivered_stream, ack_floor_consumer, ack_floor_stream
+        uint64_t num_ack_pending, num_redelivered, num_waiting, num_pending
+        int64_t last_delivered_ns, last_ack_ns
+        uint8_t push_bound
+    int jsc_streams_new(jsc_plane *, jsc_store *, jsc_streams **)
+    void jsc_streams_free(jsc_streams *)
+    int jsc_streams_own_log(jsc_streams *, jsc_log *, uint64_t)
+    void jsc_streams_disown_log(jsc_streams *, jsc_log *)
+    int jsc_stream_new(jsc_streams *, jsc_log *, uint64_t, jsc_account *, const char *, size_t, jsc_stream **)
+    void jsc_stream_free(jsc_stream *)
+    int jsc_stream_configure(jsc_stream *, const jsc_stream_limits *)
+    int jsc_stream_subjects(jsc_stream *, const char *const *, const uint32_t *, int)
+    int jsc_stream_lead(jsc_stream *, uint32_t)
+    void jsc_stream_follow(jsc_stream *)
+    void jsc_stream_solo(jsc_stream *, int)
+    int jsc_stream_propose(jsc_stream *, uint8_t, const void *, size_t, uint64_t *)
+    int jsc_stream_commit(jsc_stream *, uint64_t)
+    int jsc_stream_skip(jsc_stream *)
+    uint64_t jsc_stream_applied(const jsc_stream *)
+    uint64_t jsc_stream_committed(const jsc_stream *)
+    void jsc_stream_stat(const jsc_stream *, jsc_stream_state *)
+    int jsc_stream_get(jsc_stream *, uint64_t, jsc_record *)
+    int jsc_stream_last(jsc_stream *, const char *, size_t, uint64_t *, jsc_record *)
+    int jsc_stream_next(jsc_stream *, const char *, size_t, uint64_t, uint64_t *, jsc_record *)
+    int jsc_stream_seq_at(jsc_stream *, int64_t, uint64_t *)
+    int jsc_stream_subject_counts(jsc_stream *, const char *, size_t,
+                                  int (*each)(void *, const char *, size_t, uint64_t, uint64_t) noexcept, void *) except? -1
+    int jsc_stream_deleted(jsc_stream *, int (*each)(void *, uint64_t) noexcept, void *)
+    int jsc_stream_purge(jsc_stream *, const char *, size_t, uint64_t, uint64_t, const char *, size_t)
+    int jsc_stream_delete(jsc_stream *, uint64_t, const char *, size_t)
+    int jsc_consumer_new(jsc_stream *, uint64_t, const char *, size_t, int64_t, const jsc_consumer_options *, jsc_consumer **)
+    void jsc_consumer_free(jsc_consumer *)
+    void jsc_consumer_stat(jsc_consumer *, jsc_consumer_state *)
+
+
+Msg = namedtuple("Msg", "account subject reply headers data origin origin_kind")
+Msg.__doc__ = "A message for a subscription of the server: text subjects, bytes headers and data; origin 0 = this server."
+StoredMsg = namedtuple("StoredMsg", "seq subject headers data ts")
+StoredMsg.__doc__ = "A stored message: bytes headers and data, ts in unix ns."
+StreamState = namedtuple("StreamState", "messages bytes first_seq last_seq num_subjects num_deleted first_ts last_ts")
+ConsumerState = namedtuple(
+    "ConsumerState",
+    "delivered_consumer delivered_stream ack_floor_consumer ack_floor_stream num_ack_pending num_redelivered "
+    "num_waiting num_pending last_delivered_ns last_ack_ns push_bound",
+)
+ConnInfo = namedtuple("ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind")
+PlaneStats = namedtuple("PlaneStats", "in_msgs out_msgs in_bytes out_bytes slow_consumers subscriptions clients routes")
+
+cdef int READY_MAX = 128
+cdef int EVENTS_A_CALL = 512
+
+
+cdef int check(int rc) except? -1:
+    """The one place where a code of the core becomes an exception; passes counts >= 0 through."""
+    if rc >= 0:
+        return rc
+    raise jscore.error_from_code(rc)
+
+
+cdef class Subscription:
+    """A subscription of the server itself; `close` ends it and may be called twice."""
+
+    cdef jsc_sub *sub
+    cdef Plane plane
+    cdef uint64_t tag
+
+    def close(self):
+        if self.sub != NULL:
+            self.plane._callbacks.pop(self.tag, None)
+            if self.plane.handle != NULL:
+                jsc_unsubscribe(self.plane.handle, self.sub)
+            self.sub = NULL
+
+
+cdef class Plane:
+    """All connections, subscriptions and streams of one server, driven by `poll` from one thread."""
+
+    cdef jsc_plane *handle
+    cdef jsc_streams *streams
+    cdef Store store
+    cdef public dict _callbacks
+    cdef uint64_t next_tag
+    cdef dict accounts
+    cdef jsc_ready ready[128]
+
+    def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
+                  ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False):
+        cdef jsc_plane_options o
+        o.max_payload = max_payload
+        o.max_control_line = max_control_line
+        o.max_pending = max_pending
+        o.ping_interval_ns = ping_interval_ns
+        o.ping_max = ping_max
+        o.auth_required = auth_required
+        self._callbacks = {}
+        self.accounts = {}
+        self.next_tag = 1
+        check(jsc_plane_new(&o, &self.handle))
+
+    cdef jsc_plane *live(self) except NULL:
+        if self.handle == NULL:
+            raise ValueError("the plane is closed")
+        return self.handle
+
+    def attach_store(self, Store store not None):
+        """From here the store's progress drives streams and becomes events. Once."""
+        if self.streams != NULL:
+            raise ValueError("a store is attached already")
+        check(jsc_streams_new(self.live(), store.handle, &self.streams))
+        self.store = store
+
+    def own_log(self, Log log not None, uint64_t log_id):
+        """Progress of a log without a stream becomes EV_DURABLE / EV_FAILED with this id."""
+        check(jsc_streams_own_log(self.streams, log.handle, log_id))
+
+    def disown_log(self, Log log not None):
+        jsc_streams_disown_log(self.streams, log.handle)
+
+    def close(self):
+        """Frees everything; streams and consumers must be closed before. Idempotent."""
+        if self.streams != NULL:
+            jsc_streams_free(self.streams)
+            self.streams = NULL
+        if self.handle != NULL:
+            jsc_plane_free(self.handle)
+            self.handle = NULL
+
+    def __dealloc__(self):
+        if self.streams != NULL:
+            jsc_streams_free(self.streams)
+        if self.handle != NULL:
+            jsc_plane_free(self.handle)
+
+    # ---- the loop ----
+
+    def watch(self, int fd, uint32_t mask):
+        check(jsc_plane_watch(self.live(), fd, mask))
+
+    def poll(self, int64_t timeout_ns):
+        """Runs the C loop; returns [(fd, epoll mask)] of ready host descriptors. Raises OSError."""
+        cdef jsc_plane *plane = self.live()
+        cdef int n, i
+        with nogil:
+            n = jsc_plane_poll(plane, timeout_ns, self.ready, 128)
+        check(n)
+        if n == 0:
+            return ()
+        return [(self.ready[i].fd, self.ready[i].mask) for i in range(n)]
+
+    def flush(self):
+        jsc_plane_flush(self.live())
+
+    def unix_ns(self):
+        return jsc_plane_unix(self.live())
+
+    def dispatch(self, handler):
+        """Hands waiting events (at most 512) to callbacks of subscriptions and to
+        handler(type, conn, conn_kind, a, b, data). Returns True when more may wait. Exceptions pass through.
+        """
+        cdef jsc_event ev
+        cdef int i
+        for i in range(EVENTS_A_CALL):
+            if self.handle == NULL or not jsc_plane_next(self.handle, &ev):
+                return False
+            try:
+                if ev.type == JSC_EV_MSG:
+                    entry = self._callbacks.get(ev.a)
+                    if entry is not None:
+                        account, callback = entry
+                        callback(Msg(
+                            account,
+                            ev.subject[:ev.subject_len].decode("utf-8", "surrogateescape"),
+                            ev.reply[:ev.reply_len].decode("utf-8", "surrogateescape") if ev.reply_len else "",
+                            ev.headers[:ev.headers_len] if ev.headers_len else b"",
+                            ev.data[:ev.data_len] if ev.data_len else b"",
+                            ev.conn, ev.conn_kind,
+                        ))
+                else:
+                    handler(ev.type, ev.conn, ev.conn_kind, ev.a, ev.b, ev.data[:ev.data_len] if ev.data_len else b"")
+            finally:
+                jsc_event_done(&ev)
+        return True
+
+    # ---- connections ----
+
+    def adopt(self, int fd, int kind):
+        """Takes over a connected non-blocking descriptor; the connection's id."""
+        cdef uint64_t ident = 0
+        check(jsc_conn_adopt(self.live(), fd, kind, NULL, 0, &ident))
+        return ident
+
+    def accept(self, uint64_t conn, str account, *, bint verbose, bint pedantic, bint echo, bint headers,
+               bint no_responders, int protocol, bytes after_pong=b""):
+        """The answer to EV_CONNECT of a client; see jsc_conn_accept."""
+        cdef jsc_conn_options o
+        o.account = self._account(account)
+        o.verbose, o.pedantic, o.echo, o.headers = verbose, pedantic, echo, headers
+        o.no_responders, o.protocol = no_responders, protocol
+        o.after_pong = after_pong
+        o.after_pong_len = len(after_pong)
+        return jsc_conn_accept(self.live(), conn, &o) >= 0
+
+    def route_ready(self, uint64_t conn):
+        return jsc_conn_route_ready(self.live(), conn) >= 0
+
+    def become_link(self, uint64_t conn):
+        return jsc_conn_become_link(self.live(), conn) >= 0
+
+    def write(self, uint64_t conn, bytes data not None):
+        return jsc_conn_write(self.live(), conn, <const char *>data, len(data)) >= 0
+
+    def close_conn(self, uint64_t conn, str reason, str err=None):
+        cdef bytes r = reason.encode()
+        cdef bytes e = err.encode() if err is not None else b""
+        return jsc_conn_close(self.live(), conn, r, <const char *>e if err is not None else NULL) >= 0
+
+    def conn_info(self, uint64_t conn):
+        cdef jsc_conn_info s
+        if jsc_conn_stat(self.live(), conn, &s) < 0:
+            return None
+        return ConnInfo(s.id, s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.pending, s.subs, s.rtt_ns,
+                        s.last_activity_ns, s.start_ns, s.kind)
+
+    def stats(self):
+        cdef jsc_plane_stats s
+        jsc_plane_stat(self.live(), &s)
+        return PlaneStats(s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.slow_consumers, s.subscriptions, s.clients, s.routes)
+
+    # ---- subjects ----
+
+    cdef jsc_account *_account(self, str name) except NULL:
+        cdef bytes b = name.encode()
+        cdef jsc_account *a = jsc_plane_account(self.live(), b, len(b))
+        if a == NULL:
+            raise MemoryError
+        return a
+
+    def subscribe(self, str account, str subject, callback, *, str queue="", bint local=False, bint lenient=False):
+        """callback(Msg) for each message on the subject; `local`: not told to routes; `lenient`: no responder."""
+        cdef Subscription s = Subscription.__new__(Subscription)
+        cdef bytes subj = subject.encode("utf-8", "surrogateescape")
+        cdef bytes q = queue.encode("utf-8", "surrogateescape")
+        cdef int flags = (JSC_SUB_LOCAL if local else 0) | (JSC_SUB_LENIENT if lenient else 0)
+        s.plane = self
+        s.tag = self.next_tag
+        self.next_tag += 1
+        check(jsc_subscribe_host(self.live(), self._account(account), subj, len(subj),
+                                 <const char *>q if q else NULL, len(q), flags, s.tag, &s.sub))
+        self._callbacks[s.tag] = (account, callback)
+        return s
+
+    def publish(self, str account, str subject, bytes data=b"", *, str reply="", bytes headers=b""):
+        """Routes one message as the server; the number of subscribers and routes that took it."""
+        cdef jsc_msg m
+        cdef bytes s = subject.encode("utf-8", "surrogateescape")
+        cdef bytes r = reply.encode("utf-8", "surrogateescape")
+        m.account = self._account(account)
+        m.subject, m.subject_len = <const char *>s, len(s)
+        m.reply, m.reply_len = <const char *>r, len(r)
+        m.headers, m.headers_len = <const char *>headers, len(headers)
+        m.data, m.data_len = <const char *>data, len(data)
+        m.origin = 0
+        m.origin_kind = 3
+        return check(jsc_publish(self.live(), &m))
+
+    def interest(self, str account, str subject):
+        cdef bytes s = subject.encode("utf-8", "surrogateescape")
+        return jsc_interest(self.live(), self._account(account), s, len(s))
+
+    # ---- links ----
+
+    def link_send(self, uint64_t conn, int kind, bytes body not None):
+        return jsc_link_send(self.live(), conn, kind, <const char *>body, len(body)) >= 0
+
+    def link_send_records(self, uint64_t conn, int kind, bytes head not None, Log log not None, uint64_t lo, uint64_t hi,
+                          size_t cap):
+        """The index of the last record sent, 0 when the link is gone. Raises jscore errors of reading the log."""
+        cdef uint64_t last = 0
+        cdef int rc = jsc_link_send_records(self.live(), conn, kind, <const char *>head, len(head), log.handle, lo, hi, cap, &last)
+        if rc == JSC_ENOTFOUND:
+            return 0
+        check(rc)
+        return last
+
+    # ---- streams ----
+
+    def add_stream(self, Log log not None, uint64_t stream_id, str account, str name):
+        """A stream replica over an open log, nothing applied yet."""
+        cdef Stream s = Stream.__new__(Stream)
+        cdef bytes n = name.encode()
+        if self.streams == NULL:
+            raise ValueError("no store is attached")
+        check(jsc_stream_new(self.streams, log.handle, stream_id, self._account(account), n, len(n), &s.handle))
+        s.plane, s.log, s.id, s.name = self, log, stream_id, name
+        return s
+
+
+cdef object stored(uint64_t seq, const jsc_record *r):
+    return StoredMsg(seq, r.subject[:r.subject_len].decode("utf-8", "surrogateescape"),
+                     r.headers[:r.headers_len] if r.headers_len else b"", r.data[:r.data_len] if r.data_len else b"", r.ts)
+
+
+cdef int collect_count(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last) noexcept with gil:
+    try:
+        (<dict>ctx)[s[:n].decode("utf-8", "surrogateescape")] = count
+    except Exception:
+        return -1
+    return 0
+
+
+cdef int collect_seq(void *ctx, uint64_t seq) noexcept with gil:
+    try:
+        (<list>ctx).append(seq)
+    except Exception:
+        return -1
+    return 0
+
+
+cdef class Stream:
+    """One stream replica; see csrc/stream/jsc_stream.h for what each call promises."""
+
+    cdef jsc_stream *handle
+    cdef Plane plane
+    cdef readonly Log log
+    cdef readonly uint64_t id
+    cdef readonly str name
+
+    cdef jsc_stream *live(self) except NULL:
+        if self.handle == NULL:
+            raise ValueError("the stream is closed")
+        return self.handle
+
+    def close(self):
+        """Frees the stream and its consumers; the log stays open."""
+        if self.handle != NULL and self.plane.handle != NULL:
+            jsc_stream_free(self.handle)
+        self.handle = NULL
+
+    def configure(self, *, max_msgs=-1, max_bytes=-1, max_msgs_per_subject=-1, max_age_ns=0, duplicate_window_ns=0,
+                  max_msg_size=-1, retention=0, discard_new=False, discard_new_per_subject=False, no_ack=False,
+                  sealed=False, deny_delete=False, deny_purge=False, allow_rollup=False, file_storage=True, first_seq=0):
+        cdef jsc_stream_limits o
+        o.max_msgs, o.max_bytes, o.max_msgs_per_subject = max_msgs, max_bytes, max_msgs_per_subject
+        o.max_age_ns, o.duplicate_window_ns, o.max_msg_size = max_age_ns, duplicate_window_ns, max_msg_size
+        o.retention, o.discard_new, o.discard_new_per_subject = retention, discard_new, discard_new_per_subject
+        o.no_ack, o.sealed, o.deny_delete, o.deny_purge = no_ack, sealed, deny_delete, deny_purge
+        o.allow_rollup, o.file_storage, o.first_seq = allow_rollup, file_storage, first_seq
+        check(jsc_stream_configure(self.live(), &o))
+
+    def set_subjects(self, subjects):
+        encoded = [s.encode("utf-8", "surrogateescape") for s in subjects]
+        cdef size_t n = len(encoded)
+        cdef const char **p = <const char **>malloc(n * sizeof(char *) + 1)
+        cdef uint32_t *lens = <uint32_t *>malloc(n * sizeof(uint32_t) + 1)
+        cdef size_t i
+        try:
+            if p == NULL or lens == NULL:
+                raise MemoryError
+            for i in range(n):
+                p[i] = <const char *>(<bytes>encoded[i])
+                lens[i] = len(<bytes>encoded[i])
+            check(jsc_stream_subjects(self.live(), p, lens, <int>n))
+        finally:
+            free(p)
+            free(lens)
+
+    def lead(self, uint32_t term):
+        check(jsc_stream_lead(self.live(), term))
+
+    def follow(self):
+        jsc_stream_follow(self.live())
+
+    def set_solo(self, bint on):
+        jsc_stream_solo(self.live(), on)
+
+    def propose(self, int kind, bytes data not None):
+        cdef uint64_t index = 0
+        check(jsc_stream_propose(self.live(), kind, <const char *>data, len(data), &index))
+        return index
+
+    def commit(self, uint64_t index):
+        """True: applied up to index; False: the record after `applied` is for the host, then skip() and call again."""
+        cdef int rc = jsc_stream_commit(self.live(), index)
+        if rc == JSC_EHOST:
+            return False
+        check(rc)
+        return True
+
+    def skip(self):
+        check(jsc_stream_skip(self.live()))
+
+    @property
+    def applied(self):
+        return jsc_stream_applied(self.live())
+
+    @property
+    def committed(self):
+        return jsc_stream_committed(self.live())
+
+    def state(self):
+        cdef jsc_stream_state s
+        jsc_stream_stat(self.live(), &s)
+        return StreamState(s.messages, s.bytes, s.first_seq, s.last_seq, s.num_subjects, s.num_deleted, s.first_ts, s.last_ts)
+
+    def get(self, uint64_t seq):
+        """The message of that sequence or None. Raises jscore.Corrupt."""
+        cdef jsc_record r
+        cdef int rc = jsc_stream_get(self.live(), seq, &r)
+        if rc == JSC_ENOTFOUND:
+            return None
+        check(rc)
+        return stored(seq, &r)
+
+    def last(self, str pattern):
+        cdef jsc_record r
+        cdef uint64_t seq = 0
+        cdef bytes p = pattern.encode("utf-8", "surrogateescape")
+        cdef int rc = jsc_stream_last(self.live(), p, len(p), &seq, &r)
+        if rc == JSC_ENOTFOUND:
+            return None
+        check(rc)
+        return stored(seq, &r)
+
+    def next(self, str pattern, uint64_t from_seq):
+        cdef jsc_record r
+        cdef uint64_t seq = 0
+        cdef bytes p = pattern.encode("utf-8", "surrogateescape")
+        cdef int rc = jsc_stream_next(self.live(), p, len(p), from_seq, &seq, &r)
+        if rc == JSC_ENOTFOUND:
+            return None
+        check(rc)
+        return stored(seq, &r)
+
+    def seq_at(self, int64_t unix_ns):
+        cdef uint64_t seq = 0
+        if jsc_stream_seq_at(self.live(), unix_ns, &seq) < 0:
+            return None
+        return seq
+
+    def subject_counts(self, str pattern=">"):
+        out = {}
+        cdef bytes p = pattern.encode("utf-8", "surrogateescape")
+        check(jsc_stream_subject_counts(self.live(), p, len(p), collect_count, <void *>out))
+        return out
+
+    def deleted(self):
+        out = []
+        check(jsc_stream_deleted(self.live(), collect_seq, <void *>out))
+        return out
+
+    def purge(self, str filter, uint64_t seq, uint64_t keep, str reply):
+        cdef bytes f = filter.encode("utf-8", "surrogateescape")
+        cdef bytes r = reply.encode("utf-8", "surrogateescape")
+        check(jsc_stream_purge(self.live(), f, len(f), seq, keep, r, len(r)))
+
+    def delete(self, uint64_t seq, str reply):
+        cdef bytes r = reply.encode("utf-8", "surrogateescape")
+        check(jsc_stream_delete(self.live(), seq, r, len(r)))
+
+    def add_consumer(self, uint64_t consumer_id, str name, int64_t created_ns, *, deliver_policy=0, ack_policy=0,
+                     flow_control=False, headers_only=False, replay_original=False, opt_start_seq=0, opt_start_ns=0,
+                     ack_wait_ns=0, idle_heartbeat_ns=0, inactive_threshold_ns=0, max_deliver=-1, max_ack_pending=-1,
+                     max_waiting=0, max_batch=0, max_bytes=0, max_expires_ns=0, backoff_ns=(), filters=(),
+                     str deliver_subject="", str deliver_group=""):
+        """A consumer of this replica, at apply of its creation; options as in jsc_consumer_options."""
+        cdef jsc_consumer_options o
+        cdef Consumer c = Consumer.__new__(Consumer)
+        cdef bytes n = name.encode()
+        cdef bytes ds = deliver_subject.encode("utf-8", "surrogateescape")
+        cdef bytes dg = deliver_group.encode("utf-8", "surrogateescape")
+        encoded = [f.encode("utf-8", "surrogateescape") for f in filters]
+        cdef size_t nf = len(encoded), nb = len(backoff_ns), i
+        cdef const char **p = <const char **>malloc(nf * sizeof(char *) + 1)
+        cdef uint32_t *lens = <uint32_t *>malloc(nf * sizeof(uint32_t) + 1)
+        cdef int64_t *back = <int64_t *>malloc(nb * sizeof(int64_t) + 1)
+        try:
+            if p == NULL or lens == NULL or back == NULL:
+                raise MemoryError
+            for i in range(nf):
+                p[i] = <const char *>(<bytes>encoded[i])
+                lens[i] = len(<bytes>encoded[i])
+            for i in range(nb):
+                back[i] = backoff_ns[i]
+            o.deliver_policy, o.ack_policy, o.flow_control = deliver_policy, ack_policy, flow_control
+            o.headers_only, o.replay_original, o.opt_start_seq = headers_only, replay_original, opt_start_seq
+            o.opt_start_ns, o.ack_wait_ns, o.idle_heartbeat_ns = opt_start_ns, ack_wait_ns, idle_heartbeat_ns
+            o.inactive_threshold_ns, o.max_deliver, o.max_ack_pending = inactive_threshold_ns, max_deliver, max_ack_pending
+            o.max_waiting, o.max_batch, o.max_bytes, o.max_expires_ns = max_waiting, max_batch, max_bytes, max_expires_ns
+            o.backoff_ns, o.backoffs = back, <int>nb
+            o.filters, o.filter_lens, o.nfilters = p, lens, <int>nf
+            o.deliver_subject = <const char *>ds if ds else NULL
+            o.deliver_subject_len = len(ds)
+            o.deliver_group = <const char *>dg if dg else NULL
+            o.deliver_group_len = len(dg)
+            check(jsc_consumer_new(self.live(), consumer_id, n, len(n), created_ns, &o, &c.handle))
+        finally:
+            free(p)
+            free(lens)
+            free(back)
+        c.stream, c.id, c.name = self, consumer_id, name
+        return c
+
+
+cdef class Consumer:
+    """A consumer of one stream replica. Its stream's close() ends it too."""
+
+    cdef jsc_consumer *handle
+    cdef Stream stream
+    cdef readonly uint64_t id
+    cdef readonly str name
+
+    def state(self):
+        cdef jsc_consumer_state s
+        if self.handle == NULL or self.stream.handle == NULL:
+            raise ValueError("the consumer is closed")
+        jsc_consumer_stat(self.handle, &s)
+        return ConsumerState(s.delivered_consumer, s.delivered_stream, s.ack_floor_consumer, s.ack_floor_stream,
+                             s.num_ack_pending, s.num_redelivered, s.num_waiting, s.num_pending, s.last_delivered_ns,
+                             s.last_ack_ns, bool(s.push_bound))
+
+    def close(self):
+        if self.handle != NULL and self.stream.handle != NULL:
+            jsc_consumer_free(self.handle)
+        self.handle = NULL

@@ -1,0 +1,1 @@
+"""One connection's rare verbs, without I/O: INFO, CONNECT. The hot verbs are in csrc/wire."""

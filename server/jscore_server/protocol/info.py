@@ -1,0 +1,99 @@
+"""INFO lines: what a server tells a client or a route about itself (client-protocol.md section 3, cluster-protocol.md 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+API_LEVEL = 4
+CLIENT_PROTO = 1
+# 2: account-aware routes (RS+ and RMSG carry the account), async INFO; we do not send message traces between servers.
+ROUTE_PROTO = 2
+
+
+@dataclass
+class ServerFacts:
+    """The fields that every INFO shares. Ports are those bound, hosts those advertised."""
+
+    server_id: str
+    server_name: str
+    version: str
+    host: str
+    port: int
+    max_payload: int
+    jetstream: bool
+    headers: bool = True
+    git_commit: str = ""
+    cluster: str = ""
+    domain: str = ""
+    connect_urls: list[str] = field(default_factory=list)
+    lame_duck: bool = False
+
+
+def line(fields: dict[str, Any]) -> bytes:
+    """One INFO line. The blank before CRLF is the peer's habit on client and route ports."""
+    return b"INFO " + msgspec.json.encode(fields) + b" \r\n"
+
+
+def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: str = "") -> dict[str, Any]:
+    """INFO for a client; with `account` the second one, sent after its first PONG."""
+    info: dict[str, Any] = {
+        "server_id": facts.server_id,
+        "server_name": facts.server_name,
+        "version": facts.version,
+        "proto": CLIENT_PROTO,
+        "go": "jscore",
+        "host": facts.host,
+        "port": facts.port,
+        "headers": facts.headers,
+        "max_payload": facts.max_payload,
+    }
+    if facts.jetstream:
+        info["jetstream"] = True
+    info["client_id"] = client_id
+    info["client_ip"] = client_ip
+    if facts.cluster:
+        info["cluster"] = facts.cluster
+    if facts.domain:
+        info["domain"] = facts.domain
+    if facts.connect_urls:
+        info["connect_urls"] = facts.connect_urls
+    if facts.lame_duck:
+        info["ldm"] = True
+    if account:
+        info["connect_info"] = True
+        info["remote_account"] = account
+    info["api_lvl"] = API_LEVEL
+    return info
+
+
+def route_info(facts: ServerFacts, *, host: str, port: int, link: dict[str, Any] | None) -> dict[str, Any]:
+    """INFO for a route. No route_pool_size: one connection carries all accounts, as with servers before pooling.
+
+    `link` is ours: what another jscore server needs to open the replication link; other servers ignore it.
+    """
+    info: dict[str, Any] = {
+        "server_id": facts.server_id,
+        "server_name": facts.server_name,
+        "version": facts.version,
+        "proto": ROUTE_PROTO,
+        "go": "jscore",
+        "host": host,
+        "port": port,
+        "headers": facts.headers,
+        "max_payload": facts.max_payload,
+        "jetstream": facts.jetstream,
+        "cluster": facts.cluster,
+        "lnoc": True,
+    }
+    if facts.domain:
+        info["domain"] = facts.domain
+    if facts.connect_urls:
+        info["connect_urls"] = facts.connect_urls
+    if facts.lame_duck:
+        info["ldm"] = True
+    if link is not None:
+        info["jscore"] = link
+    return info

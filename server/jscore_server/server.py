@@ -1,0 +1,381 @@
+"""One server: listeners, clients, routes, links and JetStream, wired to the plane's events.
+
+Everything here is per connection or per batch; messages never pass through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jscore_server.cluster.links import LinkCallbacks, Links
+from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
+from jscore_server.config.options import Options
+from jscore_server.dataplane import Plane
+from jscore_server.logs import Log
+from jscore_server.protocol import info as info_lines
+from jscore_server.protocol.connect import Connect, Refused, read_connect
+from jscore_server.protocol.identity import server_id
+from jscore_server.version import NATS_VERSION
+
+CONN_CLIENT, CONN_ROUTE, CONN_LINK = 0, 1, 2
+EV_CONNECT, EV_INFO, EV_LINK, EV_CLOSED, EV_ERROR = 1, 2, 3, 4, 5
+EV_FRAME, EV_PONG, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_EXPIRED = 7, 8, 9, 10, 11, 12, 20
+GLOBAL_ACCOUNT = "$G"
+ACCEPTS_A_TURN = 64
+LISTEN_BACKLOG = 4096
+SETTLED_S = 2.0  # a client this old has had its first PONG: it may get INFO at any time
+SIOCGIFADDR = 0x8915
+
+
+@dataclass
+class Client:
+    """What the server knows of a client beside what C keeps."""
+
+    conn: int
+    cid: int
+    ip: str
+    port: int
+    since: float
+    connect: Connect | None = None
+
+
+class Server:
+    """Builds the parts from options and passes events between them. `start` and `stop` from the loop's thread."""
+
+    def __init__(self, options: Options, log: Log, plane: Plane, random_bytes: Callable[[int], bytes]) -> None:
+        self.options = options
+        self.log = log
+        self.plane = plane
+        identifier = server_id(random_bytes(32))
+        self.facts = info_lines.ServerFacts(
+            server_id=identifier,
+            server_name=options.server_name or identifier,
+            version=NATS_VERSION,
+            host=options.host,
+            port=options.port,
+            max_payload=options.max_payload,
+            jetstream=options.jetstream is not None,
+            cluster=options.cluster.name if options.cluster is not None else "",
+            domain=(options.jetstream.domain or "") if options.jetstream is not None else "",
+        )
+        self.clients: dict[int, Client] = {}
+        self.next_cid = 1
+        self.listeners: list[socket.socket] = []
+        self.routes: Routes | None = None
+        self.links: Links | None = None
+        self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._urls_timer: asyncio.TimerHandle | None = None
+        self.handlers: dict[int, Callable[[int, int, int, int, bytes], None]] = {
+            EV_CONNECT: self._on_connect,
+            EV_INFO: self._on_info,
+            EV_LINK: self._on_link,
+            EV_CLOSED: self._on_closed,
+            EV_ERROR: self._on_error,
+            EV_FRAME: self._on_frame,
+            EV_PONG: lambda *_: None,
+        }
+
+    # ---- start and stop ----
+
+    def start(self) -> None:
+        """Listens. Raises OSError when an address cannot be bound."""
+        self.loop = asyncio.get_running_loop()
+        options = self.options
+        client_sock = listen(options.host, options.port)
+        self.facts.port = client_sock.getsockname()[1]
+        self._serve(client_sock, self._client_accepted)
+        if options.client_advertise:
+            host, _, port = options.client_advertise.rpartition(":")
+            self.facts.host, self.facts.port = (host, int(port)) if host else (options.client_advertise, self.facts.port)
+        if options.cluster is not None:
+            self._start_cluster()
+        self.facts.connect_urls = self._connect_urls()
+        if self.jetstream is not None:
+            self.jetstream.start()
+        self.log.info(f"Listening for client connections on {shown(options.host, client_sock.getsockname()[1])}")
+        self.log.info("Server is ready")
+        if options.cluster is not None and self.routes is not None:
+            self.routes.start()
+            if self.links is not None:
+                self.links.start()
+
+    def _start_cluster(self) -> None:
+        cluster = self.options.cluster
+        assert cluster is not None
+        authorization = (cluster.user, cluster.password) if cluster.user else None
+        link = None
+        if self.jetstream is not None:
+            link = {"link": 1, "dir": self.jetstream.directory_id}
+            self.links = Links(
+                self.plane,
+                self.log,
+                self.facts.server_name,
+                cluster.name or "",
+                LinkCallbacks(
+                    hello=self.jetstream.hello,
+                    up=self.jetstream.link_up,
+                    down=self.jetstream.link_down,
+                    frame=self.jetstream.frame,
+                ),
+            )
+            self.jetstream.transport = self.links
+        advertise = (cluster.host or "0.0.0.0", cluster.port)
+        if cluster.port is not None:
+            sock = listen(cluster.host or "0.0.0.0", cluster.port)
+            advertise = (advertise[0], sock.getsockname()[1])
+            self._serve(sock, self._route_accepted)
+            self.log.info(f"Cluster name is {cluster.name}")
+            self.log.info(f"Listening for route connections on {shown(*advertise)}")
+        self.routes = Routes(
+            self.plane,
+            self.log,
+            self.facts,
+            name=cluster.name or "",
+            advertise=advertise,
+            link=link,
+            explicit=[(url.host, url.port, url.user or "", url.password or "") for url in cluster.routes],
+            authorization=authorization,
+            callbacks=RouteCallbacks(joined=self._route_joined, left=self._route_left, changed=self._urls_changed),
+        )
+
+    def stop(self) -> None:
+        """Closes listeners and connections; JetStream closes its logs."""
+        assert self.loop is not None
+        for sock in self.listeners:
+            self.loop.remove_reader(sock.fileno())
+            sock.close()
+        self.listeners.clear()
+        if self.routes is not None:
+            self.routes.stop()
+        if self.links is not None:
+            self.links.stop()
+        if self.jetstream is not None:
+            self.jetstream.stop()
+        for conn in list(self.clients):
+            self.plane.close_conn(conn, "Server Shutdown")
+        if self.routes is not None:
+            for conn in list(self.routes.routes):
+                self.plane.close_conn(conn, "Server Shutdown")
+        if self.links is not None:
+            for conn in list(self.links.conns):
+                self.plane.close_conn(conn, "Server Shutdown")
+        self.plane.flush()
+
+    def _serve(self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None]) -> None:
+        assert self.loop is not None
+        self.listeners.append(sock)
+        self.loop.add_reader(sock.fileno(), self._accept, sock, accepted)
+
+    def _accept(self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None]) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                conn, address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as err:
+                self.log.error(f"Accept error: {err}")
+                return
+            conn.setblocking(False)
+            with contextlib.suppress(OSError):
+                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted(conn, address[0], address[1])
+
+    # ---- clients ----
+
+    def _client_accepted(self, sock: socket.socket, ip: str, port: int) -> None:
+        assert self.loop is not None
+        conn = self.plane.adopt(sock.detach(), CONN_CLIENT)
+        client = Client(conn, self.next_cid, ip, port, self.loop.time())
+        self.next_cid += 1
+        self.plane.write(conn, self._client_info(client))
+        limit = self.options.max_connections
+        if limit is not None and len(self.clients) >= limit:
+            self.plane.close_conn(conn, "Maximum Connections Exceeded", "maximum connections exceeded")
+            return
+        self.clients[conn] = client
+        if self.log.debugging:
+            self.log.debug(f"{ip}:{port} - cid:{client.cid} - Client connection created")
+
+    def _client_info(self, client: Client, account: str = "") -> bytes:
+        return info_lines.line(
+            info_lines.client_info(self.facts, client_id=client.cid, client_ip=client.ip, account=account)
+        )
+
+    def _on_connect(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        if kind == CONN_ROUTE:
+            if self.routes is not None:
+                self.routes.connect(conn, data)
+            return
+        client = self.clients.get(conn)
+        if client is None:
+            self.plane.close_conn(conn, "Client Closed")
+            return
+        try:
+            connect = read_connect(data)
+        except Refused as err:
+            self.plane.close_conn(conn, err.reason, err.error)
+            return
+        client.connect = connect
+        self.plane.accept(
+            conn,
+            GLOBAL_ACCOUNT,
+            verbose=connect.verbose,
+            pedantic=connect.pedantic,
+            echo=connect.echo,
+            headers=connect.headers,
+            no_responders=connect.no_responders,
+            protocol=connect.protocol,
+            after_pong=self._client_info(client, GLOBAL_ACCOUNT) if connect.protocol >= 1 else b"",
+        )
+
+    def _on_closed(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        reason = data.decode("utf-8", "replace")
+        client = self.clients.pop(conn, None)
+        if client is not None:
+            if self.log.debugging:
+                self.log.debug(f"{client.ip}:{client.port} - cid:{client.cid} - Client connection closed: {reason}")
+            elif reason.startswith("Slow Consumer"):
+                self.log.info(f"{client.ip}:{client.port} - cid:{client.cid} - {reason}")
+            return
+        if self.links is not None and self.links.owns(conn):
+            self.links.closed(conn, reason)
+        elif self.routes is not None:
+            self.routes.closed(conn, reason)
+
+    def _on_error(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        text = data.decode("utf-8", "replace")
+        if kind == CONN_ROUTE and self.routes is not None:
+            self.routes.error(conn, text)
+        else:
+            self.log.debug(f"cid:{conn} - Client Error {text}")
+
+    # ---- routes and links ----
+
+    def _route_accepted(self, sock: socket.socket, ip: str, port: int) -> None:
+        assert self.routes is not None
+        self.routes.accepted(sock, ip)
+
+    def _on_info(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        if self.links is not None and self.links.owns(conn):
+            self.links.info(conn, data)
+        elif self.routes is not None:
+            self.routes.info(conn, data)
+
+    def _on_link(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        assert self.routes is not None
+        if self.links is None:
+            self.plane.close_conn(conn, "Link Refused")
+            return
+        self.routes.routes.pop(conn, None)
+        self.links.asked(conn, data, self.links.peers.__contains__)
+
+    def _on_frame(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        if self.links is not None:
+            self.links.frame(conn, a, data)
+
+    def _route_joined(self, route: Route) -> None:
+        jscore = route.info.get("jscore")
+        has_jetstream = bool(route.info.get("jetstream"))
+        if self.jetstream is None:
+            return
+        if isinstance(jscore, dict) and self.links is not None:
+            self.links.peer_seen(route.remote_name, route.dial_address)
+        elif has_jetstream:
+            self.log.error(
+                f"{route.remote_name} is a JetStream server of another make: it carries messages here, "
+                "but takes no part in this cluster's JetStream"
+            )
+        self.jetstream.route_joined(route.remote_name, has_jetstream and isinstance(jscore, dict))
+
+    def _route_left(self, route: Route) -> None:
+        if self.jetstream is not None:
+            self.jetstream.route_left(route.remote_name)
+
+    # ---- client URLs ----
+
+    def _connect_urls(self) -> list[str]:
+        """host:port of every known server's client port, own first; empty when there is only this one to tell of."""
+        cluster = self.options.cluster
+        if cluster is None or cluster.no_advertise:
+            return []
+        host, port = self.facts.host, self.facts.port
+        own = [f"{address}:{port}" for address in interface_addresses()] if host in ("0.0.0.0", "::", "") else [shown(host, port)]
+        others = self.routes.client_urls() if self.routes is not None else []
+        return list(dict.fromkeys(own + others))
+
+    def _urls_changed(self) -> None:
+        before = self.facts.connect_urls
+        own_only = self._connect_urls()
+        if own_only == before:
+            return
+        self.facts.connect_urls = own_only
+        if self._urls_timer is None and self.loop is not None:
+            self._urls_timer = self.loop.call_later(0.05, self._tell_clients)
+
+    def _tell_clients(self) -> None:
+        assert self.loop is not None
+        self._urls_timer = None
+        now = self.loop.time()
+        young = False
+        for client in self.clients.values():
+            if client.connect is None or client.connect.protocol < 1:
+                continue
+            if now - client.since < SETTLED_S:
+                young = True
+            else:
+                self.plane.write(client.conn, self._client_info(client))
+        if young:
+            self._urls_timer = self.loop.call_later(SETTLED_S, self._tell_clients)
+
+    # ---- events ----
+
+    def event(self, kind: int, conn: int, conn_kind: int, a: int, b: int, data: bytes) -> None:
+        """One event of the plane."""
+        handler = self.handlers.get(kind)
+        if handler is not None:
+            handler(conn, conn_kind, a, b, data)
+
+
+def shown(host: str, port: int | None) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, IPv4 first for names. Raises OSError with the address in its text."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", max(port, 0), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as err:
+        raise OSError(f"Error listening on {shown(host, port)}: {err}") from err
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    family, kind, proto, _, address = found[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError as err:
+        sock.close()
+        raise OSError(f"Error listening on {shown(host, port)}: {err.strerror}") from err
+    return sock
+
+
+def interface_addresses() -> list[str]:
+    """IPv4 addresses of this machine's interfaces, loopback only when there is nothing else."""
+    addresses = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", os.fsencode(name)[:15])
+            with contextlib.suppress(OSError):
+                addresses.append(socket.inet_ntoa(fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)[20:24]))
+    outside = [address for address in addresses if not address.startswith("127.")]
+    return outside or ["127.0.0.1"]

@@ -1,0 +1,1 @@
+"""Configuration: text -> `lexer` -> `parser` (a tree with positions) -> `options` (typed) -> `validate`."""

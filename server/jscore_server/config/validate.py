@@ -1,0 +1,83 @@
+"""Checks of options against each other, after file and flags are merged. Pure."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from .options import Options
+from .schema import Warning
+
+__all__ = ["faults", "warnings"]
+
+
+def faults(options: Options) -> list[str]:
+    """What forbids a start, one line each; with the place in the file where a key there is to blame."""
+    found: list[str] = []
+
+    def fault(text: str, *keys: str) -> None:
+        place = next((options.places[key] for key in keys if key in options.places), None)
+        found.append(f"{place}: {text}" if place else text)
+
+    cluster, js = options.cluster, options.jetstream
+    if options.lame_duck_grace_period >= options.lame_duck_duration:
+        fault(
+            f"lame duck grace period ({options.lame_duck_grace_period:g}s) should be strictly lower than "
+            f"lame duck duration ({options.lame_duck_duration:g}s)",
+            "lame_duck_grace_period",
+            "lame_duck_duration",
+        )
+    if options.max_payload > options.max_pending:
+        fault(
+            f"max_payload ({options.max_payload}) cannot be higher than max_pending ({options.max_pending})",
+            "max_payload",
+            "max_pending",
+        )
+    if " " in options.server_name:
+        fault("server name cannot contain spaces", "server_name")
+    if " " in cluster.name:
+        fault("cluster name cannot contain spaces", "cluster.name")
+    if cluster.routes and not cluster.port:
+        fault("solicited routes require cluster capabilities, e.g. --cluster", "cluster.routes")
+    if any(c in ".*> \t" for c in js.domain):
+        fault(f'expected a domain without ".", "*", ">" and spaces, got "{js.domain}"', "jetstream.domain")
+    if js.enabled and cluster.port:
+        # A replica is known by its server's name: a name that changes at every start would lose it its data.
+        if not options.server_name:
+            fault("jetstream cluster requires `server_name` to be set", "cluster", "jetstream")
+        if not cluster.name:
+            fault("jetstream cluster requires `cluster.name` to be set", "cluster", "jetstream")
+    if js.sync_interval != "always" and js.sync_interval <= 0:
+        fault('expected "always" or a positive duration for "sync_interval"', "jetstream.sync_interval")
+    return found
+
+
+def warnings(options: Options) -> list[Warning]:
+    """What a start survives but the user should know."""
+    found: list[Warning] = []
+    cluster = options.cluster
+    host = cluster.host or options.host
+    others = [url.host for url in cluster.routes if not is_loopback(url.host)]
+    if cluster.port and others and is_loopback(host):
+        listen = options.places.get("cluster.listen")
+        place = listen or options.places.get("cluster.host") or options.places.get("host")
+        new = f'"listen: 0.0.0.0:{cluster.port}"' if listen else '"host: 0.0.0.0"'
+        prefix = f"{place.file}:{place.line}: " if place else ""
+        if not place:
+            new = f"--cluster nats://0.0.0.0:{cluster.port}"
+        text = f"cluster listens on {host}:{cluster.port}, which the routes' hosts cannot reach: change it to {new}"
+        found.append(Warning(prefix + text))
+    if options.max_payload > 8 << 20:
+        text = f"max_payload of {options.max_payload} bytes is above 8 MB: large messages hold up all others"
+        place = options.places.get("max_payload")
+        found.append(Warning(f"{place}: {text}" if place else text))
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host, as far as its name tells."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -262,7 +262,9 @@ def _convert_kind(value: Any, kind: Kind, where: str) -> Any:
         raise _mismatch(value, where, kind.name)
     digits = value.lstrip("-")
     if not digits.isdigit() or len(digits) > MAX_INT_DIGITS or not kind.lo <= int(value) <= kind.hi:
-        raise BadJson(f"json: cannot unmarshal number {_clean(value[:64])} into Go struct field {where} of type {kind.name}")
+        raise BadJson(
+            f"json: cannot unmarshal number {_clean(value[:64])} into Go struct field {where} of type {kind.name}"
+        )
     return int(value)
 
 

@@ -18,7 +18,9 @@ from jscore_server.jetstream.errors import ApiError
 
 TYPE_PREFIX = "io.nats.jetstream.api.v1."
 ZERO_TIME = "0001-01-01T00:00:00Z"
-API_LEVEL = 4
+# What clients switch features on by (ADR-44). 0 while per-message TTL (1), counters, batches and schedules (2) and fast
+# batches (4) are refused: a client that asks for one then hears so before it relies on it.
+API_LEVEL = 0
 NAMES_PAGE = 1024
 LIST_PAGE = 256
 SUBJECTS_PAGE = 100_000
@@ -71,7 +73,11 @@ DeliverPolicy = Annotated[
 AckPolicy = Annotated[str, _enum("quoted", none="none", all="all", explicit="explicit", flow_control="flow_control")]
 ReplayPolicy = Annotated[str, _enum("quoted", instant="instant", original="original")]
 PriorityPolicy = Annotated[
-    str, Kind("priority", values={"none": "", "overflow": "overflow", "pinned_client": "pinned_client", "prioritized": "prioritized"})
+    str,
+    Kind(
+        "priority",
+        values={"none": "", "overflow": "overflow", "pinned_client": "pinned_client", "prioritized": "prioritized"},
+    ),
 ]
 Action = Annotated[str, Kind("action", values={"": "", "create": "create", "update": "update"})]
 
@@ -544,9 +550,11 @@ def encode_response(
         parts.append(b'"error":' + encode(error.to_dict()))
     for fields in (paging, payload, extra):
         if fields is not None:
-            body = b"{" + b",".join(encode(k) + b":" + encode(v) for k, v in fields.items()) + b"}" if isinstance(
-                fields, dict
-            ) else encode(fields)
+            body = (
+                b"{" + b",".join(encode(k) + b":" + encode(v) for k, v in fields.items()) + b"}"
+                if isinstance(fields, dict)
+                else encode(fields)
+            )
             if len(body) > 2:
                 parts.append(body[1:-1])
     return b"{" + b",".join(parts) + b"}"

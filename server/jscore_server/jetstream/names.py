@@ -143,7 +143,7 @@ class SubjectIndex:
 
 
 def overlapping_pair(subjects: list[str]) -> tuple[str, str] | None:
-    """The first pair (later, earlier) of the list that overlaps, exact repeats included.
+    """A pair (earlier, later) of the list that overlaps, exact repeats included.
 
     Raises: TooManySubjects.
     """
@@ -151,7 +151,7 @@ def overlapping_pair(subjects: list[str]) -> tuple[str, str] | None:
     for subject in subjects:
         other = index.add(subject)
         if other is not None:
-            return subject, other
+            return other, subject
     return None
 
 

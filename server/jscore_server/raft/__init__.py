@@ -1,0 +1,15 @@
+"""Raft: the rules of one group (core), their driver over a log and links (group, host), the birth of the meta group.
+
+The hot path, in order: host.RaftHost.receive and Group.appended -> core.Core -> group.Group.drain -> Transport.
+"""
+
+from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait
+from .core import ChangeRefused, InvariantBroken, NotLeader, Role, Timing
+from .group import Group, Replica
+from .host import RaftHost, Transport
+from .messages import FRAME_APPEND, FRAME_SMALL, ProtocolError
+
+__all__ = [
+    "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Group", "Hello", "InvariantBroken",
+    "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing", "Transport", "Wait",
+]  # fmt: skip

@@ -1,0 +1,460 @@
+"""One group of a host: drives a Core over its log and the links. All decisions are the core's; this carries them out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .core import NOOP, Core, HardState, InvariantBroken, Members, NotLeader, Role
+from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, group_bytes
+
+if TYPE_CHECKING:
+    from .host import RaftHost
+
+KIND_NOOP = 2  # kinds of record: csrc/log/jsc.h
+KIND_MEMBERS = 4
+KIND_HOST = 10
+
+FRAME_CAP = 128 * 1024  # bytes of records in one append frame; a larger single record travels alone
+MARK_EVERY = 16384  # committed records between two marks in the hard state, so that a restart scans no more than that
+
+
+class Log(Protocol):
+    """What a group needs of jscore.Log."""
+
+    @property
+    def last(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def durable(self) -> int: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def recovery(self) -> Any: ...
+    def append(
+        self, kind: int, data: bytes = b"", *, subject: bytes = b"", headers: bytes = b"", term: int = 0, ts: int = 0
+    ) -> int: ...
+    def append_raw(self, raw: bytes, from_index: int) -> None: ...
+    def submit(self) -> None: ...
+    def truncate(self, last: int) -> None: ...
+    def term(self, index: int) -> int: ...
+    def read(self, index: int) -> Any: ...
+    def set_commit(self, index: int) -> None: ...
+    def wait(self, index: int, timeout: float | None = None) -> Any: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One other member as its leader sees it. `lag` counts records; `active_ns` is the time since it last answered."""
+
+    name: str
+    current: bool
+    active_ns: int
+    lag: int
+    offline: bool
+
+
+def members_to_json(members: Members) -> bytes:
+    """The body of a MEMBERS record."""
+    body = {"voters": list(members.voters), "learners": list(members.learners), "expected": members.expected}
+    return json.dumps(body, sort_keys=True).encode()
+
+
+def members_from_json(index: int, data: bytes) -> Members:
+    """The configuration in a MEMBERS record's body. Raises ValueError."""
+    try:
+        body = json.loads(data)
+        voters, learners = tuple(body["voters"]), tuple(body["learners"])
+        expected = body["expected"]
+    except (KeyError, TypeError) as err:
+        raise ValueError(f"record {index} is no configuration: {err}") from None
+    if not all(isinstance(n, str) for n in voters + learners) or not isinstance(expected, int):
+        raise ValueError(f"record {index} is no configuration")
+    return Members(index, voters, learners, expected)
+
+
+class Group:
+    """A replica of one Raft group. Created by RaftHost.create_group; every method is called on the host's one thread."""
+
+    __slots__ = (
+        "_draining", "_dropped", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
+        "on_commit", "on_role", "reported", "wanted",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        host: RaftHost,
+        group_id: str,
+        log: Log,
+        hard: HardState,
+        on_commit: Callable[[int], None],
+        on_role: Callable[[Role, int], None],
+        preferred: bool,
+    ) -> None:
+        self.host = host
+        self.id = group_id
+        self.log = log
+        self.on_commit = on_commit
+        self.on_role = on_role
+        self._raw_id = group_bytes(group_id)
+        recovery = getattr(log, "recovery", None)
+        commit = int(recovery.commit) if recovery is not None else 0
+        self.core = Core(
+            group_id, host.name, log, hard, host.rng, host.timing, commit=commit, now=host.ticks, preferred=preferred,
+            first=log.first,
+        )  # fmt: skip
+        self.core.synced = min(log.durable, log.last)
+        self.held: list[tuple[int, Message]] = []
+        self.leader_since = 0
+        self.reported = 0  # commit index given to on_commit
+        self.wanted: tuple[str, ...] = ()
+        self.due = 0
+        self._draining = False
+        self._failed = False
+        self._dropped = False
+
+    # ---- what the server asks --------------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """Leader whose first record of the term is committed."""
+        return self.core.led
+
+    @property
+    def leader(self) -> str | None:
+        """Name of the leader of this term as far as known here."""
+        return self.core.leader or None
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+        return self.core.term
+
+    @property
+    def commit(self) -> int:
+        """Commit index known here."""
+        return self.core.commit
+
+    def propose(self, kind: int, data: bytes) -> int:
+        """Appends a record as leader and returns its index; on_commit tells when it is committed. Raises NotLeader."""
+        core = self.core
+        if not core.led or core.transferee or self._failed:
+            raise NotLeader(self.id)
+        index = self.log.append(kind, data, term=core.term)
+        self.log.submit()
+        self.host._enter()
+        try:
+            core.now = self.host.ticks
+            core.appended(index)
+            self.drain()
+        finally:
+            self.host._leave()
+        return index
+
+    def appended(self) -> None:
+        """The stream appended records of the current term as leader: replicate up to log.last."""
+        self.host._enter()
+        try:
+            core = self.core
+            core.now = self.host.ticks
+            core.appended(self.log.last)
+            self.drain()
+        finally:
+            self.host._leave()
+
+    def transfer(self, target: str) -> None:
+        """Hands leadership to `target` (spec/raft.md R-13). Raises NotLeader, ChangeRefused."""
+        self._input(lambda: self.core.transfer(target))
+
+    def step_down(self) -> None:
+        """Gives up leadership: hands it to the voter that is furthest ahead. Raises NotLeader."""
+        core = self.core
+        if not core.led:
+            raise NotLeader(self.id)
+        others = [p for n, p in core.progress.items() if n in core.members.voters and self.host.transport.connected(n)]
+        if others:
+            self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
+
+    def change(self, voters: list[str], learners: list[str]) -> None:
+        """Proposes the next configuration. Raises NotLeader, ChangeRefused (spec/raft.md R-22 to R-24)."""
+        self._input(lambda: self.core.change(tuple(voters), tuple(learners)))
+
+    def set_members(self, wanted: list[str]) -> None:
+        """Makes `wanted` the voters, one safe step after the other, for as long as this replica leads.
+
+        New ones become learners, are promoted when caught up, then the others are removed. Empty: stop changing.
+        """
+        self.wanted = tuple(wanted)
+
+    def members(self) -> tuple[list[str], list[str]]:
+        """(voters, learners) of the configuration in force here."""
+        members = self.core.members
+        return list(members.voters), list(members.learners)
+
+    def replicas(self) -> list[Replica]:
+        """The other members. Lag and activity are known to the leader only; a follower reports 0 and the link's state."""
+        core = self.core
+        tick_ns = self.host.timing.tick_ms * 1_000_000
+        out = []
+        for name in core.members.voters + core.members.learners:
+            if name == core.name:
+                continue
+            offline = not self.host.transport.connected(name)
+            p = core.progress.get(name)
+            if p is None:
+                out.append(Replica(name, not offline and bool(core.leader), 0, 0, offline))
+                continue
+            silent = self.host.ticks - p.active
+            current = not offline and silent < core.timing.quorum_ticks and p.match >= core.commit
+            out.append(Replica(name, current, silent * tick_ns, core.last - p.match, offline))
+        return out
+
+    # ---- inputs from the host --------------------------------------------------------------------------------------
+
+    def _input(self, act: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        self.host._enter()
+        try:
+            self.core.now = self.host.ticks
+            act()
+            self.drain()
+        except InvariantBroken as err:
+            self.fail(str(err))
+        finally:
+            self.host._leave()
+
+    def receive(self, message: Message) -> None:
+        """One small message for this group."""
+        if self._failed:
+            return
+        try:
+            self.core.now = self.host.ticks
+            self.core.step(message)
+            self.drain()
+        except InvariantBroken as err:
+            self.fail(str(err))
+
+    def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: bytes) -> None:
+        """Verified records for this group. Raises ValueError when they do not follow head.prev_index."""
+        if self._failed:
+            return
+        core = self.core
+        core.now = self.host.ticks
+        try:
+            if core.step_append(peer, head.term, head.prev_index, head.prev_term, head.commit, runs, raw):
+                self._store(head.members)
+            self.drain()
+        except InvariantBroken as err:
+            self.fail(str(err))
+
+    def _store(self, may_hold_members: bool) -> None:
+        core, log, out = self.core, self.log, self.core.out
+        if out.truncate >= 0:
+            self._cut()
+        raw, lo = out.append, out.append_from
+        out.append = None
+        assert isinstance(raw, bytes)
+        try:
+            log.append_raw(raw, lo)
+            log.submit()
+        except self.host.engine.Error as err:
+            core.append_failed(log.last)
+            if log.error:
+                core.disk_failed()
+            self.host.log_line("error", f"raft group {self.id}: the log took no records from {lo} on: {err}")
+            return
+        if may_hold_members:
+            for index in range(lo, log.last + 1):
+                record = log.read(index)
+                if record.kind == KIND_MEMBERS:
+                    found = members_from_json(index, record.data)
+                    core.members_seen(index, found.voters, found.learners, found.expected)
+
+    def _cut(self) -> None:
+        last = self.core.out.truncate
+        self.core.out.truncate = -1
+        self.host.log_line("info", f"raft group {self.id}: records after {last} gave way to the leader's")
+        self.log.truncate(last)
+        self.core.synced = min(self.log.durable, last)
+
+    def tick(self) -> None:
+        """The group's deadline may have come."""
+        if self._failed:
+            return
+        core = self.core
+        try:
+            core.now = self.host.ticks
+            core.tick()
+            self.drain()
+            if self.wanted and core.led:
+                self._reconcile()
+        except InvariantBroken as err:
+            self.fail(str(err))
+
+    def durable(self) -> None:
+        """The log's durable index moved, or it failed."""
+        if self._failed:
+            return
+        core = self.core
+        core.now = self.host.ticks
+        if self.log.error and core.disk:
+            self.host.log_line("error", f"raft group {self.id}: the log failed ({self.log.error}); it only reads now")
+            core.disk_failed()
+        core.durable(self.log.durable)
+        self.drain()
+
+    def hard_state_durable(self, seq: int) -> None:
+        """Hard state number `seq` is on the disk: what waited for it may leave."""
+        if self._failed:
+            return
+        held = self.held
+        if held:
+            out = self.core.out.messages
+            keep = []
+            for item in held:
+                if item[0] <= seq:
+                    out.append(item[1])
+                else:
+                    keep.append(item)
+            self.held = keep
+        self.core.now = self.host.ticks
+        self.core.hard_state_durable(seq)
+        self.drain()
+
+    def peer(self, name: str, up: bool) -> None:
+        """The link to `name` came up or went down."""
+        self._input(lambda: self.core.peer_up(name) if up else self.core.peer_down(name))
+
+    def fail(self, why: str) -> None:
+        """Stops this group for good in this process; the host and its other groups go on."""
+        self._failed = True
+        self.host.log_line("error", f"raft group {self.id} stops: {why}")
+        if self.core.led:
+            self.core.led = False
+            self.on_role(Role.FOLLOWER, self.core.term)
+
+    def drop(self) -> None:
+        """The group was removed: nothing is sent or called back any more."""
+        self._failed = True
+        self._dropped = True
+
+    # ---- carrying out ----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Carries out Core.out until it is empty. Callbacks may propose: that only fills Core.out again."""
+        if self._draining:
+            return
+        self._draining = True
+        core, host = self.core, self.host
+        out = core.out
+        try:
+            again = True
+            while again:
+                again = False
+                if out.truncate >= 0:
+                    self._cut()
+                if out.hard_state:
+                    seq, out.hard_state = out.hard_state, 0
+                    host._write_hard(self, seq)
+                if out.messages:
+                    messages, out.messages = out.messages, []
+                    for m in messages:
+                        host._post(m.peer, encode(m, self._raw_id))
+                if out.after:
+                    seq = core.hard_seq
+                    self.held.extend((seq, m) for m in out.after)
+                    out.after.clear()
+                if out.proposals:
+                    self._append_proposals()
+                    again = True
+                if out.sends:
+                    self._send_records()
+                commit = out.commit
+                if commit:
+                    out.commit = 0
+                    if core.role is Role.LEADER:
+                        host._dirty[self] = None
+                    self._committed(commit)
+                    again = True
+                if out.role:
+                    roles, out.role = out.role, []
+                    for role, term in roles:
+                        self.leader_since = time.time_ns() if role is Role.LEADER else 0
+                        self.on_role(role, term)
+                    again = True
+                if out.needs_snapshot:
+                    for name in out.needs_snapshot:
+                        host.log_line("error", f"raft group {self.id}: {name} needs records that the leader's log lacks")
+                    out.needs_snapshot.clear()
+                if self._failed:
+                    return
+        finally:
+            self._draining = False
+            if core.deadline < self.due:
+                host._schedule(self)
+
+    def _append_proposals(self) -> None:
+        core, log = self.core, self.log
+        proposals, core.out.proposals = core.out.proposals, []
+        for what, members in proposals:
+            if core.role is not Role.LEADER:
+                return
+            if what == NOOP or members is None:
+                index = log.append(KIND_NOOP, term=core.term)
+            else:
+                index = log.append(KIND_MEMBERS, members_to_json(members), term=core.term)
+                core.members_seen(index, members.voters, members.learners, members.expected)
+            core.appended(index)
+        log.submit()
+
+    def _send_records(self) -> None:
+        core, log = self.core, self.log
+        sends, core.out.sends = core.out.sends, []
+        send_records = self.host.transport.send_records
+        indexes = core.hard.members_indexes
+        for p in sends:
+            p.queued = False
+            while (span := core.next_send(p)) is not None:
+                lo, hi, prev_term = span
+                members = bool(indexes) and indexes[-1] >= lo and core.holds_members(lo, hi)
+                head = encode_head(self._raw_id, core.term, lo - 1, prev_term, core.commit, members)
+                last = send_records(p.name, FRAME_APPEND, head, log, lo, hi, FRAME_CAP)
+                core.sent(p, last)
+
+    def _committed(self, commit: int) -> None:
+        self.log.set_commit(commit)
+        self.reported = commit
+        hard = self.core.hard
+        if commit - hard.scanned >= MARK_EVERY:
+            hard.scanned = commit
+            self.host._write_hard(self, self.core.hard_seq)
+        self.on_commit(commit)
+
+    def _reconcile(self) -> None:
+        core = self.core
+        current = core.members
+        if current.index > core.commit or core.transferee:
+            return
+        wanted, voters, learners = self.wanted, current.voters, current.learners
+        strangers = tuple(n for n in wanted if n not in voters and n not in learners)
+        unwanted = tuple(n for n in learners if n not in wanted)
+        if strangers or unwanted:
+            core.change(voters, tuple(n for n in learners if n in wanted) + strangers)
+        else:
+            missing = [n for n in wanted if n not in voters]
+            ready = [n for n in missing if core.progress[n].match >= core.commit]
+            surplus = [n for n in voters if n not in wanted]
+            if ready:
+                core.change(voters + (ready[0],), tuple(n for n in learners if n != ready[0]))
+            elif not missing and surplus:
+                gone = next((n for n in surplus if n != core.name), surplus[0])  # itself last (R-26)
+                core.change(tuple(n for n in voters if n != gone), learners)
+            else:
+                return
+        self.drain()

@@ -1,0 +1,423 @@
+"""All Raft groups of one server: ticks, the shared log of hard states, frames in and out.
+
+Hot path: Group.appended -> Core -> Transport.send_records on the leader; `receive` -> Group.receive_append -> Log on a
+follower; `durable` -> Core -> one small frame back; `receive` -> Core -> on_commit on the leader.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
+from .core import HardState, Members, Role, Timing, recover_members
+from .group import KIND_HOST, KIND_MEMBERS, Group, Log, members_from_json
+from .messages import (
+    FRAME_APPEND,
+    FRAME_SMALL,
+    HEARTBEAT,
+    PREVOTE,
+    VOTE,
+    Message,
+    ProtocolError,
+    decode,
+    decode_head,
+    group_bytes,
+)
+
+MAX_EARLY = 256  # messages kept for groups that do not exist here yet
+MAX_STEPS = 3  # ticks that one call may make up for: a pause of this process is no silence of its peers
+
+
+class Transport(Protocol):
+    """The links to the other servers."""
+
+    def send(self, peer: str, kind: int, body: bytes) -> bool:
+        """Queues a frame; False when it was not taken (no link, or too much is queued)."""
+        ...
+
+    def send_records(self, peer: str, kind: int, head: bytes, log: Log, lo: int, hi: int, cap: int) -> int:
+        """Queues a frame of `head` and the raw records from lo on, at most hi and about cap bytes but at least one.
+
+        Returns the last index sent, 0 when nothing was taken.
+        """
+        ...
+
+    def connected(self, peer: str) -> bool:
+        """Whether a link to `peer` is up."""
+        ...
+
+
+class RaftHost:
+    """Every Raft group of this server. One thread calls everything."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Any,
+        directory: str,
+        transport: Transport,
+        *,
+        rng: random.Random,
+        log_line: Callable[[str, str], None],
+        timing: Timing | None = None,
+        engine: Any = None,
+    ) -> None:
+        """Opens `<directory>/hardstate` in `store`. `engine` (default: the module jscore) has scan_records, Error, Corrupt."""
+        if engine is None:
+            import jscore as engine
+        self.name = name
+        self.transport = transport
+        self.rng = rng
+        self.log_line = log_line
+        self.timing = timing or Timing()
+        self.engine = engine
+        self.ticks = self.timing.election_max_ticks
+        self.groups: dict[str, Group] = {}
+        self.birth: Birth | None = None
+        self.elected = False
+        self.directory_id = ""
+        self._by_log: dict[Any, Group] = {}
+        self._hard: dict[str, HardState] = {}
+        self._log: Log = store.open(f"{directory}/hardstate")
+        self._pending: deque[tuple[int, Group, int]] = deque()  # (index in the hard state log, group, seq)
+        self._unsubmitted = False
+        self._outbox: dict[str, list[bytes]] = {}
+        self._dirty: dict[Group, None] = {}
+        self._wheel: dict[int, list[Group]] = {}
+        self._early: dict[tuple[str, str], tuple[int, Message]] = {}
+        self._newborn: list[Group] = []
+        self._hellos: dict[str, Hello] = {}
+        self._depth = 0
+        self._now_ns = -1
+        self._load()
+
+    # ---- hard state ------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        log = self._log
+        for index in range(log.first, log.last + 1):
+            body = json.loads(log.read(index).data)
+            if "g" in body:
+                if body.get("x"):
+                    self._hard.pop(body["g"], None)
+                else:
+                    self._hard[body["g"]] = HardState(
+                        body["t"],
+                        body["v"],
+                        [Members(i, tuple(v), tuple(n), e) for i, v, n, e in body["m"]],
+                        body["i"],
+                        body["s"],
+                        body["q"],
+                    )
+            elif "birth" in body:
+                group, voters, expected = body["birth"]
+                self.birth = Birth(group, tuple(voters), expected)
+                self.elected = False
+            elif "elected" in body:
+                self.elected = True
+            elif "directory" in body:
+                self.directory_id = body["directory"]
+        if not self.directory_id:
+            self.directory_id = f"{self.rng.getrandbits(128):032x}"
+            self._write({"directory": self.directory_id}, wait=True)
+
+    def _write(self, body: dict[str, Any], wait: bool = False) -> int:
+        index = self._log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
+        self._unsubmitted = True
+        if wait:
+            self._submit()
+            self._log.wait(index)
+        elif not self._depth:
+            self._submit()
+        return index
+
+    def _submit(self) -> None:
+        self._unsubmitted = False
+        self._log.submit()
+
+    def _write_hard(self, group: Group, seq: int) -> None:
+        hard = group.core.hard
+        body = {
+            "g": group.id,
+            "t": hard.term,
+            "v": hard.vote,
+            "m": [(c.index, c.voters, c.learners, c.expected) for c in hard.members],
+            "i": hard.members_indexes,
+            "s": hard.scanned,
+            "q": hard.mute,
+        }
+        self._pending.append((self._write(body), group, seq))
+
+    # ---- groups ----------------------------------------------------------------------------------------------------
+
+    def create_group(
+        self,
+        group_id: str,
+        log: Log,
+        voters: list[str],
+        *,
+        on_commit: Callable[[int], None],
+        on_role: Callable[[Role, int], None],
+        preferred: str = "",
+        expected: int = 0,
+    ) -> Group:
+        """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
+
+        A server that is not among them takes part once the leader has added it. on_commit may come from the next tick on.
+        """
+        if group_id in self.groups:
+            raise ValueError(f"group {group_id} exists")
+        group_bytes(group_id)
+        hard = self._hard.get(group_id)
+        new = hard is None
+        if hard is None:
+            hard = HardState(0, "", [Members(0, tuple(voters), (), expected)], [])
+            if log.last:
+                # Term and vote are gone though the log is not: nobody can know for whom it voted (spec/raft.md §5).
+                hard.mute = log.last
+                hard.term = log.term(log.last)
+                self.log_line("error", f"raft group {group_id}: no term and vote for a log of {log.last} records; "
+                                       "it only receives until it is removed from the group and added again")  # fmt: skip
+            self._hard[group_id] = hard
+        recover_members(hard, log.last, lambda index: _members_at(log, index))
+        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name)
+        self.groups[group_id] = group
+        self._by_log[log] = group
+        self._enter()
+        try:
+            if new:
+                group.core._persist()
+                group.drain()
+            self._newborn.append(group)
+            group.due = 1 << 62
+            self._schedule(group)
+        finally:
+            self._leave()
+        return group
+
+    def remove_group(self, group_id: str) -> None:
+        """Forgets a group for good; its log is the caller's to delete. Unknown ids are ignored."""
+        group = self.groups.pop(group_id, None)
+        if group is None:
+            return
+        group.drop()
+        self._by_log.pop(group.log, None)
+        self._dirty.pop(group, None)
+        self._hard.pop(group_id, None)
+        self._write({"g": group_id, "x": 1})
+
+    # ---- links -----------------------------------------------------------------------------------------------------
+
+    def receive(self, peer: str, kind: int, body: bytes) -> None:
+        """One frame from `peer`. Raises ProtocolError: the caller closes the link."""
+        self._enter()
+        try:
+            if kind == FRAME_APPEND:
+                self._receive_append(peer, body)
+            elif kind == FRAME_SMALL:
+                groups = self.groups
+                for message in decode(body, peer):
+                    group = groups.get(message.group)
+                    if group is not None:
+                        group.receive(message)
+                    elif message.kind in (PREVOTE, VOTE, HEARTBEAT) and len(self._early) < MAX_EARLY:
+                        # The group may be created here in a moment; waiting for a repeat would cost an election.
+                        self._early[message.group, peer] = (self.ticks, message)
+            else:
+                raise ProtocolError(f"unknown kind {kind} of Raft frame")
+        finally:
+            self._leave()
+
+    def _receive_append(self, peer: str, body: bytes) -> None:
+        head, at = decode_head(body)
+        group = self.groups.get(head.group)
+        if group is None:
+            return  # the leader repeats it
+        raw = bytes(body[at:])
+        try:
+            group.receive_append(peer, head, self.engine.scan_records(raw), raw)
+        except (self.engine.Corrupt, ValueError) as err:
+            raise ProtocolError(f"records from {peer} do not verify: {err}") from None
+
+    def link_up(self, peer: str) -> None:
+        """A link to `peer` is ready for frames."""
+        self._each(lambda group: group.peer(peer, True))
+
+    def link_down(self, peer: str) -> None:
+        """The link to `peer` was closed or reset."""
+        self._hellos.pop(peer, None)
+        self._each(lambda group: group.peer(peer, False))
+
+    def _each(self, act: Callable[[Group], None]) -> None:
+        self._enter()
+        try:
+            for group in list(self.groups.values()):
+                act(group)
+        finally:
+            self._leave()
+
+    # ---- time and disk ---------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Lets time pass up to `now_ns` (monotonic); to be called about every 20 ms."""
+        tick_ns = self.timing.tick_ms * 1_000_000
+        if self._now_ns < 0:
+            self._now_ns = now_ns
+        steps = (now_ns - self._now_ns) // tick_ns
+        if steps <= 0:
+            return
+        self._now_ns += steps * tick_ns
+        self._enter()
+        try:
+            for _ in range(min(steps, MAX_STEPS)):
+                self._step()
+        finally:
+            self._leave()
+
+    def _step(self) -> None:
+        self.ticks += 1
+        ticks = self.ticks
+        if self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for group in dirty:
+                group.core.now = ticks
+                group.core.tell_commit()
+                group.drain()
+        if self._newborn:
+            newborn, self._newborn = self._newborn, []
+            for group in newborn:
+                self._greet(group)
+        for group in self._wheel.pop(ticks, ()):
+            if group.due != ticks or self.groups.get(group.id) is not group:
+                continue  # moved to an earlier tick, or removed
+            group.due = 1 << 62
+            if group.core.deadline <= ticks:
+                group.tick()
+            if group.due > ticks:
+                self._schedule(group)
+        if self._early and ticks % self.timing.election_max_ticks == 0:
+            oldest = ticks - self.timing.election_min_ticks
+            self._early = {key: item for key, item in self._early.items() if item[0] >= oldest}
+
+    def _greet(self, group: Group) -> None:
+        """First tick of a group here: what was known committed is applied, and messages that came too early are heard."""
+        if self.groups.get(group.id) is not group:
+            return
+        group.core.now = self.ticks
+        group.core.out.commit = max(group.core.out.commit, group.core.commit)
+        group.drain()
+        for key in [key for key in self._early if key[0] == group.id]:
+            tick, message = self._early.pop(key)
+            if self.ticks - tick < self.timing.election_min_ticks:
+                group.receive(message)
+
+    def _schedule(self, group: Group) -> None:
+        due = max(group.core.deadline, self.ticks + 1)
+        if due < group.due:
+            group.due = due
+            self._wheel.setdefault(due, []).append(group)
+
+    def durable(self, log: Any) -> None:
+        """The durable index of `log` moved, or it failed; logs of no group here are ignored."""
+        self._enter()
+        try:
+            if log is self._log:
+                self._hard_durable()
+            else:
+                group = self._by_log.get(log)
+                if group is not None:
+                    group.durable()
+        finally:
+            self._leave()
+
+    def _hard_durable(self) -> None:
+        log, pending = self._log, self._pending
+        durable = log.durable
+        while pending and pending[0][0] <= durable:
+            _, group, seq = pending.popleft()
+            group.hard_state_durable(seq)
+        if log.error:
+            self.log_line("error", f"raft: the log of terms and votes failed ({log.error}); this server leads no more")
+            for group in self.groups.values():
+                group.core.disk_failed()
+                group.drain()
+
+    def _enter(self) -> None:
+        self._depth += 1
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            if self._unsubmitted:
+                self._submit()
+            if self._outbox:
+                outbox, self._outbox = self._outbox, {}
+                send = self.transport.send
+                for peer, bodies in outbox.items():
+                    send(peer, FRAME_SMALL, b"".join(bodies))
+
+    def _post(self, peer: str, message: bytes) -> None:
+        bodies = self._outbox.get(peer)
+        if bodies is None:
+            self._outbox[peer] = [message]
+        else:
+            bodies.append(message)
+
+    # ---- birth of the meta group -----------------------------------------------------------------------------------
+
+    def hello(self) -> dict[str, Any]:
+        """What a peer is told when a link comes up: JSON values only."""
+        birth = self.birth
+        return {
+            "name": self.name,
+            "directory": self.directory_id,
+            "birth": None if birth is None else [birth.group, list(birth.voters), birth.expected],
+            "elected": self.elected,
+        }
+
+    def peer_hello(self, peer: str, hello: dict[str, Any]) -> None:
+        """A peer's `hello`. Raises ProtocolError when it is none."""
+        try:
+            found = None
+            if hello["birth"] is not None:
+                group, voters, expected = hello["birth"]
+                if not all(isinstance(n, str) for n in [group, *voters]) or not isinstance(expected, int):
+                    raise ValueError
+                found = Birth(group, tuple(voters), expected)
+            self._hellos[peer] = Hello(peer, str(hello["directory"]), found, bool(hello["elected"]))
+        except (KeyError, TypeError, ValueError):
+            raise ProtocolError(f"{peer} sent no proper hello") from None
+
+    def meta_birth(self, expected: int) -> Wait | Bootstrap | Adopt:
+        """What to do about the meta group now; on Bootstrap or Adopt call `born`, then create the group."""
+        own = Hello(self.name, self.directory_id, self.birth, self.elected)
+        new_id = f"_meta_:{self.rng.getrandbits(64):016x}"
+        return decide(own, expected, list(self._hellos.values()), new_id)
+
+    def born(self, birth: Birth) -> None:
+        """Writes the meta group's birth durably, before anything of it may act. Blocks for one sync."""
+        self.birth = birth
+        self.elected = False
+        self._write({"birth": [birth.group, list(birth.voters), birth.expected]}, wait=True)
+
+    def meta_elected(self) -> None:
+        """The meta group has had a leader: its birth is final. Called once it committed its first record."""
+        if not self.elected:
+            self.elected = True
+            self._write({"elected": True}, wait=True)
+
+    def close(self) -> None:
+        """Stops all groups and closes the log of hard states."""
+        for group in list(self.groups.values()):
+            group.drop()
+        self.groups.clear()
+        self._log.close()
+
+
+def _members_at(log: Log, index: int) -> Members | None:
+    record = log.read(index)
+    return members_from_json(index, record.data) if record.kind == KIND_MEMBERS else None

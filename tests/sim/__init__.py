@@ -1,0 +1,1 @@
+"""Deterministic simulation of Raft clusters: one seed, one history. See simulator.py."""

@@ -1,0 +1,48 @@
+"""`python -m tests.sim --seeds N --start S`: many histories; a failing seed is printed and replays with --trace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from .simulator import Simulator, Violation, run_seed
+
+
+def main() -> int:
+    """Returns the number of failing seeds, at most 1."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--trace", action="store_true", help="print every event of the (single) seed")
+    options = parser.parse_args()
+    began = time.monotonic()
+    events = acked = elections = 0
+    for seed in range(options.start, options.start + options.seeds):
+        sim: Simulator | None = None
+        try:
+            if options.trace:
+                sim = Simulator(seed, trace=True)
+                sim.run()
+            else:
+                sim = run_seed(seed)
+        except (Violation, AssertionError, Exception) as err:
+            if sim is not None and sim.trace is not None:
+                print("\n".join(sim.trace))
+            print(f"seed {seed}: {type(err).__name__} {err}\nreplay: python -m tests.sim --start {seed} --seeds 1 --trace")
+            return 1
+        if sim.trace is not None:
+            print("\n".join(sim.trace))
+        events += sim.events
+        acked += len(sim.acked)
+        elections += len(sim.leaders)
+    took = time.monotonic() - began
+    print(
+        f"{options.seeds} seeds, {events} events, {acked} acked, {elections} elections in {took:.1f} s: "
+        f"{options.seeds / took:.0f} seeds/s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

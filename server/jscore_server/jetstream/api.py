@@ -1,0 +1,312 @@
+"""The JetStream API: one table from subject to handler, with who answers.
+
+Every JetStream server receives every request. The meta leader answers what concerns the set of streams, a stream's
+leader what concerns that stream, all others stay silent. Subjects that are not in the table get no answer at all.
+Source: jetstream-streams.md §1-§3, jetstream-consumers.md §1, clustering.md §5 (delay rules).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jscore
+import msgspec
+
+from jscore_server.jetstream.asset import Lost
+from jscore_server.jetstream.consumer_api import ConsumerApi
+from jscore_server.jetstream.errors import ApiError, problem
+from jscore_server.jetstream.models import (
+    API_LEVEL,
+    AccountStats,
+    ApiStats,
+    Paging,
+    encode_response,
+    format_time,
+)
+from jscore_server.jetstream.stream_api import StreamApi
+from jscore_server.raft import NotLeader
+
+if TYPE_CHECKING:
+    from jscore_server.dataplane import Msg, Subscription
+    from jscore_server.jetstream.engine import JetStream
+    from jscore_server.jetstream.gather import Gathered
+
+DEFER_SECONDS = 0.5
+DEFERRED_MAX = 1000
+REQUIRED_LEVEL = b"nats-required-api-level:"
+
+SUBJECTS = (
+    "$JS.API.*",
+    "$JS.API.STREAM.>",
+    "$JS.API.CONSUMER.*",
+    *(
+        f"$JS.API.CONSUMER.{verb}.>"
+        for verb in ("CREATE", "DURABLE", "INFO", "NAMES", "LIST", "DELETE", "PAUSE", "UNPIN", "LEADER")
+    ),
+    "$JS.API.META.>",
+    "$JS.API.SERVER.>",
+    "$JS.API.ACCOUNT.>",
+)
+"""What is subscribed. CONSUMER.MSG.NEXT is not: there a missing consumer has to be a missing responder."""
+
+
+class By(enum.Enum):
+    """Who answers."""
+
+    META = "the meta leader"
+    STREAM = "the leader of the stream named by the first argument"
+
+
+@dataclass(slots=True)
+class Request:
+    """One call. `args`: the tokens after the verb; `type_name`: of the response it gets, good or bad."""
+
+    account: str
+    reply: str
+    body: bytes
+    args: list[str]
+    type_name: str
+    _api: Api
+
+    def answer(
+        self, payload: dict[str, Any] | msgspec.Struct | None = None, *, paging: Paging | None = None, **extra: Any
+    ) -> None:
+        self._api.send(self.reply, encode_response(self.type_name, payload, paging=paging, **extra))
+
+    def fail(self, error: ApiError) -> None:
+        self._api.errors += 1
+        self._api.send(self.reply, encode_response(self.type_name, error=error))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`args`: (least, most) tokens after the verb, most None for any number."""
+
+    type_name: str
+    by: By
+    args: tuple[int, int | None]
+    serve: Callable[..., None]
+
+
+class Api:
+    """Receives the calls of one account on one server."""
+
+    def __init__(self, engine: JetStream) -> None:
+        self._engine = engine
+        self.streams = StreamApi(engine, self)
+        self.consumers = ConsumerApi(engine, self)
+        self.total = 0
+        self.errors = 0
+        self._deferred = 0
+        self._user_info_seq = 0
+        self._subscriptions: list[Subscription] = []
+        self._table = self._routes()
+
+    def _routes(self) -> dict[tuple[str, ...], Route]:
+        s, c = self.streams, self.consumers
+        return {
+            ("INFO",): Route("account_info", By.META, (0, 0), self._account_info),
+            ("STREAM", "CREATE"): Route("stream_create", By.META, (1, 1), s.create),
+            ("STREAM", "UPDATE"): Route("stream_update", By.META, (1, 1), s.update),
+            ("STREAM", "DELETE"): Route("stream_delete", By.META, (1, 1), s.delete),
+            ("STREAM", "NAMES"): Route("stream_names", By.META, (0, 0), s.names),
+            ("STREAM", "LIST"): Route("stream_list", By.META, (0, 0), s.list),
+            ("STREAM", "INFO"): Route("stream_info", By.STREAM, (1, 1), s.info),
+            ("STREAM", "PURGE"): Route("stream_purge", By.STREAM, (1, 1), s.purge),
+            ("STREAM", "MSG", "GET"): Route("stream_msg_get", By.STREAM, (1, 1), s.msg_get),
+            ("STREAM", "MSG", "DELETE"): Route("stream_msg_delete", By.STREAM, (1, 1), s.msg_delete),
+            ("STREAM", "LEADER", "STEPDOWN"): Route("stream_leader_stepdown", By.STREAM, (1, 1), s.step_down),
+            ("STREAM", "PEER", "REMOVE"): Route("stream_remove_peer", By.META, (1, 1), s.peer_remove),
+            ("STREAM", "SNAPSHOT"): Route("stream_snapshot", By.STREAM, (1, 1), s.snapshot),
+            ("STREAM", "RESTORE"): Route("stream_restore", By.META, (1, 1), s.restore),
+            ("CONSUMER", "CREATE"): Route("consumer_create", By.STREAM, (1, None), c.create),
+            ("CONSUMER", "DURABLE", "CREATE"): Route("consumer_create", By.STREAM, (2, 2), c.create_durable),
+            ("CONSUMER", "INFO"): Route("consumer_info", By.STREAM, (2, 2), c.info),
+            ("CONSUMER", "DELETE"): Route("consumer_delete", By.STREAM, (2, 2), c.delete),
+            ("CONSUMER", "NAMES"): Route("consumer_names", By.STREAM, (1, 1), c.names),
+            ("CONSUMER", "LIST"): Route("consumer_list", By.STREAM, (1, 1), c.list),
+            ("CONSUMER", "PAUSE"): Route("consumer_pause", By.STREAM, (2, 2), c.pause),
+            ("CONSUMER", "UNPIN"): Route("consumer_unpin", By.STREAM, (2, 2), c.unpin),
+            ("CONSUMER", "LEADER", "STEPDOWN"): Route("consumer_leader_stepdown", By.STREAM, (2, 2), c.step_down),
+        }
+
+    def start(self) -> None:
+        plane = self._engine.plane
+        account = self._engine.account
+        self._subscriptions = [plane.subscribe(account, subject, self.receive) for subject in SUBJECTS]
+        self._subscriptions.append(plane.subscribe(account, "$SYS.REQ.USER.INFO", self.user_info, local=True))
+
+    def stop(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions = []
+
+    # ---- dispatch ----
+
+    def receive(self, msg: Msg) -> None:
+        """Serves one request; never raises."""
+        tokens = msg.subject.split(".")[2:]
+        route, args = self._find(tokens)
+        if route is None:
+            return
+        request = Request(msg.account, msg.reply, msg.data, args, route.type_name, self)
+        level = _required_level(msg.headers)
+        if level is not None and not 0 <= level <= API_LEVEL:
+            if self._engine.is_meta_leader:
+                request.fail(problem(10185))
+            return
+        if route.by is By.META:
+            self._at_meta(request, route)
+        else:
+            self._at_stream(request, route)
+
+    def _find(self, tokens: list[str]) -> tuple[Route | None, list[str]]:
+        for depth in (1, 2, 3):
+            route = self._table.get(tuple(tokens[:depth]))
+            if route is not None and len(tokens) >= depth:
+                args = tokens[depth:]
+                least, most = route.args
+                if len(args) >= least and (most is None or len(args) <= most):
+                    return route, args
+        return None, []
+
+    def run(self, request: Request, call: Callable[[], None]) -> None:
+        """Calls a part of a handler; whatever it raises becomes the answer."""
+        try:
+            call()
+        except ApiError as err:
+            request.fail(err)
+        except (Lost, NotLeader):
+            request.fail(problem(10008))
+        except (jscore.Error, OSError) as err:
+            self._engine.lines.error(f"{request.type_name}: {err}")
+            request.fail(problem(10051, err=err))
+        except Exception as err:
+            # The edge to clients: a mistake of ours in one handler is an answer and a log line, not the daemon's end.
+            self._engine.lines.error(f"{request.type_name} {'.'.join(request.args)}: {type(err).__name__}: {err}")
+            request.fail(problem(10051, err="internal error"))
+
+    def _at_meta(self, request: Request, route: Route, *, last_try: bool = False) -> None:
+        engine = self._engine
+        if engine.is_meta_leader:
+            self.run(request, lambda: route.serve(request))
+        elif engine.meta_leader is None:
+            self._no_meta(request, last_try, lambda: self._at_meta(request, route, last_try=True))
+
+    def _no_meta(self, request: Request, last_try: bool, again: Callable[[], None]) -> None:
+        """10008: at once when no quorum can be there, else after a moment in which a leader may turn up."""
+        if last_try or not self._engine.meta_quorum_possible():
+            request.fail(problem(10008))
+        else:
+            self._defer(request, again)
+
+    def _defer(self, request: Request, again: Callable[[], None]) -> None:
+        if self._deferred >= DEFERRED_MAX:
+            request.fail(problem(10008))
+            return
+        self._deferred += 1
+
+        def call() -> None:
+            self._deferred -= 1
+            again()
+
+        self._engine.after(DEFER_SECONDS, call)
+
+    def _at_stream(self, request: Request, route: Route, *, last_try: bool = False) -> None:
+        engine = self._engine
+        asset = engine.asset(request.account, request.args[0])
+        if asset is not None and asset.ready:
+            self.run(request, lambda: route.serve(request, asset))
+            return
+        again = lambda: self._at_stream(request, route, last_try=True)  # noqa: E731
+        assignment = engine.state.get(request.account, request.args[0])
+        leader = asset.leader if asset is not None else None
+        if assignment is None:
+            if engine.is_meta_leader:
+                request.fail(problem(10059))
+            elif engine.meta_leader is None:
+                self._no_meta(request, last_try, again)
+        elif asset is not None and asset.failed and assignment.replicas == 1:
+            request.fail(problem(10194, err=asset.failed))
+        elif leader not in (None, engine.server_name):
+            return
+        elif asset is None and not engine.is_meta_leader:
+            return
+        else:
+            alive = sum(engine.is_online(peer) for peer in assignment.peers)
+            if alive < assignment.quorum and assignment.replicas > 1:
+                request.fail(problem(10008))
+            elif alive < assignment.quorum or asset is not None:
+                if last_try:
+                    request.fail(problem(10118 if alive < assignment.quorum else 10008))
+                else:
+                    self._defer(request, again)
+
+    # ---- sending ----
+
+    def send(self, reply: str, body: bytes) -> None:
+        self.total += 1
+        if reply:
+            self._engine.plane.publish(self._engine.account, reply, body)
+
+    def respond(self, type_name: str, reply: str, payload: Any = None, **extra: Any) -> None:
+        """Answers a request that was kept elsewhere (in a meta entry)."""
+        self.send(reply, encode_response(type_name, payload, **extra))
+
+    def refuse(self, type_name: str, reply: str, error: ApiError) -> None:
+        self.errors += 1
+        self.send(reply, encode_response(type_name, error=error))
+
+    # ---- account and user ----
+
+    def _account_info(self, request: Request) -> None:
+        engine = self._engine
+        assignments = engine.state.streams(request.account)
+        stats = AccountStats(
+            streams=len(assignments), domain=engine.options.domain, api=ApiStats(total=self.total, errors=self.errors)
+        )
+        for assignment in assignments:
+            reserved = max(0, int(assignment.config.get("max_bytes", 0))) * assignment.replicas
+            if assignment.config.get("storage") == "memory":
+                stats.reserved_memory += reserved
+            else:
+                stats.reserved_storage += reserved
+
+        def finish(found: Gathered) -> None:
+            stats.memory = found.usage.memory
+            stats.storage = found.usage.storage
+            stats.consumers = found.usage.consumers
+            request.answer(stats)
+
+        if not engine.gather.ask(request.account, (), finish, usage=True):
+            raise problem(10008)
+
+    def user_info(self, msg: Msg) -> None:
+        """`$SYS.REQ.USER.INFO`, for clients of this server only: the question is about their own connection."""
+        if not msg.reply or not msg.origin or msg.origin_kind != 0:
+            return
+        self._user_info_seq += 1
+        server = dict(self._engine.options.server_info())
+        server |= {
+            "jetstream": True,
+            "flags": 7,
+            "seq": self._user_info_seq,
+            "time": format_time(self._engine.clock()),
+        }
+        data = {"user": "", "account": msg.account, "account_name": msg.account}
+        body = msgspec.json.encode({"server": server, "data": data})
+        self._engine.plane.publish(msg.account, msg.reply, body)
+
+
+def _required_level(headers: bytes) -> int | None:
+    """The value of `Nats-Required-Api-Level`, -1 when it is no number, None when it is not there."""
+    if not headers or REQUIRED_LEVEL[:4] not in headers.lower():
+        return None
+    for line in headers.split(b"\r\n"):
+        if line.lower().startswith(REQUIRED_LEVEL):
+            text = line[len(REQUIRED_LEVEL) :].strip()
+            return int(text) if text.isdigit() and len(text) < 10 else -1
+    return None

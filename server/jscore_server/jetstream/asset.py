@@ -1,0 +1,335 @@
+"""One local stream replica: its log, the C stream over it, its Raft group if it has one, and its consumers.
+
+The log is the Raft log. C applies messages, purges and consumer progress; this module handles the records of a host
+kind when C comes to them: CONFIG, CONSUMER_CREATE, CONSUMER_DELETE. They are applied in log order on every replica, so
+they use nothing but the record itself. Source: clustering.md §1, §5; jetstream-consumers.md §2.
+
+A group of one runs solo: C commits what is durable here, and only the start and host records pass through Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jscore
+import msgspec
+
+from jscore_server.jetstream.consumer_config import to_options
+from jscore_server.jetstream.meta import Assignment
+from jscore_server.jetstream.models import ConsumerConfig, StreamConfig
+from jscore_server.jetstream.stream_config import to_limits
+from jscore_server.raft import Role
+
+if TYPE_CHECKING:
+    from jscore import Log, Record
+
+    from jscore_server.dataplane import Consumer, Plane, Stream
+    from jscore_server.raft import Group, RaftHost
+
+WAITING_MAX = 10_000
+"""Requests waiting for their record at one stream; more are refused as temporarily unavailable."""
+
+
+class Lost(Exception):
+    """Leadership ended, or the log failed, before the record was committed: its outcome is not known here."""
+
+
+Done = Callable[[Lost | None], None]
+
+
+class Logger(Protocol):
+    def info(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def error(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class ConsumerReplica:
+    """A consumer as this replica has it. `id` is the index of the record that created it: equal on all replicas."""
+
+    id: int
+    name: str
+    created_ns: int
+    config: ConsumerConfig
+    handle: Consumer
+
+
+class ConfigRecord(msgspec.Struct, frozen=True):
+    version: int
+    config: dict[str, Any]
+
+
+class ConsumerCreateRecord(msgspec.Struct, frozen=True):
+    name: str
+    created_ns: int
+    config: dict[str, Any]
+
+
+class ConsumerDeleteRecord(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class Asset:
+    """A replica of one stream on this server, from `start` to `close`.
+
+    `leading`: this server leads it. `ready`: and it has a configuration, so requests can be served.
+    `on_ready` is called whenever it became ready, and when a newer configuration was applied while it leads.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        stream_id: int,
+        log: Log,
+        *,
+        plane: Plane,
+        raft: RaftHost | None,
+        on_ready: Callable[[Asset], None],
+        lines: Logger,
+    ) -> None:
+        self.assignment = assignment
+        self.id = stream_id
+        self.log = log
+        self.stream: Stream = plane.add_stream(log, stream_id, assignment.account, assignment.name)
+        self.group: Group | None = None
+        self.leading = False
+        self.failed = ""
+        self.config: StreamConfig | None = None
+        self.version = 0
+        self.consumers: dict[str, ConsumerReplica] = {}
+        self._by_id: dict[int, ConsumerReplica] = {}
+        self._creating: dict[str, tuple[int, ConsumerConfig]] = {}
+        self._waiting: dict[int, list[Done]] = {}
+        self._config_proposed = 0
+        self._raft = raft
+        self._on_ready = on_ready
+        self._lines = lines
+        self._busy = False
+        self._commit = 0
+
+    # ---- life ----
+
+    def start(self, *, preferred: bool = False) -> None:
+        """Recovers what is known to be committed and takes part. Raises: OSError, jscore.Error."""
+        recovery = self.log.recovery
+        if recovery.message:
+            self._lines.warn(f"stream {self.assignment.account}/{self.assignment.name}: {recovery.message}")
+        if self._raft is None:
+            self._start_solo()
+            return
+        self.group = self._raft.create_group(
+            self.assignment.group,
+            self.log,
+            list(self.assignment.peers),
+            on_commit=self.advance,
+            on_role=self._on_role,
+            preferred=self.assignment.preferred,
+        )
+
+    def _start_solo(self) -> None:
+        """Alone, all that is on this disk is committed. A term of its own separates what this process adds."""
+        last = self.log.last
+        self.advance(last)
+        if self.failed:
+            return
+        term = (self.log.term(last) if last >= self.log.first else 0) + 1
+        self.stream.set_solo(True)
+        self._lead(term)
+
+    def close(self, *, forget: bool) -> None:
+        """Stops serving; the log stays open and is the caller's. `forget`: for good, the stream was deleted."""
+        self._step_down()
+        self.failed = self.failed or "closed"
+        if self.group is not None and self._raft is not None:
+            if forget:
+                self._raft.remove_group(self.assignment.group)
+            else:
+                self.group.drop()
+            self.group = None
+        for replica in self.consumers.values():
+            replica.handle.close()
+        self.consumers.clear()
+        self._by_id.clear()
+        self.stream.close()
+
+    @property
+    def ready(self) -> bool:
+        return self.leading and self.config is not None and not self.failed
+
+    @property
+    def leader(self) -> str | None:
+        """The server known to lead, None while unknown."""
+        if self.group is not None:
+            return self.group.leader
+        return self.assignment.peers[0] if self.leading else None
+
+    # ---- leadership ----
+
+    def _on_role(self, role: Role, term: int) -> None:
+        if role is Role.LEADER:
+            self._lead(term)
+        else:
+            self._step_down()
+
+    def _lead(self, term: int) -> None:
+        if self.failed:
+            return
+        try:
+            self.stream.lead(term)
+            self.leading = True
+            if self.group is None:
+                self.stream.propose(jscore.KIND_NOOP, b"")
+            self.reconcile()
+        except (jscore.Error, OSError) as err:
+            self.fail(f"cannot lead: {err}")
+            return
+        if self.ready:
+            self._on_ready(self)
+
+    def _step_down(self) -> None:
+        if self.leading:
+            self.leading = False
+            self.stream.follow()
+        self._config_proposed = 0
+        self._creating.clear()
+        waiting, self._waiting = self._waiting, {}
+        for calls in waiting.values():
+            for done in calls:
+                done(Lost())
+
+    def fail(self, reason: str) -> None:
+        """The replica is of no more use in this process: it neither leads nor applies."""
+        if self.failed:
+            return
+        self.failed = reason
+        self._lines.error(f"stream {self.assignment.account}/{self.assignment.name}: {reason}")
+        self._step_down()
+
+    def reassign(self, assignment: Assignment) -> None:
+        """A newer version of the assignment was committed by the meta group."""
+        self.assignment = assignment
+        self.reconcile()
+
+    def reconcile(self) -> None:
+        """As leader, puts the assigned configuration into the log if it is newer than the applied one."""
+        wanted = self.assignment.version
+        if not self.leading or self.failed or wanted <= max(self.version if self.config else -1, self._config_proposed):
+            return
+        self._config_proposed = wanted
+        record = ConfigRecord(wanted, self.assignment.config)
+        self.stream.propose(jscore.KIND_CONFIG, msgspec.json.encode(record))
+
+    # ---- proposing ----
+
+    def propose(self, kind: int, record: msgspec.Struct, done: Done) -> int:
+        """Appends a host record as leader; `done` is called once: applied here, or no longer known.
+
+        Raises: Lost (not leading, or too many waiting), jscore.Error, OSError.
+        """
+        if not self.ready or len(self._waiting) >= WAITING_MAX:
+            raise Lost
+        index = self.stream.propose(kind, msgspec.json.encode(record))
+        self._waiting[index] = [done]
+        return index
+
+    def create_consumer(self, record: ConsumerCreateRecord, done: Done) -> None:
+        """Proposes a consumer (or the host's part of a new configuration of one). Raises as `propose`."""
+        index = self.propose(jscore.KIND_CONSUMER_CREATE, record, done)
+        self._creating[record.name] = index, msgspec.convert(record.config, ConsumerConfig)
+
+    def delete_consumer(self, replica: ConsumerReplica, done: Done) -> None:
+        """Proposes the end of a consumer. Raises as `propose`."""
+        self.propose(jscore.KIND_CONSUMER_DELETE, ConsumerDeleteRecord(replica.id, replica.name), done)
+
+    def after_create(self, name: str, done: Done) -> bool:
+        """If a creation of that name is under way, calls `done` after it and returns True."""
+        index, _ = self._creating.get(name, (0, None))
+        calls = self._waiting.get(index)
+        if calls is None or len(calls) >= WAITING_MAX:
+            return False
+        calls.append(done)
+        return True
+
+    def consumer_count(self) -> int:
+        """Consumers there are and are about to be."""
+        return len(self.consumers.keys() | self._creating.keys())
+
+    def consumer_configs(self) -> list[ConsumerConfig]:
+        """Configurations of the consumers there are and are about to be."""
+        return [r.config for r in self.consumers.values()] + [config for _, config in self._creating.values()]
+
+    def consumer_by_id(self, consumer_id: int) -> ConsumerReplica | None:
+        return self._by_id.get(consumer_id)
+
+    # ---- applying ----
+
+    def advance(self, index: int) -> None:
+        """Everything up to `index` is committed: applies it, in C but for the host's records."""
+        self._commit = max(self._commit, index)
+        if self.failed or self._busy:
+            return
+        self._busy = True
+        finished: list[Done] = []
+        newer = False
+        try:
+            while not self.stream.commit(self._commit):
+                at = self.stream.applied + 1
+                record = self.log.read(at)
+                newer |= self._apply(record)
+                self.stream.skip()
+                finished += self._waiting.pop(at, ())
+        except (jscore.Error, OSError, msgspec.MsgspecError) as err:
+            self.fail(f"record {self.stream.applied + 1} cannot be applied: {err}")
+        finally:
+            self._busy = False
+        for done in finished:
+            done(None)
+        if newer and self.ready:
+            self._on_ready(self)
+
+    def applied_host_record(self) -> None:
+        """C met a host record in a solo stream."""
+        self.advance(self.stream.committed)
+
+    def _apply(self, record: Record) -> bool:
+        """True when the configuration changed."""
+        if record.kind == jscore.KIND_CONFIG:
+            return self._apply_config(msgspec.json.decode(record.data, type=ConfigRecord))
+        if record.kind == jscore.KIND_CONSUMER_CREATE:
+            created = msgspec.json.decode(record.data, type=ConsumerCreateRecord)
+            self._apply_consumer(record.index, created)
+        elif record.kind == jscore.KIND_CONSUMER_DELETE:
+            deleted = msgspec.json.decode(record.data, type=ConsumerDeleteRecord)
+            replica = self._by_id.pop(deleted.id, None)
+            if replica is not None:
+                del self.consumers[replica.name]
+                replica.handle.close()
+        return False
+
+    def _apply_config(self, record: ConfigRecord) -> bool:
+        if self.config is not None and record.version <= self.version:
+            return False
+        config = msgspec.convert(record.config, StreamConfig)
+        self.stream.configure(**to_limits(config))
+        self.stream.set_subjects(list(config.subjects or ()))
+        self.config = config
+        self.version = record.version
+        return True
+
+    def _apply_consumer(self, index: int, record: ConsumerCreateRecord) -> None:
+        if self._creating.get(record.name, (0, None))[0] == index:
+            del self._creating[record.name]
+        config = msgspec.convert(record.config, ConsumerConfig)
+        options = to_options(config)
+        present = self.consumers.get(record.name)
+        if present is not None:
+            if to_options(present.config) == options:
+                present.config = config
+            return
+        handle = self.stream.add_consumer(index, record.name, record.created_ns, **options)
+        replica = ConsumerReplica(index, record.name, record.created_ns, config, handle)
+        self.consumers[record.name] = replica
+        self._by_id[index] = replica

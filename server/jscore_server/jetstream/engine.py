@@ -1,0 +1,527 @@
+"""JetStream of one server: the meta group, the stream replicas held here, and who answers the API.
+
+The only module of the package that touches the file system. The daemon hands it events; it never waits.
+Source: clustering.md §1, §2, §5.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import jscore
+import msgspec
+
+from jscore_server.jetstream import api, gather, names, placement
+from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
+from jscore_server.jetstream.meta import (
+    META_GROUP,
+    Assignment,
+    Created,
+    CreateStream,
+    Deleted,
+    DeleteStream,
+    Effect,
+    Entry,
+    Existed,
+    MetaError,
+    MetaState,
+    Missing,
+    Updated,
+    encode_entry,
+    settle,
+)
+from jscore_server.jetstream.stream_config import NO_LIMITS, JetStreamLimits
+from jscore_server.raft import NotLeader, Role
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from jscore import Log, Store
+
+    from jscore_server.dataplane import Plane
+    from jscore_server.raft import Group, RaftHost
+
+META_LOG_ID = 1
+FIRST_STREAM_ID = 16
+ANSWER_AGE_NS = 10_000_000_000
+"""A reply owed by a stream's leader is forgotten after this: the client has given up."""
+OWED_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """`directory`: the JetStream store directory of this server (`<store_dir>/jetstream`)."""
+
+    directory: str
+    strict: bool = True
+    domain: str = ""
+    tags: frozenset[str] = frozenset()
+    unique_tag: str = ""
+    version: str = "2.14.5"
+    limits: JetStreamLimits = NO_LIMITS
+    server_info: Callable[[], dict[str, Any]] = field(default=dict)
+
+
+@dataclass(slots=True)
+class Owed:
+    """A reply that the leader of a stream gives once it applied `version` of the assignment."""
+
+    version: int
+    reply: str
+    created: bool
+    since_ns: int
+
+
+class JetStream:
+    """See the module. Everything runs on the plane's thread.
+
+    `loop` is used for `call_later` only, `clock` returns unix ns, `rng` names groups and ephemeral consumers.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        plane: Plane,
+        store: Store,
+        raft: RaftHost,
+        *,
+        server_name: str,
+        cluster_name: str | None,
+        account: str = "$G",
+        loop: asyncio.AbstractEventLoop,
+        rng: random.Random,
+        clock: Callable[[], int],
+        log: Logger,
+    ) -> None:
+        if cluster_name and not options.limits.cluster_name:
+            options = replace(options, limits=msgspec.structs.replace(options.limits, cluster_name=cluster_name))
+        self.options = options
+        self.plane = plane
+        self.store = store
+        self.raft = raft
+        self.server_name = server_name
+        self.cluster_name = cluster_name
+        self.account = account
+        self.rng = rng
+        self.clock = clock
+        self.lines = log
+        self.state = MetaState()
+        self.meta: Group | None = None
+        self.meta_log: Log | None = None
+        self.meta_failed = ""
+        self.started_ns = 0
+        self.online: dict[str, dict[str, Any]] = {}
+        self.assets: dict[tuple[str, str], Asset] = {}
+        self._by_id: dict[int, Asset] = {}
+        self._next_id = FIRST_STREAM_ID
+        self._owed: dict[tuple[str, str], list[Owed]] = {}
+        self._proposed: dict[tuple[str, str], list[str]] = {}
+        self._replay_until = 0
+        self._loop = loop
+        self._running = False
+        self.gather = gather.Gather(self)
+        self.api = api.Api(self)
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Opens the meta log, serves the API; `meta_bootstrap` must follow. Raises: OSError, jscore.Error."""
+        self._running = True
+        self.started_ns = self.clock()
+        os.makedirs(os.path.join(self.options.directory, "streams"), exist_ok=True)
+        self.meta_log = self.store.open(os.path.join(self.options.directory, META_GROUP))
+        self._replay_until = self.meta_log.last
+        if self.meta_log.recovery.message:
+            self.lines.warn(f"meta log: {self.meta_log.recovery.message}")
+        self.plane.own_log(self.meta_log, META_LOG_ID)
+        self.gather.start()
+        self.api.start()
+
+    def meta_bootstrap(self, voters: list[str], expected: int = 0, group: str = "") -> None:
+        """Takes part in the meta group born with `voters` (which count only where raft has no newer record).
+
+        `group`: its id; by default that of the birth raft remembers, else `_meta_`. Does nothing when it exists here.
+        """
+        if self.meta is not None or self.meta_log is None:
+            return
+        birth = self.raft.birth
+        self.meta = self.raft.create_group(
+            group or (birth.group if birth is not None else META_GROUP),
+            self.meta_log,
+            voters,
+            on_commit=self._meta_commit,
+            on_role=self._meta_role,
+            expected=expected,
+        )
+
+    def meta_abandon(self) -> None:
+        """Gives up a meta group that never had a leader, with whatever its log holds: nothing of it was committed."""
+        if self.meta is None or self.meta_log is None:
+            return
+        self.raft.remove_group(self.meta.id)
+        self.meta = None
+        if self.meta_log.last >= self.meta_log.first:
+            self.meta_log.truncate(self.meta_log.first - 1)
+
+    def stop(self) -> None:
+        """Ends serving and closes every log (which waits for what is pending to be durable). Errors are logged.
+
+        Before the plane and the store are closed; the raft host may be closed before or after.
+        """
+        if not self._running:
+            return
+        self._running = False
+        self.api.stop()
+        self.gather.stop()
+        for asset in list(self.assets.values()):
+            self._close_asset(asset, asset.log.close, forget=False)
+        if self.meta is not None:
+            self.meta.drop()
+            self.meta = None
+        if self.meta_log is not None:
+            self.plane.disown_log(self.meta_log)
+            try:
+                self.meta_log.close()
+            except (jscore.Error, OSError) as err:
+                self.lines.error(f"meta log: {err}")
+            self.meta_log = None
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Calls back later, unless JetStream was stopped by then."""
+        self._loop.call_later(seconds, lambda: call() if self._running else None)
+
+    # ---- what the daemon tells ----
+
+    def stream_appended(self, stream_id: int, last: int) -> None:
+        """A replicated stream led here took records this turn (JSC_EV_APPENDED)."""
+        asset = self._by_id.get(stream_id)
+        if asset is not None and asset.group is not None:
+            asset.group.appended()
+
+    def stream_apply(self, stream_id: int) -> None:
+        """C met a host record (JSC_EV_APPLY)."""
+        asset = self._by_id.get(stream_id)
+        if asset is not None:
+            asset.applied_host_record()
+
+    def consumer_expired(self, stream_id: int, consumer_id: int) -> None:
+        """A consumer led here was inactive too long (JSC_EV_EXPIRED)."""
+        asset = self._by_id.get(stream_id)
+        replica = asset.consumer_by_id(consumer_id) if asset is not None else None
+        if asset is None or replica is None:
+            return
+        try:
+            asset.propose(
+                jscore.KIND_CONSUMER_DELETE, ConsumerDeleteRecord(replica.id, replica.name), lambda lost: None
+            )
+        except (Lost, jscore.Error, OSError) as err:
+            self.lines.warn(f"consumer {asset.assignment.name}/{replica.name}: expired but not deleted: {err!r}")
+
+    def log_failed(self, log_id: int, code: int) -> None:
+        """A log takes no more writes (JSC_EV_FAILED): its stream stops, JetStream goes on with the others."""
+        if log_id == META_LOG_ID:
+            self.meta_failed = f"the meta log takes no more writes (code {code})"
+            self.lines.error(self.meta_failed)
+            return
+        asset = self._by_id.get(log_id)
+        if asset is not None:
+            asset.fail(f"the log takes no more writes (code {code})")
+
+    def log_of(self, log_id: int) -> Log | None:
+        """The log behind the id of a JSC_EV_DURABLE event."""
+        if log_id == META_LOG_ID:
+            return self.meta_log
+        asset = self._by_id.get(log_id)
+        return asset.log if asset is not None else None
+
+    def peer_joined(self, name: str, hello: dict[str, Any]) -> None:
+        """A link to another server is up, or it said hello again; `hello`: raft's, with `jetstream` and `tags`.
+
+        A server that was no part of the meta group's birth opens its replica here and waits to be added.
+        """
+        self.online[name] = hello
+        birth = hello.get("birth")
+        if self.meta is None and self.raft.birth is None and birth and hello.get("elected"):
+            group, voters, expected = birth
+            self.meta_bootstrap(list(voters), int(expected), str(group))
+        self._enlist()
+
+    def peer_left(self, name: str) -> None:
+        self.online.pop(name, None)
+        self.gather.peer_left(name)
+
+    # ---- the meta group ----
+
+    @property
+    def meta_leader(self) -> str | None:
+        """The server that leads the meta group; None while unknown or while it cannot answer yet."""
+        if self.meta is None or self.meta_failed:
+            return None
+        leader = self.meta.leader
+        if leader == self.server_name and not self.meta.is_leader:
+            return None
+        return leader
+
+    @property
+    def is_meta_leader(self) -> bool:
+        return self.meta is not None and self.meta.is_leader and not self.meta_failed
+
+    @property
+    def clustered(self) -> bool:
+        return self.cluster_name is not None
+
+    def meta_quorum_possible(self) -> bool:
+        """Whether enough members of the meta group are connected for it to have a leader."""
+        voters = self.meta.members()[0] if self.meta is not None else []
+        if not voters:
+            return True
+        return sum(self.is_online(v) for v in voters) > len(voters) // 2
+
+    def is_online(self, name: str) -> bool:
+        return name == self.server_name or name in self.online
+
+    def servers(self) -> list[placement.Server]:
+        """What placement chooses from: the members of the meta group."""
+        members = set(self.meta.members()[0]) if self.meta is not None else set()
+        members.add(self.server_name)
+        return [
+            placement.Server(
+                name=name,
+                online=self.is_online(name),
+                cluster=self.cluster_name or "",
+                tags=self.options.tags
+                if name == self.server_name
+                else frozenset(self.online.get(name, {}).get("tags", ())),
+                streams=self.state.load(name),
+            )
+            for name in sorted(members)
+        ]
+
+    def place(self, replicas: int, *, cluster: str, tags: list[str]) -> placement.Placement:
+        """Raises: placement.NoPeers."""
+        return placement.place(
+            self.servers(),
+            replicas,
+            shuffle=self.rng.shuffle,
+            cluster=cluster,
+            tags=tags,
+            unique_tag=self.options.unique_tag,
+        )
+
+    def propose_meta(self, entry: Entry, *, subjects: list[str] | None = None) -> None:
+        """As meta leader, proposes an entry. `subjects` of a create are kept until it is applied, so that the next
+        request already sees them. Raises: NotLeader, jscore.Error, OSError.
+        """
+        if self.meta is None:
+            raise NotLeader
+        self.meta.propose(jscore.KIND_HOST, encode_entry(entry))
+        if subjects is not None and not isinstance(entry, DeleteStream):
+            about = entry.assignment if isinstance(entry, CreateStream) else entry
+            self._proposed[(about.account, about.name)] = subjects
+
+    def proposed_subjects(self, account: str) -> Iterable[tuple[str, list[str]]]:
+        """(stream, subjects) of creates and updates proposed but not yet applied."""
+        return [(name, subjects) for (acc, name), subjects in self._proposed.items() if acc == account]
+
+    def _meta_role(self, role: Role, term: int) -> None:
+        self._proposed.clear()
+        if role is Role.LEADER:
+            self._enlist()
+
+    def _enlist(self) -> None:
+        """As meta leader, makes the connected JetStream servers members of the meta group. Nobody is removed."""
+        if not self.is_meta_leader or self.meta is None:
+            return
+        voters, _ = self.meta.members()
+        wanted = [n for n, hello in self.online.items() if hello.get("jetstream", True) and n not in voters]
+        if wanted:
+            self.meta.set_members(sorted({*voters, *wanted}))
+
+    def _meta_commit(self, index: int) -> None:
+        log = self.meta_log
+        if log is None or self.meta_failed:
+            return
+        effects: list[Effect] = []
+        replayed = self.state.applied + 1 <= self._replay_until
+        try:
+            for at in range(self.state.applied + 1, index + 1):
+                record = log.read(at)
+                if record.kind == jscore.KIND_HOST:
+                    effects += self.state.apply(at, record.data)
+                else:
+                    self.state.skip(at)
+        except (MetaError, jscore.Error, OSError) as err:
+            self.meta_failed = f"meta entry {self.state.applied + 1}: {err}"
+            self.lines.error(self.meta_failed)
+        for effect in settle(effects):
+            self._perform(effect, replayed)
+        if replayed and self.state.applied >= self._replay_until:
+            self._report_strangers()
+
+    def _perform(self, effect: Effect, replayed: bool) -> None:
+        match effect:
+            case Created(assignment, reply):
+                self._proposed.pop((assignment.account, assignment.name), None)
+                if self.server_name in assignment.peers:
+                    self._owe(assignment, "" if replayed else reply, created=True)
+                    self._open_asset(assignment, "" if replayed else reply)
+            case Updated(assignment, reply):
+                self._proposed.pop((assignment.account, assignment.name), None)
+                asset = self.assets.get((assignment.account, assignment.name))
+                if asset is not None:
+                    self._owe(assignment, "" if replayed else reply, created=False)
+                    self._guard(asset, lambda: asset.reassign(assignment))
+            case Deleted(assignment, reply):
+                self._deleted(assignment, "" if replayed else reply)
+            case Existed(assignment, wanted, reply):
+                self._proposed.pop((assignment.account, assignment.name), None)
+                if self.is_meta_leader and not replayed:
+                    self.api.streams.answer_existing(assignment, wanted.config, reply)
+            case Missing(account, name, reply, update):
+                self._proposed.pop((account, name), None)
+                if self.is_meta_leader and not replayed:
+                    self.api.streams.answer_missing(reply, update=update)
+
+    def _guard(self, asset: Asset, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except (jscore.Error, OSError) as err:
+            asset.fail(str(err))
+
+    # ---- replies owed by a stream's leader ----
+
+    def _owe(self, assignment: Assignment, reply: str, *, created: bool) -> None:
+        if not reply:
+            return
+        now = self.clock()
+        key = (assignment.account, assignment.name)
+        kept = [o for o in self._owed.get(key, ()) if now - o.since_ns < ANSWER_AGE_NS]
+        self._owed[key] = [*kept, Owed(assignment.version, reply, created, now)]
+        if len(self._owed) > OWED_MAX:
+            self._owed.pop(next(iter(self._owed)))
+
+    def _asset_ready(self, asset: Asset) -> None:
+        key = (asset.assignment.account, asset.assignment.name)
+        now = self.clock()
+        rest: list[Owed] = []
+        for owed in self._owed.pop(key, ()):
+            if owed.version > asset.version:
+                rest.append(owed)
+            elif now - owed.since_ns < ANSWER_AGE_NS:
+                self.api.streams.answer_changed(asset, owed.reply, created=owed.created)
+        if rest:
+            self._owed[key] = rest
+
+    # ---- local replicas ----
+
+    def asset(self, account: str, name: str) -> Asset | None:
+        return self.assets.get((account, name))
+
+    def directory_of(self, assignment: Assignment) -> str:
+        return os.path.join(self.options.directory, "streams", assignment.account, assignment.group)
+
+    def _open_asset(self, assignment: Assignment, reply: str) -> None:
+        key = (assignment.account, assignment.name)
+        if key in self.assets:
+            return
+        stream_id, self._next_id = self._next_id, self._next_id + 1
+        directory = self.directory_of(assignment)
+        log: Log | None = None
+        asset: Asset | None = None
+        try:
+            os.makedirs(os.path.dirname(directory), exist_ok=True)
+            log = self.store.open(directory)
+            asset = Asset(
+                assignment,
+                stream_id,
+                log,
+                plane=self.plane,
+                raft=self.raft if assignment.replicas > 1 else None,
+                on_ready=self._asset_ready,
+                lines=self.lines,
+            )
+            self.assets[key] = asset
+            self._by_id[stream_id] = asset
+            asset.start()
+        except (jscore.Error, OSError) as err:
+            self.lines.error(f"stream {assignment.account}/{assignment.name}: cannot be opened in {directory}: {err}")
+            if asset is not None:
+                asset.fail(str(err))
+            elif log is not None:
+                log.abandon()
+            if reply and assignment.preferred == self.server_name:
+                self.api.streams.answer_failed(reply, str(err))
+                if assignment.replicas == 1 and self.meta_leader is not None:
+                    self.gather.ask_drop(self.meta_leader, assignment.account, assignment.name, assignment.group)
+
+    def _close_asset(self, asset: Asset, end: Callable[[], None], *, forget: bool) -> None:
+        self.assets.pop((asset.assignment.account, asset.assignment.name), None)
+        self._by_id.pop(asset.id, None)
+        try:
+            asset.close(forget=forget)
+            end()
+        except (jscore.Error, OSError) as err:
+            self.lines.error(f"stream {asset.assignment.account}/{asset.assignment.name}: closing: {err}")
+
+    def _deleted(self, assignment: Assignment, reply: str) -> None:
+        """The stream's leader answers when it has let go of it; the meta leader in its place when there is none."""
+        key = (assignment.account, assignment.name)
+        self._owed.pop(key, None)
+        asset = self.assets.get(key)
+        led_here = asset is not None and asset.leading
+        if asset is not None:
+            self._close_asset(asset, asset.log.abandon, forget=True)
+            self._bury(assignment)
+        elif os.path.isdir(self.directory_of(assignment)):
+            self._bury(assignment)
+        if not reply:
+            return
+        if led_here:
+            self.api.streams.answer_deleted(reply)
+            if not self.is_meta_leader and self.meta_leader:
+                self.gather.tell_done(self.meta_leader, assignment.group)
+        elif self.is_meta_leader:
+            self.gather.unless_done(assignment.group, 0.5, lambda: self.api.streams.answer_deleted(reply))
+
+    def _bury(self, assignment: Assignment) -> None:
+        """Moves a deleted stream's directory out of the way. Nothing is erased here (clustering.md §6, last row)."""
+        source = self.directory_of(assignment)
+        grave = os.path.join(self.options.directory, "lost+found")
+        target = os.path.join(grave, f"{assignment.account}.{assignment.group}.{self.clock()}")
+        try:
+            os.makedirs(grave, exist_ok=True)
+            os.rename(source, target)
+            self.lines.info(f"stream {assignment.account}/{assignment.name} deleted; its log is kept in {target}")
+        except OSError as err:
+            self.lines.error(f"stream {assignment.account}/{assignment.name} deleted; its log stays in {source}: {err}")
+
+    def _report_strangers(self) -> None:
+        """Directories without an assignment are left alone and named in the log."""
+        root = os.path.join(self.options.directory, "streams")
+        known = {self.directory_of(a) for a in self.state.streams()}
+        try:
+            for account in sorted(os.listdir(root)):
+                for group in sorted(os.listdir(os.path.join(root, account))):
+                    path = os.path.join(root, account, group)
+                    if path not in known:
+                        self.lines.warn(f"{path} belongs to no assigned stream; left untouched")
+        except OSError as err:
+            self.lines.warn(f"{root}: {err}")
+
+    def drop_assignment(self, account: str, name: str, group: str) -> None:
+        """As meta leader, takes back an assignment whose server could not open it."""
+        assignment = self.state.get(account, name)
+        if assignment is None or assignment.group != group or not self.is_meta_leader:
+            return
+        try:
+            self.propose_meta(DeleteStream(account, name, group))
+        except (NotLeader, jscore.Error, OSError) as err:
+            self.lines.warn(f"stream {account}/{name}: assignment stays: {err}")
+
+    def peer_id(self, name: str) -> str:
+        """The stable short identity of a server name (clustering.md §1)."""
+        return names.peer_id(name)

@@ -1,0 +1,222 @@
+"""The meta group's state machine: which streams exist, with which configuration, on which servers.
+
+Pure: `MetaState.apply` takes one committed entry of the `_meta_` log and returns what a server has to do about it.
+Decisions (validation, placement) were taken by the leader that proposed the entry; what is left to decide here depends
+on the entries alone, so that every server ends in the same state. Source: clustering.md §1, §3, §5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+META_GROUP = "_meta_"
+
+
+class MetaError(ValueError):
+    """A committed entry that this version cannot read: applying further would make this server differ from others."""
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stream: who holds it and what it should be.
+
+    `config` is the JSON object of the stream configuration with all defaults filled in. `version` is the meta index of
+    the entry that set it: a replica's own configuration carries the version too, so that the older never wins.
+    """
+
+    account: str
+    name: str
+    group: str
+    peers: list[str]
+    created_ns: int
+    config: dict[str, Any]
+    preferred: str = ""
+    version: int = 0
+
+    @property
+    def replicas(self) -> int:
+        return len(self.peers)
+
+    @property
+    def quorum(self) -> int:
+        return len(self.peers) // 2 + 1
+
+
+class CreateStream(msgspec.Struct, frozen=True, tag="stream_create", omit_defaults=True):
+    """A new stream; `reply` is where its leader answers the request that asked for it (empty: nobody asked)."""
+
+    assignment: Assignment
+    reply: str = ""
+
+
+class UpdateStream(msgspec.Struct, frozen=True, tag="stream_update", omit_defaults=True):
+    """A new configuration for the stream held by `group` (so that it never hits a re-created stream)."""
+
+    account: str
+    name: str
+    group: str
+    config: dict[str, Any]
+    reply: str = ""
+
+
+class DeleteStream(msgspec.Struct, frozen=True, tag="stream_delete", omit_defaults=True):
+    account: str
+    name: str
+    group: str
+    reply: str = ""
+
+
+Entry = CreateStream | UpdateStream | DeleteStream
+
+
+class Created(msgspec.Struct, frozen=True):
+    assignment: Assignment
+    reply: str
+
+
+class Existed(msgspec.Struct, frozen=True):
+    """A create that came second: `assignment` is the one that stays, `wanted` what was asked for."""
+
+    assignment: Assignment
+    wanted: Assignment
+    reply: str
+
+
+class Updated(msgspec.Struct, frozen=True):
+    assignment: Assignment
+    reply: str
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    assignment: Assignment
+    reply: str
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """An update or delete of a stream that was gone by then; `update` tells which."""
+
+    account: str
+    name: str
+    reply: str
+    update: bool
+
+
+Effect = Created | Existed | Updated | Deleted | Missing
+
+_decoder = msgspec.json.Decoder(Entry)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The JSON of an entry as it stands in the meta log."""
+    return msgspec.json.encode(entry)
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Raises: MetaError."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as err:
+        raise MetaError(f"meta entry not understood: {err}") from err
+
+
+class MetaState:
+    """All assignments as of the last entry applied."""
+
+    def __init__(self) -> None:
+        self._streams: dict[tuple[str, str], Assignment] = {}
+        self._load: dict[str, int] = {}
+        self.applied = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, account: str, name: str) -> Assignment | None:
+        return self._streams.get((account, name))
+
+    def streams(self, account: str | None = None) -> list[Assignment]:
+        """The assignments (of one account), by name."""
+        chosen = (a for a in self._streams.values() if account is None or a.account == account)
+        return sorted(chosen, key=lambda a: (a.account, a.name))
+
+    def load(self, server: str) -> int:
+        """How many stream replicas the server holds."""
+        return self._load.get(server, 0)
+
+    def skip(self, index: int) -> None:
+        """Record `index` of the log was of no concern here (a leader's no-op, a membership)."""
+        self.applied = max(self.applied, index)
+
+    def apply(self, index: int, data: bytes) -> list[Effect]:
+        """Applies the committed entry `index`. Entries must come in order; one at or below `applied` does nothing.
+
+        Raises: MetaError, with the state unchanged.
+        """
+        if index <= self.applied:
+            return []
+        entry = decode_entry(data)
+        self.applied = index
+        match entry:
+            case CreateStream():
+                return [self._create(index, entry)]
+            case UpdateStream():
+                return [self._update(index, entry)]
+            case DeleteStream():
+                return [self._delete(entry)]
+
+    def _create(self, index: int, entry: CreateStream) -> Effect:
+        wanted = msgspec.structs.replace(entry.assignment, version=index)
+        key = (wanted.account, wanted.name)
+        present = self._streams.get(key)
+        if present is not None:
+            return Existed(present, wanted, entry.reply)
+        self._streams[key] = wanted
+        for peer in wanted.peers:
+            self._load[peer] = self._load.get(peer, 0) + 1
+        return Created(wanted, entry.reply)
+
+    def _update(self, index: int, entry: UpdateStream) -> Effect:
+        key = (entry.account, entry.name)
+        present = self._streams.get(key)
+        if present is None or present.group != entry.group:
+            return Missing(entry.account, entry.name, entry.reply, update=True)
+        self._streams[key] = msgspec.structs.replace(present, config=entry.config, version=index)
+        return Updated(self._streams[key], entry.reply)
+
+    def _delete(self, entry: DeleteStream) -> Effect:
+        key = (entry.account, entry.name)
+        present = self._streams.get(key)
+        if present is None or present.group != entry.group:
+            return Missing(entry.account, entry.name, entry.reply, update=False)
+        del self._streams[key]
+        for peer in present.peers:
+            self._load[peer] -= 1
+            if not self._load[peer]:
+                del self._load[peer]
+        return Deleted(present, entry.reply)
+
+
+def settle(effects: list[Effect]) -> list[Effect]:
+    """The same effects with streams left out that were both created and deleted among them.
+
+    A restart applies the whole log at once: a stream that came and went long ago must not be opened again. Their
+    replies belong to requests of another life. Updates fold into the creation that precedes them.
+    """
+    gone = {e.assignment.group for e in effects if isinstance(e, Deleted)}
+    born = {e.assignment.group for e in effects if isinstance(e, Created)}
+    short = gone & born
+    latest: dict[str, Assignment] = {}
+    for effect in effects:
+        if isinstance(effect, Created | Updated):
+            latest[effect.assignment.group] = effect.assignment
+    out: list[Effect] = []
+    for effect in effects:
+        if isinstance(effect, Missing):
+            out.append(effect)
+        elif effect.assignment.group in short:
+            continue
+        elif isinstance(effect, Created):
+            out.append(Created(latest[effect.assignment.group], effect.reply))
+        else:
+            out.append(effect)
+    return out

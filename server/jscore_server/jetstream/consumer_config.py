@@ -177,7 +177,7 @@ def _fill_defaults(config: ConsumerConfig, stream: StreamConfig, limits: JetStre
         of_stream = stream.consumer_limits.max_ack_pending
         if of_stream > 0:
             config.max_ack_pending = of_stream
-        elif acked:
+        elif config.ack_policy != "none":
             caps = [cap for cap in (limits.max_ack_pending, limits.server_max_ack_pending) if cap > 0]
             config.max_ack_pending = min([DEFAULT_MAX_ACK_PENDING, *caps])
     if config.inactive_threshold == 0:

@@ -140,7 +140,7 @@ def _syntax_text(text: str, err: json.JSONDecodeError) -> str:
     if err.msg.startswith("Invalid control character"):
         where = "in string literal"
     elif err.msg.startswith("Invalid \\"):
-        where = "in string escape code"
+        at, where = at + 1, "in string escape code"
     elif err.msg.startswith("Unterminated string"):
         at, where = len(text), ""
     elif err.msg.startswith("Expecting property name") or "trailing comma" in err.msg:
@@ -152,11 +152,13 @@ def _syntax_text(text: str, err: json.JSONDecodeError) -> str:
         where = "after object key:value pair" if _inside_object(text[:at]) else "after array element"
     else:
         where = "looking for beginning of value"
-        # The scanner points at the start of a word it does not know; a known word cut short is an early end.
-        rest = text[at:].rstrip(BLANK)
-        if rest and any(word.startswith(rest) for word in ("null", "true", "false")):
-            at = len(text)
-    while at < len(text) and text[at] in BLANK and where != "in string literal":
+        # The scanner points at the start of a word it does not know; the peer at the letter that is wrong in it.
+        word = {"n": "null", "t": "true", "f": "false"}.get(text[at : at + 1])
+        if word is not None:
+            known = next((k for k in range(len(word)) if text[at + k : at + k + 1] != word[k]), 0)
+            at += known
+            where = f"in literal {word} (expecting '{word[known]}')"
+    while at < len(text) and text[at] in BLANK and not where.startswith("in "):
         at += 1
     if at >= len(text):
         return "unexpected EOF"
@@ -188,7 +190,7 @@ def _json_type(value: Any) -> str:
     return "object" if isinstance(value, Pairs) else "array"
 
 
-@functools.lru_cache(maxsize=None)  # one entry per model class
+@functools.cache  # one entry per model class
 def _fields(model: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
     """Lower-case JSON key -> (attribute, type)."""
     hints = typing.get_type_hints(model, include_extras=True)

@@ -370,6 +370,14 @@ class ClusterInfo(msgspec.Struct, omit_defaults=True):
     replicas: list[PeerInfo] = []
 
 
+class ErrorBody(msgspec.Struct):
+    """`error` of an answer; see `errors.problem`."""
+
+    code: int
+    err_code: int
+    description: str
+
+
 class StreamSourceInfo(msgspec.Struct, omit_defaults=True):
     """Progress of a mirror or source; active: ns since contact, -1 never."""
 
@@ -377,7 +385,7 @@ class StreamSourceInfo(msgspec.Struct, omit_defaults=True):
     external: ExternalStream | None = None
     lag: int = always(0)
     active: int = always(-1)
-    error: dict[str, Any] | None = None
+    error: ErrorBody | None = None
     filter_subject: str = ""
     subject_transforms: list[SubjectTransform] = []
 
@@ -547,7 +555,7 @@ def encode_response(
     """
     parts: list[bytes] = [b'"type":"%s%s_response"' % (TYPE_PREFIX.encode(), type_name.encode())]
     if error is not None:
-        parts.append(b'"error":' + encode(error.to_dict()))
+        parts.append(b'"error":' + encode(ErrorBody(error.code, error.err_code, error.description)))
     for fields in (paging, payload, extra):
         if fields is not None:
             body = (

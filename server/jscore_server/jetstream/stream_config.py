@@ -178,7 +178,7 @@ def _check_flags(config: StreamConfig, pedantic: bool, update: bool) -> None:
     if config.allow_msg_schedules:
         if config.discard == "new":
             raise refuse("message scheduling cannot use discard new")
-        _force(config, "allow_rollup_hdrs", True, pedantic, "message schedules cannot be set if roll-ups are disabled")
+        _force(config, "allow_rollup_hdrs", True, pedantic, "message scheduling cannot be set if roll-ups are disabled")
         _force(config, "deny_purge", False, pedantic, "roll-ups require the purge permission")
     if config.persist_mode == "async":
         if config.storage != "file":
@@ -422,7 +422,7 @@ def stamp_metadata(config: StreamConfig) -> StreamConfig:
 
 
 def shown_config(config: StreamConfig, version: str) -> StreamConfig:
-    """A copy as create, update and info answers show it, with this server's version and level. LIST shows it without."""
+    """A copy as create, update and info answers show it, with this server's version and level; LIST shows neither."""
     metadata = {**config.metadata, "_nats.ver": version, "_nats.level": str(API_LEVEL)}
     return msgspec.structs.replace(config, metadata=metadata)
 

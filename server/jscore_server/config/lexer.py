@@ -32,8 +32,9 @@ class ConfigError(Exception):
     """The configuration cannot be used. `errors` holds one line per fault, each with its place where it has one."""
 
     def __init__(self, *errors: str) -> None:
-        super().__init__("\n".join(errors))
-        self.errors: tuple[str, ...] = errors
+        # A name quoted in a message may hold line ends; a fault stays one line.
+        self.errors: tuple[str, ...] = tuple(e.replace("\r", "\\r").replace("\n", "\\n") for e in errors)
+        super().__init__("\n".join(self.errors))
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,7 @@ class Cluster:
     """The `cluster` block. Clustering is on when `port` is not 0."""
 
     name: str = ""
-    host: str = ""
-    """'' = the client host."""
+    host: str = "0.0.0.0"
     port: int = 0
     routes: list[Url] = field(default_factory=list)
     advertise: str = ""
@@ -151,4 +150,4 @@ class Options:
     cluster: Cluster = field(default_factory=Cluster)
     feature_flags: dict[str, bool] = field(default_factory=dict)
     places: dict[str, Position] = field(default_factory=dict, repr=False, compare=False)
-    """Where the file says it: dotted canonical name (`cluster.listen`) -> place. A flag removes the place it wins over."""
+    """Where the file says it: dotted canonical name (`cluster.listen`) -> place. A flag removes the place."""

@@ -162,7 +162,8 @@ class _Parser:
         c = lex.peek()
         if c in (",", ";"):
             lex.at += 1
-        elif c == "" and top:
+        elif c == "":
+            # A map that the end of the file cuts off is reported at its brace.
             pass
         elif c != "}" and not lex.skip_newline() and not lex.skip_comment():
             ends = "a new line, ',', ';' or a comment" if top else "a new line, ',', ';', '}' or a comment"

@@ -109,11 +109,18 @@ def integer(reader: Reader, entry: Entry) -> int:
     return value
 
 
-def int32(reader: Reader, entry: Entry) -> int:
-    value = integer(reader, entry)
-    if value > 0x7FFFFFFF:
-        raise Wrong(f'expected at most 2147483647 for "{entry.name}", got {value}')
-    return value
+def or_default(kind: Kind, high: float = 0x7FFFFFFF) -> Kind:
+    """0 keeps the default, as in nats-server; what is below 0 or above `high` is wrong."""
+
+    def checked(reader: Reader, entry: Entry) -> Any:
+        value = kind(reader, entry)
+        if value > high:
+            raise Wrong(f'expected at most {high} for "{entry.name}", got {value}')
+        if value < 0:
+            raise Wrong(f'expected 0 or more for "{entry.name}", got {entry.node.value}')
+        return value or None
+
+    return checked
 
 
 def between(low: int, high: int) -> Kind:
@@ -170,6 +177,8 @@ def size(reader: Reader, entry: Entry) -> int:
 
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_SECONDS = 9_223_372_036.0
+"""nats-server counts int64 nanoseconds."""
 _DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
@@ -185,8 +194,7 @@ def duration_seconds(text: str) -> float | None:
             return None
         total += float(match[1]) * _UNITS[match[2]]
         at = match.end()
-    # nats-server counts int64 nanoseconds.
-    if at == 0 or total * 1e9 >= 2**63:
+    if at == 0 or total > MAX_SECONDS:
         return None
     return -total if text[:1] == "-" else total
 
@@ -202,6 +210,8 @@ def duration(reader: Reader, entry: Entry) -> float:
             seconds = value / 1e6 * 60
         else:
             seconds = float(value)
+        if abs(seconds) > MAX_SECONDS:
+            raise Wrong(f'expected a duration such as "2m" for "{entry.name}", got {value}')
         reader.warn(entry.position, f'invalid use of field "{entry.name}": {advice}', strict=True)
         return seconds
     return strict_duration(reader, entry)
@@ -219,7 +229,7 @@ def strict_duration(reader: Reader, entry: Entry) -> float:
 
 def timeout(reader: Reader, entry: Entry) -> float:
     value = entry.node.value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS:
         return float(value)
     return strict_duration(reader, entry)
 
@@ -296,7 +306,9 @@ def _redacted(text: str) -> str:
 
 def _set(attribute: str, kind: Kind, *aliases: str, name: str = "") -> Rule:
     def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        setattr(target, attribute, kind(reader, entry))
+        value = kind(reader, entry)
+        if value is not None:
+            setattr(target, attribute, value)
 
     return Rule((name or attribute, *aliases), apply)
 
@@ -448,8 +460,8 @@ _CLUSTER = _table(
         _later("accounts", kind=strings),
         _later("compression"),
         _set("ping_interval", _cluster_ping),
-        _set("ping_max", integer),
-        _set("write_deadline", duration),
+        _set("ping_max", or_default(integer)),
+        _set("write_deadline", or_default(duration, MAX_SECONDS)),
         _set("write_timeout", _WRITE_TIMEOUT),
     ]
 )
@@ -583,13 +595,13 @@ _TOP = _table(
         _set("max_connections", integer, "max_conn"),
         _set("max_subscriptions", integer, "max_subs"),
         _later("max_subscription_tokens", "max_sub_tokens", kind=between(0, 255)),
-        _set("max_control_line", int32),
-        _set("max_payload", int32),
-        _set("max_pending", integer),
+        _set("max_control_line", or_default(integer)),
+        _set("max_payload", or_default(integer)),
+        _set("max_pending", or_default(integer, 1 << 62)),
         _set("max_closed_clients", integer),
-        _set("ping_interval", duration),
-        _set("ping_max", integer),
-        _set("write_deadline", duration),
+        _set("ping_interval", or_default(duration, MAX_SECONDS)),
+        _set("ping_max", or_default(integer)),
+        _set("write_deadline", or_default(duration, MAX_SECONDS)),
         _set("write_timeout", _WRITE_TIMEOUT),
         _later("no_fast_producer_stall", kind=boolean),
         _set("lame_duck_duration", _lame_duck_duration),

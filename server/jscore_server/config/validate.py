@@ -36,8 +36,8 @@ def faults(options: Options) -> list[str]:
         fault("server name cannot contain spaces", "server_name")
     if " " in cluster.name:
         fault("cluster name cannot contain spaces", "cluster.name")
-    if cluster.routes and not cluster.port:
-        fault("solicited routes require cluster capabilities, e.g. --cluster", "cluster.routes")
+    if cluster.routes and not cluster.port and "cluster.routes" not in options.places:
+        fault("solicited routes require cluster capabilities, e.g. --cluster")
     if any(c in ".*> \t" for c in js.domain):
         fault(f'expected a domain without ".", "*", ">" and spaces, got "{js.domain}"', "jetstream.domain")
     if js.enabled and cluster.port:
@@ -55,16 +55,18 @@ def warnings(options: Options) -> list[Warning]:
     """What a start survives but the user should know."""
     found: list[Warning] = []
     cluster = options.cluster
-    host = cluster.host or options.host
+    if cluster.routes and not cluster.port and "cluster.routes" in options.places:
+        place = options.places["cluster.routes"]
+        found.append(Warning(f'{place}: routes have no effect in a cluster without "listen": this server stays alone'))
     others = [url.host for url in cluster.routes if not is_loopback(url.host)]
-    if cluster.port and others and is_loopback(host):
+    if cluster.port and others and is_loopback(cluster.host):
         listen = options.places.get("cluster.listen")
-        place = listen or options.places.get("cluster.host") or options.places.get("host")
+        place = listen or options.places.get("cluster.host")
         new = f'"listen: 0.0.0.0:{cluster.port}"' if listen else '"host: 0.0.0.0"'
         prefix = f"{place.file}:{place.line}: " if place else ""
         if not place:
             new = f"--cluster nats://0.0.0.0:{cluster.port}"
-        text = f"cluster listens on {host}:{cluster.port}, which the routes' hosts cannot reach: change it to {new}"
+        text = f"cluster listens on {cluster.host}:{cluster.port}, which the routes' hosts cannot reach: change it to {new}"
         found.append(Warning(prefix + text))
     if options.max_payload > 8 << 20:
         text = f"max_payload of {options.max_payload} bytes is above 8 MB: large messages hold up all others"

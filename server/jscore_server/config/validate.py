@@ -66,8 +66,8 @@ def warnings(options: Options) -> list[Warning]:
         prefix = f"{place.file}:{place.line}: " if place else ""
         if not place:
             new = f"--cluster nats://0.0.0.0:{cluster.port}"
-        text = f"cluster listens on {cluster.host}:{cluster.port}, which the routes' hosts cannot reach: change it to {new}"
-        found.append(Warning(prefix + text))
+        text = f"cluster listens on {cluster.host}:{cluster.port}, which the routes' hosts cannot reach"
+        found.append(Warning(f"{prefix}{text}: change it to {new}"))
     if options.max_payload > 8 << 20:
         text = f"max_payload of {options.max_payload} bytes is above 8 MB: large messages hold up all others"
         place = options.places.get("max_payload")

@@ -1,0 +1,59 @@
+/* The bytes of a segment: encoding and decoding, no files. See docs/format.md. */
+#ifndef JSC_FORMAT_H
+#define JSC_FORMAT_H
+#include "jsc.h"
+
+#define JSC_SEGMENT_MAGIC 0x3147455343534aull /* "JSCSEG1" */
+#define JSC_SEGMENT_HEAD 64
+#define JSC_TRAILER_DATA 40
+#define JSC_TRAILER_BYTES (JSC_RECORD_HEAD + JSC_TRAILER_DATA)
+#define JSC_RECORD_MAX ((size_t)128 << 20)
+#define JSC_PAD(n) (((n) + 7) & ~(size_t)7)
+
+typedef struct jsc_segment_head {
+    uint64_t salt, first;
+    uint32_t prev_term;
+} jsc_segment_head;
+
+typedef struct jsc_trailer {
+    uint64_t index;   /* last index of the batch */
+    uint64_t durable; /* index known synced when it was written */
+    uint64_t commit, salt;
+    uint64_t start; /* offset of the batch's first byte in its segment */
+    uint32_t count; /* records in the batch */
+    uint32_t crc;   /* over the stored crc of each record of the batch, then the 36 bytes before this field */
+} jsc_trailer;
+
+void jsc_segment_head_encode(const jsc_segment_head *, uint8_t out[JSC_SEGMENT_HEAD]);
+/* JSC_EFORMAT: ours, of another version; JSC_ECORRUPT: does not verify. */
+int jsc_segment_head_decode(const uint8_t in[JSC_SEGMENT_HEAD], jsc_segment_head *out);
+
+/* batch_crc: running crc32c over the records' stored crcs. */
+void jsc_trailer_encode(const jsc_trailer *, int64_t ts, uint32_t batch_crc, uint8_t out[JSC_TRAILER_BYTES]);
+/* The trailer in a decoded record of kind JSC_K_TRAILER. */
+int jsc_trailer_decode(const jsc_record *, jsc_trailer *out);
+uint32_t jsc_trailer_crc(const jsc_trailer *, uint32_t batch_crc);
+
+/* As jsc_record_decode, but trusts the bytes: for records that were framed or verified in this process. */
+void jsc_record_view(const uint8_t *p, jsc_record *out);
+
+static inline uint16_t jsc_get16(const uint8_t *p) {
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+static inline uint32_t jsc_get32(const uint8_t *p) {
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+static inline uint64_t jsc_get64(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
+static inline void jsc_put16(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
+static inline void jsc_put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
+static inline void jsc_put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
+
+#endif

@@ -1,0 +1,412 @@
+/* Appending, submitting, reading; opening and closing. The hot path is jsc_log_append: checks, frame, index, done. */
+#include "log_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* ---- append ---- */
+
+/* Refusals that hold before any size is looked at. */
+static int writable(const jsc_log *log) {
+    if (JSC_UNLIKELY(atomic_load_explicit(&log->error, memory_order_relaxed) != JSC_OK)) return JSC_EFAILED;
+    if (JSC_UNLIKELY(atomic_load_explicit(&log->full, memory_order_relaxed))) return JSC_EFULL;
+    return JSC_OK;
+}
+
+static bool backlogged(const jsc_log *log, size_t more) {
+    if (!log->tail) return false;
+    uint64_t end = jsc_chunk_position(log->tail) + log->tail->used;
+    return end + more - atomic_load_explicit(&log->written, memory_order_relaxed) > JSC_BACKLOG_MAX;
+}
+
+void jsc_log_put_trailer(jsc_log *log) {
+    jsc_chunk *c = log->tail;
+    jsc_segment *s = c->segment;
+    jsc_trailer t = {.index = log->last,
+                     .durable = atomic_load_explicit(&log->synced, memory_order_acquire),
+                     .commit = log->commit,
+                     .salt = s->salt,
+                     .start = log->batch_start,
+                     .count = log->batch_count};
+    jsc_trailer_encode(&t, log->last_ts, log->batch_crc, c->bytes + c->used);
+    c->used += JSC_TRAILER_BYTES;
+    s->used += JSC_TRAILER_BYTES;
+    log->commit_written = log->commit;
+    log->batch_count = 0;
+    log->batch_crc = 0;
+    log->batch_start = s->used;
+}
+
+/* Room for `need` bytes and a trailer at the tail: next chunk, next segment. A batch cut by the end of a segment gets
+ * its own trailer there, so no batch spans two files. */
+static int make_room(jsc_log *log, size_t need) {
+    size_t with_trailer = need + JSC_TRAILER_BYTES;
+    jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
+    if (backlogged(log, with_trailer)) return JSC_EFULL;
+    if (s && s->count == 0 && s->first == log->last + 1 && s->used + with_trailer + JSC_TRAILER_BYTES > s->limit) {
+        /* An empty segment has the name the next one would get: stretch it. */
+        s->limit = s->used + with_trailer + JSC_TRAILER_BYTES;
+        if (s->map) {
+            log->vfs->unmap(log->vfs->self, s->map, s->map_len);
+            s->map = NULL;
+        }
+    }
+    /* A file whose last records are lost takes no others: they would not be where its index says. */
+    bool gap = s && s->first + s->count != log->last + 1;
+    if (!s || gap || s->used + with_trailer > s->limit) {
+        jsc_segment *next = jsc_segment_new(log, log->last + 1);
+        if (!next) return -ENOMEM;
+        if (next->limit < JSC_SEGMENT_HEAD + with_trailer + JSC_TRAILER_BYTES)
+            next->limit = JSC_SEGMENT_HEAD + with_trailer + JSC_TRAILER_BYTES;
+        if (s) {
+            if (log->batch_count) jsc_log_put_trailer(log);
+            next->base = s->base + s->used;
+        }
+        next->prev_term = log->last_term;
+        int rc = jsc_segment_push(log, next);
+        if (rc < 0) {
+            jsc_segment_free(log, next);
+            return rc;
+        }
+        log->batch_start = next->used;
+        s = next;
+    }
+    if (!log->tail || log->tail->segment != s || log->tail->used + with_trailer > log->tail->cap)
+        if (!jsc_chunk_take(log, s, with_trailer)) return -ENOMEM;
+    return JSC_OK;
+}
+
+static inline bool has_room(const jsc_log *log, size_t need) {
+    const jsc_chunk *c = log->tail;
+    size_t with_trailer = need + JSC_TRAILER_BYTES;
+    return c && c->used + with_trailer <= c->cap && c->segment->used + with_trailer <= c->segment->limit;
+}
+
+/* The record of `padded` bytes at the tail is framed: count it in. */
+static inline int take_record(jsc_log *log, size_t padded, uint32_t crc, uint32_t term, int64_t ts) {
+    jsc_chunk *c = log->tail;
+    jsc_segment *s = c->segment;
+    int rc = jsc_segment_index(s, s->used);
+    if (JSC_UNLIKELY(rc < 0)) return rc;
+    c->used += padded;
+    s->used += padded;
+    log->bytes += padded;
+    log->batch_count++;
+    log->batch_crc = jsc_crc32c(log->batch_crc, &crc, sizeof crc);
+    log->last_term = term;
+    log->last_ts = ts;
+    log->last++;
+    log->changed = true;
+    log->read_from_chunk = false;
+    return JSC_OK;
+}
+
+int jsc_log_append(jsc_log *log, uint32_t term, int64_t ts, uint8_t kind, const void *subject, size_t subject_len,
+                   const void *headers, size_t headers_len, const void *data, size_t data_len, uint64_t *index) {
+    int rc = writable(log);
+    if (JSC_UNLIKELY(rc != JSC_OK)) return rc;
+    if (JSC_UNLIKELY(subject_len > UINT16_MAX || headers_len > JSC_RECORD_MAX || data_len > JSC_RECORD_MAX ||
+                     kind == JSC_K_TRAILER))
+        return JSC_EINVAL;
+    size_t at = headers_len ? 40 : JSC_RECORD_HEAD, len = at + subject_len + headers_len + data_len, padded = JSC_PAD(len);
+    if (JSC_UNLIKELY(len > JSC_RECORD_MAX)) return JSC_EINVAL;
+    if (JSC_UNLIKELY(!has_room(log, padded)) && (rc = make_room(log, padded)) != JSC_OK) return rc;
+
+    uint8_t *p = log->tail->bytes + log->tail->used;
+    jsc_put64(p + padded - 8, 0); /* the padding; what is not padding is written below */
+    jsc_put32(p + 4, (uint32_t)len);
+    jsc_put64(p + 8, log->last + 1);
+    jsc_put64(p + 16, (uint64_t)ts);
+    jsc_put32(p + 24, term);
+    jsc_put16(p + 28, (uint16_t)subject_len);
+    p[30] = kind;
+    p[31] = headers_len ? JSC_F_HEADERS : 0;
+    if (headers_len) {
+        jsc_put32(p + 32, (uint32_t)headers_len);
+        jsc_put32(p + 36, 0);
+    }
+    if (subject_len) memcpy(p + at, subject, subject_len);
+    if (headers_len) memcpy(p + at + subject_len, headers, headers_len);
+    if (data_len) memcpy(p + at + subject_len + headers_len, data, data_len);
+    uint32_t crc = jsc_crc32c(0, p + 4, len - 4);
+    jsc_put32(p, crc);
+    if (JSC_UNLIKELY((rc = take_record(log, padded, crc, term, ts)) != JSC_OK)) return rc;
+    *index = log->last;
+    return JSC_OK;
+}
+
+int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from) {
+    int rc = writable(log);
+    if (rc != JSC_OK) return rc;
+    const uint8_t *p = bytes;
+    jsc_record r;
+    size_t used, take = n; /* offset of the first record taken */
+    uint64_t next = log->last + 1;
+    for (size_t at = 0; at < n; at += used) {
+        if ((rc = jsc_record_decode(p + at, n - at, &r, &used)) != JSC_OK) return rc;
+        if (r.kind == JSC_K_TRAILER) return JSC_ECORRUPT;
+        if (r.index < from) {
+            if (take != n) return JSC_EORDER;
+            continue;
+        }
+        if (r.index != next) return JSC_EORDER;
+        if (take == n) take = at;
+        next++;
+    }
+    if (backlogged(log, n - take)) return JSC_EFULL;
+    for (size_t at = take; at < n; at += used) {
+        uint32_t len = jsc_get32(p + at + 4);
+        used = JSC_PAD(len);
+        if (!has_room(log, used)) rc = make_room(log, used);
+        if (rc == JSC_OK) {
+            uint8_t *to = log->tail->bytes + log->tail->used;
+            jsc_put64(to + used - 8, 0); /* the padding is ours: no checksum covers it */
+            memcpy(to, p + at, len);
+            rc = take_record(log, used, jsc_get32(to), jsc_get32(to + 24), (int64_t)jsc_get64(to + 16));
+        }
+        if (rc != JSC_OK) {
+            /* Out of memory half way. All or nothing was promised, so this log stops here. */
+            int none = JSC_OK;
+            atomic_compare_exchange_strong(&log->error, &none, rc);
+            return rc;
+        }
+    }
+    return JSC_OK;
+}
+
+/* Hands everything up to the tail to the sync thread. */
+static void hand_over(jsc_log *log, bool want_sync) {
+    jsc_store *s = log->store;
+    jsc_chunk *from = log->submitted;
+    size_t from_used = log->submitted_used;
+    if (from && from_used == from->used && from->next) {
+        from = from->next;
+        from_used = 0;
+    }
+    pthread_mutex_lock(&s->lock);
+    if (log->tail) {
+        if (!log->mark.to) {
+            log->mark.from = from;
+            log->mark.from_used = from_used;
+        }
+        log->mark.to = log->tail;
+        log->mark.to_used = log->tail->used;
+    }
+    log->mark.index = log->last;
+    log->want_sync |= want_sync;
+    jsc_store_push(log);
+    pthread_mutex_unlock(&s->lock);
+    log->submitted = log->tail;
+    log->submitted_used = log->tail ? log->tail->used : 0;
+    log->touched = s->polls;
+}
+
+int jsc_log_submit(jsc_log *log) {
+    if (!log->batch_count && (!log->tail || log->submitted_used == log->tail->used)) return JSC_OK;
+    int rc = atomic_load_explicit(&log->error, memory_order_relaxed);
+    if (rc != JSC_OK) return JSC_EFAILED;
+    if (log->batch_count) jsc_log_put_trailer(log);
+    hand_over(log, false);
+    log->read_from_chunk = false;
+    jsc_chunks_recycle(log, JSC_RING_CHUNKS);
+    return JSC_OK;
+}
+
+/* ---- read ---- */
+
+int jsc_log_locate(jsc_log *log, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted) {
+    if (index < log->first || index > log->last) return JSC_ENOTFOUND;
+    jsc_segment *s = jsc_segment_find(log, index);
+    if (!s || index - s->first >= s->count) return JSC_ECORRUPT;
+    uint64_t offset = (uint64_t)s->at[index - s->first] * 8;
+    if (offset == 0) return JSC_ECORRUPT;
+    uint64_t position = s->base + offset;
+    if (log->head && position >= jsc_chunk_position(log->head)) {
+        jsc_chunk *c = log->hint && jsc_chunk_position(log->hint) <= position ? log->hint : log->head;
+        while (c && position >= jsc_chunk_position(c) + c->used) c = c->next;
+        JSC_ASSERT(c != NULL && position >= jsc_chunk_position(c));
+        log->hint = c;
+        size_t at = (size_t)(position - jsc_chunk_position(c));
+        *bytes = c->bytes + at;
+        *n = c->used - at;
+        *trusted = true;
+        log->read_from_chunk = true;
+        return JSC_OK;
+    }
+    int rc = jsc_segment_map(log, s);
+    if (rc < 0) return rc;
+    JSC_ASSERT(s->used <= s->map_len);
+    *bytes = s->map + offset;
+    *n = (size_t)(s->used - offset);
+    *trusted = false;
+    return JSC_OK;
+}
+
+int jsc_log_read(jsc_log *log, uint64_t index, jsc_record *out) {
+    const uint8_t *p;
+    size_t n, used;
+    bool trusted;
+    int rc = jsc_log_locate(log, index, &p, &n, &trusted);
+    if (rc != JSC_OK) return rc;
+    jsc_record r;
+    if (trusted) jsc_record_view(p, &r);
+    else if ((rc = jsc_record_decode(p, n, &r, &used)) != JSC_OK) return rc;
+    if (r.index != index) return JSC_ECORRUPT;
+    *out = r;
+    return JSC_OK;
+}
+
+int jsc_log_term(jsc_log *log, uint64_t index, uint32_t *term) {
+    if (index == log->last && log->batch_count) { /* the leader's usual question */
+        *term = log->last_term;
+        return JSC_OK;
+    }
+    jsc_record r;
+    int rc = jsc_log_read(log, index, &r);
+    if (rc == JSC_OK) *term = r.term;
+    return rc;
+}
+
+int jsc_log_copy(jsc_log *log, uint64_t lo, uint64_t hi, void *buf, size_t cap, size_t *n, uint64_t *last) {
+    uint8_t *to = buf;
+    size_t put = 0;
+    uint64_t index = lo;
+    jsc_record r;
+    if (lo > hi) return JSC_EINVAL;
+    for (; index <= hi; index++) {
+        int rc = jsc_log_read(log, index, &r);
+        if (rc != JSC_OK) {
+            if (index > lo) break; /* the caller meets it again as the first of the next call */
+            return rc;
+        }
+        if (r.raw_len > cap - put) {
+            if (index > lo) break;
+            *n = r.raw_len;
+            return JSC_EFULL;
+        }
+        memcpy(to + put, r.raw, r.raw_len);
+        put += r.raw_len;
+    }
+    *n = put;
+    *last = index - 1;
+    return JSC_OK;
+}
+
+/* ---- open and close ---- */
+
+static void log_free(jsc_log *log) {
+    for (size_t i = 0; i < log->nsegments; i++) jsc_segment_free(log, log->segments[i]);
+    free(log->segments);
+    if (log->fd >= 0) log->vfs->close(log->vfs->self, log->fd);
+    if (log->lock_fd >= 0) log->vfs->close(log->vfs->self, log->lock_fd);
+    free(log->dir);
+    free(log);
+}
+
+static int sync_parent(const jsc_vfs *vfs, const char *dir) {
+    const char *slash = strrchr(dir, '/');
+    if (!slash) return vfs->syncdir(vfs->self, ".");
+    if (slash == dir) return vfs->syncdir(vfs->self, "/");
+    char *parent = strndup(dir, (size_t)(slash - dir));
+    if (!parent) return -ENOMEM;
+    int rc = vfs->syncdir(vfs->self, parent);
+    free(parent);
+    return rc;
+}
+
+static void ignore_name(void *ctx, const char *name) {}
+
+int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *options, jsc_log **out, jsc_log_recovery *rec) {
+    uint64_t segment_bytes = options && options->segment_bytes ? options->segment_bytes : JSC_SEGMENT_BYTES;
+    uint64_t first_index = options && options->first_index ? options->first_index : 1;
+    if (segment_bytes < 4096) segment_bytes = 4096;
+    if (segment_bytes > JSC_SEGMENT_MAX || first_index > INT64_MAX) return JSC_EINVAL;
+    jsc_log *log = calloc(1, sizeof *log);
+    if (!log) return -ENOMEM;
+    const jsc_vfs *vfs = log->vfs = store->vfs;
+    log->store = store;
+    log->segment_bytes = segment_bytes;
+    log->fd = log->lock_fd = -1;
+    jsc_log_recovery found = {0};
+    int rc = -ENOMEM;
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    log->dir = strndup(dir, n);
+    char *lock = malloc(n + 8);
+    if (!log->dir || !lock) goto fail;
+    memcpy(lock, log->dir, n);
+    memcpy(lock + n, "/LOCK", 6);
+    if (vfs->list(vfs->self, log->dir, ignore_name, NULL) < 0) {
+        if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) goto fail;
+        if ((rc = sync_parent(vfs, log->dir)) < 0) goto fail;
+    }
+    if ((rc = vfs->open(vfs->self, lock, O_RDWR | O_CREAT, 0644)) < 0) goto fail;
+    log->lock_fd = rc;
+    if ((rc = vfs->lock(vfs->self, log->lock_fd)) < 0) {
+        if (rc == -EWOULDBLOCK) rc = JSC_ELOCKED;
+        goto fail;
+    }
+    if ((rc = jsc_log_recover(log, first_index, &found)) < 0) goto fail;
+    free(lock);
+    store->logs++;
+    if (rec) *rec = found;
+    *out = log;
+    return JSC_OK;
+fail:
+    free(lock);
+    log_free(log);
+    return rc;
+}
+
+void jsc_log_abandon(jsc_log *log) {
+    if (!log) return;
+    jsc_store_detach(log, true);
+    jsc_chunks_drop(log);
+    log->store->logs--;
+    log_free(log);
+}
+
+/* A trailer of its own that calls everything before it durable, and the last commit index. */
+static int write_clean_mark(jsc_log *log) {
+    if (!log->nsegments || (!log->changed && log->commit == log->commit_written)) return JSC_OK;
+    jsc_segment *s = log->segments[log->nsegments - 1];
+    if (s->first + s->count != log->last + 1) return JSC_OK;
+    if (!log->tail || log->tail->segment != s || log->tail->used + JSC_TRAILER_BYTES > log->tail->cap)
+        if (!jsc_chunk_take(log, s, JSC_TRAILER_BYTES)) return -ENOMEM;
+    jsc_log_put_trailer(log);
+    hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+    jsc_store_settle(log);
+    return JSC_OK;
+}
+
+int jsc_log_close(jsc_log *log) {
+    int rc = atomic_load(&log->error);
+    if (rc == JSC_OK) {
+        rc = jsc_log_submit(log);
+        if (rc == JSC_OK) {
+            /* An empty mark: in the interval mode it brings the sync that the clean mark relies on. */
+            if (log->changed) hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+            rc = jsc_log_wait(log, log->last, -1);
+            jsc_store_settle(log);
+        }
+        if (rc == JSC_OK) rc = write_clean_mark(log);
+        if (atomic_load(&log->error) != JSC_OK) rc = atomic_load(&log->error);
+        else if (rc == JSC_OK && atomic_load(&log->full)) rc = JSC_EFULL;
+    }
+    jsc_log_abandon(log);
+    return rc;
+}
+
+/* ---- small ones ---- */
+
+uint64_t jsc_log_first(const jsc_log *log) { return log->first; }
+uint64_t jsc_log_last(const jsc_log *log) { return log->last; }
+uint64_t jsc_log_durable(const jsc_log *log) { return atomic_load_explicit(&log->durable, memory_order_acquire); }
+int jsc_log_error(const jsc_log *log) { return atomic_load_explicit(&log->error, memory_order_acquire); }
+uint64_t jsc_log_bytes(const jsc_log *log) { return log->bytes; }
+void jsc_log_set_owner(jsc_log *log, void *owner) { log->owner_data = owner; }
+void *jsc_log_owner(const jsc_log *log) { return log->owner_data; }
+
+void jsc_log_set_commit(jsc_log *log, uint64_t commit) {
+    if (commit > log->commit) log->commit = commit;
+}

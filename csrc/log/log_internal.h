@@ -1,0 +1,147 @@
+/* What the files of the log engine share. Two threads touch a log: its owner (every call of jsc.h) and the store's sync
+ * thread. Fields say whose they are; "shared" ones are atomics or under store->lock. */
+#ifndef JSC_LOG_INTERNAL_H
+#define JSC_LOG_INTERNAL_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "format.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define JSC_SMALL_CHUNK ((size_t)16 << 10)
+#define JSC_LARGE_CHUNK ((size_t)256 << 10)
+#define JSC_SPARE_CHUNKS 64
+#define JSC_RING_CHUNKS 4                      /* written chunks a busy log keeps for reads of its newest records */
+#define JSC_BACKLOG_MAX ((uint64_t)256 << 20) /* unwritten bytes a log holds before it refuses more */
+#define JSC_SEGMENT_BYTES ((uint64_t)64 << 20)
+#define JSC_SEGMENT_MAX ((uint64_t)16 << 30)
+
+/* A position is a byte counter over the whole log: segment base + offset in the segment. It only grows, except by
+ * jsc_log_truncate. */
+typedef struct jsc_segment {
+    uint64_t first, salt, base;
+    uint64_t limit;  /* the file never grows beyond */
+    uint64_t used;   /* owner: bytes appended, header included */
+    uint32_t *at;    /* owner: at[i] * 8 = offset of record first + i; 0: damaged */
+    size_t count, cap;
+    const uint8_t *map; /* owner */
+    size_t map_len;
+    uint32_t prev_term;
+    uint64_t allocated; /* sync thread */
+    bool created;       /* sync thread */
+} jsc_segment;
+
+/* A piece of a segment not yet written, or written a moment ago. The owner appends; the sync thread writes out what a
+ * mark covers. Freed or reused by the owner, once it is written and no mark starts in it. */
+typedef struct jsc_chunk {
+    struct jsc_chunk *next;
+    jsc_segment *segment;
+    uint64_t offset; /* of bytes[0] in the segment */
+    size_t used, cap;
+    _Alignas(64) uint8_t bytes[];
+} jsc_chunk;
+
+static inline uint64_t jsc_chunk_position(const jsc_chunk *c) { return c->segment->base + c->offset; }
+
+/* A range of bytes for the sync thread: from one place in the chunk list to another. */
+typedef struct jsc_mark {
+    jsc_chunk *from, *to;
+    size_t from_used, to_used;
+    uint64_t index; /* last record covered */
+} jsc_mark;
+
+enum { JSC_Q_NONE, JSC_Q_DIRTY, JSC_Q_STALLED };
+
+struct jsc_log {
+    jsc_store *store;
+    const jsc_vfs *vfs;
+    char *dir;
+    int lock_fd;
+    void *owner_data;
+    uint64_t segment_bytes;
+    /* owner */
+    jsc_segment **segments;
+    size_t nsegments, segments_cap;
+    jsc_chunk *head, *tail, *hint;
+    jsc_chunk *submitted; /* where the next mark starts */
+    size_t submitted_used;
+    uint64_t first, last, bytes, commit, commit_written;
+    uint32_t last_term, batch_count, batch_crc;
+    uint64_t batch_start;
+    int64_t last_ts;
+    bool read_from_chunk; /* a caller may hold pointers into a chunk */
+    bool changed;         /* appended to, or truncated, since open */
+    struct jsc_log *lru_next, *lru_prev; /* logs that hold chunks, newest first */
+    bool in_lru;
+    uint64_t touched; /* store->polls at the last submit */
+    /* shared: atomics */
+    _Atomic uint64_t durable, synced, written;
+    _Atomic int error;
+    _Atomic int full;
+    /* shared: store->lock */
+    jsc_mark mark;
+    bool busy, ready, want_sync;
+    int queued;
+    struct jsc_log *queue_next, *ready_next;
+    bool unsynced;
+    struct jsc_log *unsynced_next;
+    /* sync thread (the owner when not busy and not queued) */
+    int fd;
+    jsc_segment *open_segment;
+    bool fd_dirty;
+    uint64_t written_index;
+};
+
+struct jsc_store {
+    const jsc_vfs *vfs;
+    int mode, eventfd;
+    int64_t interval_ns;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t work, done;
+    bool sleeping, stop, signalled;
+    jsc_log *dirty, **dirty_end, *stalled, *ready, **ready_end, *unsynced;
+    int64_t sync_at;
+    int logs;
+    /* owner */
+    jsc_chunk *spare_small, *spare_large;
+    int nspare_small, nspare_large;
+    jsc_log *lru_newest, *lru_oldest;
+    uint64_t polls;
+};
+
+/* store.c */
+void jsc_store_push(jsc_log *); /* under store->lock: queue for the sync thread */
+void jsc_store_settle(jsc_log *); /* waits until the sync thread has nothing of this log; not while it is full */
+/* Forgets queued work and waits until the sync thread let go; forget_notice: jsc_store_poll will not return it either. */
+void jsc_store_detach(jsc_log *, bool forget_notice);
+int64_t jsc_store_clock(void);
+
+/* chunk.c (owner) */
+jsc_chunk *jsc_chunk_take(jsc_log *, jsc_segment *, size_t need);
+void jsc_chunks_recycle(jsc_log *, int keep); /* gives back what is written, but for `keep` chunks */
+void jsc_chunks_drop(jsc_log *);              /* all of them; the sync thread must have let go */
+void jsc_chunks_free_spare(jsc_store *);
+
+/* segment.c */
+jsc_segment *jsc_segment_new(jsc_log *, uint64_t first);
+void jsc_segment_free(jsc_log *, jsc_segment *);
+int jsc_segment_push(jsc_log *, jsc_segment *); /* takes it as the log's last */
+int jsc_segment_index(jsc_segment *, uint64_t offset); /* notes the next record's offset; 0: damaged */
+int jsc_segment_map(jsc_log *, jsc_segment *);
+jsc_segment *jsc_segment_find(const jsc_log *, uint64_t index);
+char *jsc_segment_path(const jsc_log *, uint64_t first, const char *suffix);
+int jsc_write_all(const jsc_vfs *, int fd, const void *bytes, size_t n, uint64_t at);
+uint64_t jsc_random(void);
+
+/* recover.c */
+int jsc_log_recover(jsc_log *, uint64_t first_index, jsc_log_recovery *);
+
+/* log.c */
+int jsc_log_locate(jsc_log *, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted);
+void jsc_log_put_trailer(jsc_log *);
+
+#endif

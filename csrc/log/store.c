@@ -1,0 +1,466 @@
+/* The sync thread: writes what the owners submitted, syncs it, says so. One lock; nothing that can reach the disk runs
+ * under it. The owner takes it once per batch. */
+#include "log_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RETRY_FULL_NS 100000000 /* a log that found the disk full asks again so often */
+#define MIB ((uint64_t)1 << 20)
+
+#ifndef IOV_MAX
+#define IOV_MAX 1024
+#endif
+enum { IOVS = IOV_MAX < 256 ? IOV_MAX : 256 };
+
+int64_t jsc_store_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t ns) {
+    struct timespec t = {ns / 1000000000, ns % 1000000000};
+    pthread_cond_timedwait(c, m, &t);
+}
+
+/* ---- files (sync thread) ---- */
+
+static int segment_create(jsc_log *log, jsc_segment *s) {
+    const jsc_vfs *vfs = log->vfs;
+    uint8_t head[JSC_SEGMENT_HEAD];
+    jsc_segment_head_encode(&(jsc_segment_head){s->salt, s->first, s->prev_term}, head);
+    uint64_t step = s->limit < MIB ? s->limit : MIB;
+    int rc = vfs->allocate(vfs->self, log->fd, 0, (off_t)step);
+    if (rc < 0) return rc;
+    s->allocated = step;
+    if ((rc = jsc_write_all(vfs, log->fd, head, sizeof head, 0)) < 0) return rc;
+    if ((rc = vfs->datasync(vfs->self, log->fd)) < 0) return rc;
+    if ((rc = vfs->syncdir(vfs->self, log->dir)) < 0) return rc;
+    s->created = true;
+    return JSC_OK;
+}
+
+/* Makes s the open segment. The one before is synced first, whatever the sync mode: a file is never created before all
+ * that precedes it is on the disk, so only the last file of a log can have a torn tail. */
+static int segment_switch(jsc_log *log, jsc_segment *s) {
+    const jsc_vfs *vfs = log->vfs;
+    int rc;
+    if (log->open_segment) {
+        if (log->fd_dirty && (rc = vfs->datasync(vfs->self, log->fd)) < 0) return rc;
+        log->fd_dirty = false;
+        /* What was reserved beyond the end is given back; losing this to a power cut costs nothing. */
+        vfs->truncate(vfs->self, log->fd, (off_t)log->open_segment->used);
+        log->open_segment->allocated = log->open_segment->used;
+        vfs->close(vfs->self, log->fd);
+        log->open_segment = NULL;
+        log->fd = -1;
+    }
+    char *path = jsc_segment_path(log, s->first, ".seg");
+    if (!path) return -ENOMEM;
+    int fd = vfs->open(vfs->self, path, s->created ? O_RDWR : O_RDWR | O_CREAT, 0644);
+    free(path);
+    if (fd < 0) return fd;
+    log->fd = fd;
+    if (!s->created && (rc = segment_create(log, s)) < 0) {
+        vfs->close(vfs->self, fd);
+        log->fd = -1;
+        return rc;
+    }
+    log->open_segment = s;
+    return JSC_OK;
+}
+
+/* Space ahead of the bytes: 1, 4, 16 MiB and then 16 at a time, so that a small log stays small. */
+static int segment_reserve(jsc_log *log, jsc_segment *s, uint64_t end) {
+    uint64_t want = s->allocated;
+    while (want < end) want = want < MIB ? MIB : want < 4 * MIB ? 4 * MIB : want < 16 * MIB ? 16 * MIB : want + 16 * MIB;
+    if (want > s->limit) want = s->limit > end ? s->limit : end;
+    if (want == s->allocated) return JSC_OK;
+    int rc = log->vfs->allocate(log->vfs->self, log->fd, (off_t)s->allocated, (off_t)(want - s->allocated));
+    if (rc == -ENOSPC && want > end) { /* the little that is needed may still fit */
+        want = end;
+        rc = log->vfs->allocate(log->vfs->self, log->fd, (off_t)s->allocated, (off_t)(want - s->allocated));
+    }
+    if (rc < 0) return rc;
+    s->allocated = want;
+    return JSC_OK;
+}
+
+/* Writes the iovs wholly, going on after short writes. */
+static int write_iovs(const jsc_vfs *vfs, int fd, struct iovec *v, int n, uint64_t at) {
+    while (n) {
+        ssize_t put = vfs->pwritev(vfs->self, fd, v, n, (off_t)at);
+        if (put <= 0) return put < 0 ? (int)put : -EIO;
+        at += (uint64_t)put;
+        size_t left = (size_t)put;
+        while (n && left >= v->iov_len) {
+            left -= v->iov_len;
+            v++;
+            n--;
+        }
+        if (n) {
+            v->iov_base = (uint8_t *)v->iov_base + left;
+            v->iov_len -= left;
+        }
+    }
+    return JSC_OK;
+}
+
+/* Writes m's range; on failure m->from says where it stands. *full: no space, nothing is broken. */
+static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
+    uint64_t written = atomic_load_explicit(&log->written, memory_order_relaxed);
+    int rc = JSC_OK;
+    while (m->from && (m->from != m->to || m->from_used < m->to_used)) {
+        jsc_segment *s = m->from->segment;
+        if (s != log->open_segment && (rc = segment_switch(log, s)) < 0) break;
+        struct iovec v[IOVS];
+        int n = 0;
+        uint64_t at = m->from->offset + m->from_used, end = at;
+        jsc_chunk *c = m->from, *stop_chunk = c;
+        size_t from = m->from_used, stop_used = from;
+        for (; n < IOVS && c->segment == s; c = c->next, from = 0) {
+            size_t to = c == m->to ? m->to_used : c->used;
+            if (to > from) v[n++] = (struct iovec){c->bytes + from, to - from};
+            end += to - from;
+            stop_chunk = c;
+            stop_used = to;
+            if (c == m->to) break;
+        }
+        if ((rc = segment_reserve(log, s, end)) < 0) break;
+        if (n && (rc = write_iovs(log->vfs, log->fd, v, n, at)) < 0) {
+            /* A reservation can still end in ENOSPC on a file system that copies on write: that is a failed write. */
+            if (rc == -ENOSPC) rc = JSC_EFULL;
+            break;
+        }
+        log->fd_dirty = true;
+        written = s->base + end;
+        m->from = stop_chunk;
+        m->from_used = stop_used;
+        if (stop_chunk != m->to) {
+            m->from = stop_chunk->next;
+            m->from_used = 0;
+        }
+    }
+    *full = rc == -ENOSPC;
+    /* Only now: the owner may reuse chunks below it at once. */
+    atomic_store_explicit(&log->written, written, memory_order_release);
+    return rc;
+}
+
+/* ---- queues (under the lock) ---- */
+
+static void push_dirty(jsc_store *s, jsc_log *log) {
+    log->queued = JSC_Q_DIRTY;
+    log->queue_next = NULL;
+    *s->dirty_end = log;
+    s->dirty_end = &log->queue_next;
+}
+
+void jsc_store_push(jsc_log *log) {
+    jsc_store *s = log->store;
+    if (log->queued != JSC_Q_NONE) return;
+    push_dirty(s, log);
+    if (s->sleeping) {
+        s->sleeping = false;
+        pthread_cond_signal(&s->work);
+    }
+}
+
+static void push_ready(jsc_store *s, jsc_log *log) {
+    if (!log->ready) {
+        log->ready = true;
+        log->ready_next = NULL;
+        *s->ready_end = log;
+        s->ready_end = &log->ready_next;
+    }
+    if (!s->signalled) {
+        s->signalled = true;
+        uint64_t one = 1;
+        ssize_t put = write(s->eventfd, &one, sizeof one);
+        JSC_ASSERT(put == (ssize_t)sizeof one);
+    }
+}
+
+static void push_unsynced(jsc_store *s, jsc_log *log) {
+    if (log->unsynced) return;
+    log->unsynced = true;
+    if (!s->unsynced) s->sync_at = jsc_store_clock() + s->interval_ns;
+    log->unsynced_next = s->unsynced;
+    s->unsynced = log;
+}
+
+static void remove_unsynced(jsc_store *s, jsc_log *log) {
+    if (!log->unsynced) return;
+    jsc_log **p = &s->unsynced;
+    while (*p != log) p = &(*p)->unsynced_next;
+    *p = log->unsynced_next;
+    log->unsynced = false;
+}
+
+static void remove_queued(jsc_store *s, jsc_log *log) {
+    if (log->queued == JSC_Q_NONE) return;
+    jsc_log **p = log->queued == JSC_Q_DIRTY ? &s->dirty : &s->stalled;
+    while (*p != log) p = &(*p)->queue_next;
+    *p = log->queue_next;
+    for (s->dirty_end = &s->dirty; *s->dirty_end; s->dirty_end = &(*s->dirty_end)->queue_next) {}
+    log->queued = JSC_Q_NONE;
+}
+
+static void remove_ready(jsc_store *s, jsc_log *log) {
+    if (!log->ready) return;
+    jsc_log **p = &s->ready;
+    while (*p != log) p = &(*p)->ready_next;
+    *p = log->ready_next;
+    for (s->ready_end = &s->ready; *s->ready_end; s->ready_end = &(*s->ready_end)->ready_next) {}
+    log->ready = false;
+}
+
+static jsc_log *pop_dirty(jsc_store *s) {
+    jsc_log *log = s->dirty;
+    s->dirty = log->queue_next;
+    if (!s->dirty) s->dirty_end = &s->dirty;
+    log->queued = JSC_Q_NONE;
+    return log;
+}
+
+/* ---- the thread ---- */
+
+/* Writes and syncs one log. Called with the lock, drops it meanwhile. */
+static void serve(jsc_store *s, jsc_log *log) {
+    jsc_mark m = log->mark;
+    bool sync_now = s->mode == JSC_SYNC_ALWAYS || log->want_sync, full = false;
+    log->mark = (jsc_mark){.index = m.index};
+    log->want_sync = false;
+    log->busy = true;
+    pthread_mutex_unlock(&s->lock);
+
+    int rc = atomic_load_explicit(&log->error, memory_order_relaxed);
+    if (rc == JSC_OK) {
+        rc = write_mark(log, &m, &full);
+        if (rc == JSC_OK) {
+            log->written_index = m.index;
+            if (sync_now && log->fd_dirty) {
+                rc = log->vfs->datasync(log->vfs->self, log->fd);
+                if (rc == JSC_OK) log->fd_dirty = false;
+            }
+            if (rc == JSC_OK && !log->fd_dirty) atomic_store_explicit(&log->synced, m.index, memory_order_release);
+        }
+    }
+
+    pthread_mutex_lock(&s->lock);
+    log->busy = false;
+    if (rc == JSC_OK) {
+        atomic_store_explicit(&log->full, 0, memory_order_relaxed);
+        bool moved = atomic_load_explicit(&log->durable, memory_order_relaxed) != m.index;
+        atomic_store_explicit(&log->durable, m.index, memory_order_release);
+        if (log->fd_dirty && s->mode == JSC_SYNC_INTERVAL) push_unsynced(s, log);
+        if (moved) push_ready(s, log);
+    } else if (full) {
+        /* Nothing of it was promised: keep the range, refuse more, ask again later. */
+        atomic_store_explicit(&log->full, 1, memory_order_relaxed);
+        log->want_sync |= sync_now;
+        if (!log->mark.to) log->mark = m;
+        log->mark.from = m.from;
+        log->mark.from_used = m.from_used;
+        if (log->queued != JSC_Q_NONE) remove_queued(s, log);
+        log->queued = JSC_Q_STALLED;
+        log->queue_next = s->stalled;
+        s->stalled = log;
+    } else if (atomic_load_explicit(&log->error, memory_order_relaxed) == JSC_OK) {
+        atomic_store_explicit(&log->error, rc, memory_order_release);
+        push_ready(s, log);
+    }
+    pthread_cond_broadcast(&s->done);
+}
+
+/* The interval's sync of one log. Called with the lock, drops it meanwhile. */
+static void sync_one(jsc_store *s, jsc_log *log) {
+    log->busy = true;
+    pthread_mutex_unlock(&s->lock);
+    int rc = log->fd_dirty ? log->vfs->datasync(log->vfs->self, log->fd) : 0;
+    if (rc == 0) {
+        log->fd_dirty = false;
+        atomic_store_explicit(&log->synced, log->written_index, memory_order_release);
+    }
+    pthread_mutex_lock(&s->lock);
+    log->busy = false;
+    if (rc < 0 && atomic_load_explicit(&log->error, memory_order_relaxed) == JSC_OK) {
+        atomic_store_explicit(&log->error, rc, memory_order_release);
+        push_ready(s, log);
+    }
+    pthread_cond_broadcast(&s->done);
+}
+
+static void *sync_main(void *arg) {
+    jsc_store *s = arg;
+    int64_t retry_at = 0;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        while (s->dirty) serve(s, pop_dirty(s));
+        int64_t now = s->unsynced || s->stalled ? jsc_store_clock() : 0;
+        if (s->unsynced && now >= s->sync_at) {
+            while (s->unsynced) {
+                jsc_log *log = s->unsynced;
+                remove_unsynced(s, log);
+                sync_one(s, log);
+            }
+            continue;
+        }
+        if (s->stalled && retry_at && now >= retry_at) {
+            retry_at = 0;
+            while (s->stalled) {
+                jsc_log *log = s->stalled;
+                s->stalled = log->queue_next;
+                push_dirty(s, log);
+            }
+            continue;
+        }
+        if (s->stalled && !retry_at) retry_at = now + RETRY_FULL_NS;
+        if (!s->stalled) retry_at = 0;
+        s->sleeping = true;
+        int64_t until = s->unsynced ? s->sync_at : 0;
+        if (retry_at && (!until || retry_at < until)) until = retry_at;
+        if (until) wait_until(&s->work, &s->lock, until);
+        else pthread_cond_wait(&s->work, &s->lock);
+        s->sleeping = false;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* ---- calls of the owner ---- */
+
+int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_store **out) {
+    if (!vfs || sync_mode < JSC_SYNC_ALWAYS || sync_mode > JSC_SYNC_NEVER) return JSC_EINVAL;
+    if (sync_mode == JSC_SYNC_INTERVAL && interval_ns <= 0) return JSC_EINVAL;
+    jsc_store *s = calloc(1, sizeof *s);
+    if (!s) return -ENOMEM;
+    s->vfs = vfs;
+    s->mode = sync_mode;
+    s->interval_ns = interval_ns;
+    s->dirty_end = &s->dirty;
+    s->ready_end = &s->ready;
+    s->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->eventfd < 0) {
+        int rc = -errno;
+        free(s);
+        return rc;
+    }
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, &attr);
+    pthread_cond_init(&s->done, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&s->lock, NULL);
+    sigset_t all, before; /* signals are the host's business */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&s->thread, NULL, sync_main, s);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc) {
+        close(s->eventfd);
+        pthread_cond_destroy(&s->work);
+        pthread_cond_destroy(&s->done);
+        pthread_mutex_destroy(&s->lock);
+        free(s);
+        return -rc;
+    }
+    *out = s;
+    return JSC_OK;
+}
+
+int jsc_store_eventfd(jsc_store *s) { return s->eventfd; }
+
+int jsc_store_poll(jsc_store *s, jsc_log **out, int max) {
+    int n = 0;
+    pthread_mutex_lock(&s->lock);
+    while (s->ready && n < max) {
+        jsc_log *log = s->ready;
+        s->ready = log->ready_next;
+        log->ready = false;
+        out[n++] = log;
+    }
+    if (!s->ready) {
+        s->ready_end = &s->ready;
+        if (s->signalled) {
+            uint64_t count;
+            s->signalled = false;
+            if (read(s->eventfd, &count, sizeof count) < 0) count = 0;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    /* Logs that fell silent give their memory back. */
+    s->polls++;
+    for (jsc_log *log = s->lru_oldest, *next; log && s->polls - log->touched > 64; log = next) {
+        next = log->lru_prev;
+        if (!log->read_from_chunk) jsc_chunks_recycle(log, 0);
+    }
+    return n;
+}
+
+void jsc_store_close(jsc_store *s) {
+    if (!s) return;
+    JSC_ASSERT(s->logs == 0);
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    close(s->eventfd);
+    pthread_cond_destroy(&s->work);
+    pthread_cond_destroy(&s->done);
+    pthread_mutex_destroy(&s->lock);
+    jsc_chunks_free_spare(s);
+    free(s);
+}
+
+void jsc_store_settle(jsc_log *log) {
+    jsc_store *s = log->store;
+    pthread_mutex_lock(&s->lock);
+    while (log->busy || log->queued == JSC_Q_DIRTY) pthread_cond_wait(&s->done, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void jsc_store_detach(jsc_log *log, bool forget_notice) {
+    jsc_store *s = log->store;
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        remove_queued(s, log);
+        remove_unsynced(s, log);
+        if (forget_notice) remove_ready(s, log);
+        if (!log->busy) break;
+        pthread_cond_wait(&s->done, &s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+int jsc_log_wait(jsc_log *log, uint64_t index, int64_t timeout_ns) {
+    jsc_store *s = log->store;
+    int64_t until = timeout_ns >= 0 ? jsc_store_clock() + timeout_ns : 0;
+    int rc = JSC_OK;
+    pthread_mutex_lock(&s->lock);
+    while (atomic_load_explicit(&log->durable, memory_order_acquire) < index) {
+        if ((rc = atomic_load_explicit(&log->error, memory_order_relaxed)) != JSC_OK) break;
+        if (atomic_load_explicit(&log->full, memory_order_relaxed)) {
+            rc = JSC_EFULL;
+            break;
+        }
+        if (timeout_ns < 0) {
+            pthread_cond_wait(&s->done, &s->lock);
+        } else if (jsc_store_clock() >= until) {
+            rc = -ETIMEDOUT;
+            break;
+        } else {
+            wait_until(&s->done, &s->lock, until);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}

@@ -406,3 +406,7 @@ def _running(prog: str) -> list[int]:
         if names and (names[0] == prog or (names[0].startswith("python") and names[1:] == [prog])):
             found.append(int(entry))
     return sorted(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,8 +56,8 @@ def warnings(options: Options) -> list[Warning]:
     found: list[Warning] = []
     cluster = options.cluster
     if cluster.routes and not cluster.port and "cluster.routes" in options.places:
-        place = options.places["cluster.routes"]
-        found.append(Warning(f'{place}: routes have no effect in a cluster without "listen": this server stays alone'))
+        routes = options.places["cluster.routes"]
+        found.append(Warning(f'{routes}: routes have no effect in a cluster without "listen": this server stays alone'))
     others = [url.host for url in cluster.routes if not is_loopback(url.host)]
     if cluster.port and others and is_loopback(cluster.host):
         listen = options.places.get("cluster.listen")

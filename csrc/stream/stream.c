@@ -1,0 +1,200 @@
+/* One stream replica: life, leadership, and walking the log up to the commit. */
+#include "internal.h"
+#include <errno.h>
+
+int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *account, const char *name, size_t n,
+                   jsc_stream **out)
+{
+    if (!n || n > 255)
+        return JSC_EINVAL;
+    jsc_stream *s = calloc(1, sizeof *s);
+    char *copy = malloc(n + 1);
+    if (!s || !copy) {
+        free(s);
+        free(copy);
+        return -ENOMEM;
+    }
+    memcpy(copy, name, n);
+    copy[n] = 0;
+    s->name = copy;
+    s->name_len = (uint32_t)n;
+    s->owner = (jsc_owner){.is_stream = 1, .id = id, .log = log};
+    s->all = t;
+    s->log = log;
+    s->account = account;
+    s->deferred_tail = &s->deferred;
+    s->applied = s->committed = jsc_log_first(log) - 1;
+    s->limits = (jsc_stream_limits){.max_msgs = -1, .max_bytes = -1, .max_msgs_per_subject = -1, .max_msg_size = -1,
+                                    .duplicate_window_ns = 120000000000ll, .file_storage = 1};
+    s->subjects.free = JSC_NO_SUBJECT;
+    s->first_seq = 0;
+    s->next = t->all;
+    s->prevp = &t->all;
+    if (t->all)
+        t->all->prevp = &s->next;
+    t->all = s;
+    jsc_log_set_owner(log, &s->owner);
+    *out = s;
+    return JSC_OK;
+}
+
+void jsc_stream_free(jsc_stream *s)
+{
+    if (!s)
+        return;
+    s->closing = 1;
+    while (s->consumers)
+        jsc_consumer_free(s->consumers);
+    jsc_stream_follow(s);
+    for (jsc_stream **p = &s->all->touched; *p; p = &(*p)->touched_next)
+        if (*p == s) {
+            *p = s->touched_next;
+            break;
+        }
+    *s->prevp = s->next;
+    if (s->next)
+        s->next->prevp = s->prevp;
+    jsc_log_set_owner(s->log, NULL);
+    for (int i = 0; i < s->npatterns; i++)
+        free(s->patterns[i].s);
+    free(s->patterns);
+    jsc_waiters_free(&s->pubs);
+    jsc_waiters_free(&s->acks);
+    jsc_seqs_free(&s->seqs);
+    jsc_subjects_free(&s->subjects);
+    jsc_dedupe_free(&s->dedupe);
+    free(s->name);
+    free(s);
+}
+
+int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l)
+{
+    if (l->retention > JSC_RETAIN_WORKQUEUE)
+        return JSC_EINVAL;
+    s->limits = *l;
+    if (!s->configured && !s->last_seq && l->first_seq > 1) {
+        s->first_seq = l->first_seq;
+        s->last_seq = l->first_seq - 1;
+    }
+    s->configured = 1;
+    jsc_stream_trim(s);
+    jsc_stream_age_arm(s);
+    return JSC_OK;
+}
+
+int jsc_stream_lead(jsc_stream *s, uint32_t term)
+{
+    if (s->leading) {
+        s->term = term;
+        return JSC_OK;
+    }
+    s->leading = 1;
+    s->term = term;
+    s->lead_from = jsc_log_last(s->log) + 1;
+    s->backlog_bytes = 0;
+    s->age_proposed = 0;
+    jsc_record r; /* stamps go on from the newest record held, applied or not */
+    if (jsc_log_last(s->log) >= jsc_log_first(s->log) && jsc_log_read(s->log, jsc_log_last(s->log), &r) == JSC_OK &&
+        r.ts > s->last_stamp)
+        s->last_stamp = r.ts;
+    jsc_stream_subscribe(s);
+    for (jsc_consumer *c = s->consumers; c; c = c->next)
+        jsc_consumer_lead(c);
+    jsc_stream_age_arm(s);
+    return JSC_OK;
+}
+
+void jsc_stream_follow(jsc_stream *s)
+{
+    if (!s->leading)
+        return;
+    jsc_stream_unsubscribe(s);
+    for (jsc_consumer *c = s->consumers; c; c = c->next)
+        jsc_consumer_unlead(c, "409 Leadership Change");
+    s->leading = 0;
+    jsc_waiters_clear(&s->pubs);
+    jsc_waiters_clear(&s->acks);
+    while (s->deferred) {
+        jsc_deferred *d = s->deferred;
+        s->deferred = d->next;
+        free(d);
+    }
+    s->deferred_tail = &s->deferred;
+    s->deferred_n = 0;
+    jsc_timer_stop(&s->all->timers, &s->age);
+}
+
+void jsc_stream_solo(jsc_stream *s, int on)
+{
+    s->solo = on != 0;
+    if (on && jsc_stream_advance(s, jsc_log_durable(s->log)) == JSC_EHOST) {
+        jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
+        jsc_plane_emit(s->all->plane, &e);
+    }
+}
+
+uint64_t jsc_stream_applied(const jsc_stream *s) { return s->applied; }
+uint64_t jsc_stream_committed(const jsc_stream *s) { return s->committed; }
+
+int jsc_stream_commit(jsc_stream *s, uint64_t index)
+{
+    return jsc_stream_advance(s, index);
+}
+
+static int host_kind(uint8_t kind)
+{
+    return kind == JSC_K_CONFIG || kind == JSC_K_MEMBERS || kind == JSC_K_CONSUMER_CREATE ||
+           kind == JSC_K_CONSUMER_DELETE || kind == JSC_K_HOST;
+}
+
+static void stream_wake(jsc_stream *s)
+{
+    if (!s->stored || !s->leading)
+        return;
+    s->stored = 0;
+    for (jsc_consumer *c = s->consumers; c; c = c->next)
+        if (c->npulls || c->push)
+            jsc_consumer_wake(c);
+}
+
+int jsc_stream_advance(jsc_stream *s, uint64_t committed)
+{
+    if (committed > s->committed)
+        s->committed = committed;
+    if (s->applying)
+        return JSC_OK;
+    s->applying = 1;
+    int rc = JSC_OK;
+    uint64_t last = jsc_log_last(s->log);
+    while (s->applied < s->committed && s->applied < last) {
+        jsc_record r;
+        rc = jsc_log_read(s->log, s->applied + 1, &r);
+        if (rc != JSC_OK)
+            break; /* applying past damage would give later messages other sequences than on the other replicas */
+        if (host_kind(r.kind)) {
+            rc = JSC_EHOST;
+            break;
+        }
+        if (r.ts > s->last_stamp)
+            s->last_stamp = r.ts;
+        s->applied++;
+        rc = JSC_OK;
+        if (r.kind == JSC_K_MESSAGE)
+            jsc_stream_apply_message(s, &r);
+        else
+            jsc_stream_apply_control(s, &r);
+    }
+    s->applying = 0;
+    stream_wake(s);
+    if (s->leading && s->limits.max_age_ns > 0 && !s->age.pos)
+        jsc_stream_age_arm(s);
+    return rc;
+}
+
+int jsc_stream_skip(jsc_stream *s)
+{
+    if (s->applied >= s->committed)
+        return JSC_EINVAL;
+    s->applied++;
+    return JSC_OK;
+}

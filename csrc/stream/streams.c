@@ -1,0 +1,168 @@
+/* All streams of one server: the plane's turn hook and the store's eventfd. */
+#include "internal.h"
+#include <errno.h>
+
+static void streams_apply(jsc_stream *s, uint64_t durable)
+{
+    if (jsc_stream_advance(s, durable) == JSC_EHOST) {
+        jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
+        jsc_plane_emit(s->all->plane, &e);
+    }
+}
+
+static void streams_progress(jsc_streams *t, jsc_owner *o)
+{
+    int err = jsc_log_error(o->log);
+    uint64_t durable = jsc_log_durable(o->log);
+    if (o->is_stream && ((jsc_stream *)o)->solo) {
+        streams_apply((jsc_stream *)o, durable);
+    } else {
+        jsc_event e = {.type = JSC_EV_DURABLE, .a = o->id, .b = durable};
+        jsc_plane_emit(t->plane, &e);
+    }
+    if (err != JSC_OK && !o->failed) {
+        o->failed = 1;
+        jsc_event e = {.type = JSC_EV_FAILED, .a = o->id, .b = (uint64_t)(int64_t)err};
+        jsc_plane_emit(t->plane, &e);
+    }
+}
+
+static void streams_store(void *ctx)
+{
+    jsc_streams *t = ctx;
+    jsc_log *logs[64];
+    int n;
+    do {
+        n = jsc_store_poll(t->store, logs, 64);
+        for (int i = 0; i < n; i++) {
+            jsc_owner *o = jsc_log_owner(logs[i]);
+            if (o)
+                streams_progress(t, o);
+        }
+    } while (n == 64);
+}
+
+void jsc_streams_clock(jsc_streams *t, int64_t *mono, int64_t *unix_ns)
+{
+    *mono = jsc_plane_mono(t->plane);
+    *unix_ns = jsc_plane_unix(t->plane);
+}
+
+uint64_t jsc_streams_random(jsc_streams *t)
+{
+    uint64_t x = (t->random += 0x9e3779b97f4a7c15ull);
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+/* The turn: timers, consumers with something to send, their progress as records, then one submit per stream. */
+int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
+{
+    jsc_streams *t = ctx;
+    t->mono = mono;
+    t->unix_ns = unix_ns;
+    while (t->timers.n && t->timers.heap[1]->due <= mono) {
+        jsc_timer *x = t->timers.heap[1];
+        jsc_timer_stop(&t->timers, x);
+        x->fire(x->ctx, mono, unix_ns);
+    }
+    jsc_consumer *c = t->active;
+    t->active = t->active_tail = NULL;
+    int more = 0;
+    while (c) {
+        jsc_consumer *next = c->active_next;
+        c->is_active = 0;
+        if (c->stream->leading)
+            jsc_consumer_serve(c, mono, unix_ns);
+        more |= c->more;
+        c = next;
+    }
+    more |= t->active != NULL;
+    for (c = t->dirty, t->dirty = NULL; c;) {
+        jsc_consumer *next = c->dirty_next;
+        c->is_dirty = 0;
+        jsc_consumer_propose(c);
+        c = next;
+    }
+    for (jsc_stream *s = t->touched; s; s = s->touched_next)
+        jsc_stream_flush_deferred(s);
+    jsc_stream *s = t->touched;
+    t->touched = NULL;
+    while (s) {
+        jsc_stream *next = s->touched_next;
+        s->is_touched = 0;
+        jsc_log_set_commit(s->log, s->committed);
+        jsc_log_submit(s->log);
+        if (!s->solo) {
+            jsc_event e = {.type = JSC_EV_APPENDED, .a = s->owner.id, .b = jsc_log_last(s->log)};
+            jsc_plane_emit(t->plane, &e);
+        }
+        s = next;
+    }
+    if (more)
+        return mono;
+    return t->timers.n ? t->timers.heap[1]->due : INT64_MAX;
+}
+
+int jsc_streams_new(jsc_plane *plane, jsc_store *store, jsc_streams **out)
+{
+    jsc_streams *t = calloc(1, sizeof *t);
+    if (!t)
+        return -ENOMEM;
+    t->plane = plane;
+    t->store = store;
+    t->random = (uint64_t)jsc_plane_unix(plane) ^ (uint64_t)(uintptr_t)t;
+    int rc = jsc_plane_watch_call(plane, jsc_store_eventfd(store), streams_store, t);
+    if (rc >= 0)
+        rc = jsc_plane_hook(plane, jsc_streams_turn, t);
+    if (rc < 0) {
+        free(t);
+        return rc;
+    }
+    *out = t;
+    return JSC_OK;
+}
+
+void jsc_streams_free(jsc_streams *t)
+{
+    if (!t)
+        return;
+    while (t->all)
+        jsc_stream_free(t->all);
+    jsc_plane_hook(t->plane, NULL, NULL);
+    jsc_plane_watch(t->plane, jsc_store_eventfd(t->store), 0);
+    while (t->owners) {
+        jsc_owner *o = t->owners;
+        t->owners = o->next;
+        jsc_log_set_owner(o->log, NULL);
+        free(o);
+    }
+    free(t->timers.heap);
+    free(t);
+}
+
+int jsc_streams_own_log(jsc_streams *t, jsc_log *log, uint64_t id)
+{
+    jsc_owner *o = calloc(1, sizeof *o);
+    if (!o)
+        return -ENOMEM;
+    o->id = id;
+    o->log = log;
+    o->next = t->owners;
+    t->owners = o;
+    jsc_log_set_owner(log, o);
+    return JSC_OK;
+}
+
+void jsc_streams_disown_log(jsc_streams *t, jsc_log *log)
+{
+    for (jsc_owner **p = &t->owners; *p; p = &(*p)->next)
+        if ((*p)->log == log) {
+            jsc_owner *o = *p;
+            *p = o->next;
+            jsc_log_set_owner(log, NULL);
+            free(o);
+            return;
+        }
+}

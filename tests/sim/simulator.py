@@ -103,7 +103,8 @@ class Node:
 
 def copy_hard(hard: HardState) -> HardState:
     """A snapshot of a hard state, as a disk would hold it."""
-    return HardState(hard.term, hard.vote, list(hard.members), list(hard.members_indexes), hard.scanned, hard.mute)
+    return HardState(hard.term, hard.vote, list(hard.members), list(hard.members_indexes), hard.scanned, hard.mute,
+                     hard.mute_term)  # fmt: skip
 
 
 class Simulator:
@@ -222,7 +223,7 @@ class Simulator:
         if self.forget_vote:
             hard.vote = ""
         log = node.log
-        recover_members(hard, log.last, lambda i: log.data[i] if isinstance(log.data[i], Members) else None)
+        recover_members(hard, log.last, lambda i: members_at(log, i))
         core = self.core_class(GROUP, name, log, hard, self.rng, TIMING, now=self.now // TICK)
         node.core = core
         node.syncing = node.hard_sync = False
@@ -309,6 +310,8 @@ class Simulator:
                     if isinstance(item, Members):
                         core.members_seen(lo + offset, item.voters, item.learners, item.expected)
                 self.sync_log(node)
+            if out.lost:
+                raise Violation(f"7: {node.name} is told that it lost {out.lost}, which no disk here does")
             if out.hard_state:
                 node.pending_hard.append((out.hard_state, copy_hard(core.hard)))
                 out.hard_state = 0
@@ -674,6 +677,7 @@ class Simulator:
             raise Violation(f"4: {node.name} commits {commit} beyond its log")
         core = node.core
         assert core is not None
+        leads = self.leaders.get(core.term) == node.name  # also the one that has just committed its own removal
         lo = node.applied + 1
         if commit < lo - 1:
             raise Violation(f"9: commit of {node.name} goes back to {commit}")
@@ -683,16 +687,18 @@ class Simulator:
                 if ghost[index] != term or self.ghost_data[index] != data:
                     raise Violation(f"4: {node.name} commits another record at {index}")
                 continue
-            if core.role is not Role.LEADER:
+            if not leads:
                 raise Violation(f"4: {node.name} commits {index} before any leader did")
             ghost.append(term)
             self.ghost_data.append(data)
             if isinstance(data, Members):
                 self.committed_members = data
-        if core.role is Role.LEADER and commit >= lo:
+        if leads and commit >= lo and log.terms[commit] != core.term:
+            raise Violation(f"3: {node.name} commits {commit} of term {log.terms[commit]} by counting in term {core.term}")
+        if leads and commit >= lo:
             self.check_quorum(node, commit)
         node.applied = max(node.applied, commit)
-        if core.role is Role.LEADER and self.waiting:
+        if leads and self.waiting:
             self.acknowledge(node, commit)
 
     def check_quorum(self, node: Node, index: int) -> None:
@@ -754,6 +760,12 @@ class Simulator:
                 f"{name} {c.role.name} t{c.term} last {c.last} commit {c.commit} {c.members.voters}+{c.members.learners}"
             )  # fmt: skip
         return "; ".join(out)
+
+
+def members_at(log: Any, index: int) -> Members | None:
+    """The configuration that a log holds at `index`, if any."""
+    found = log.data[index]
+    return Members(index, found.voters, found.learners, found.expected) if isinstance(found, Members) else None
 
 
 def may_be_disjoint(a: Members, b: Members) -> bool:

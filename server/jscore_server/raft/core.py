@@ -125,7 +125,10 @@ class HardState:
     members: list[Members]  # oldest first; the last one is in force
     members_indexes: list[int]  # every MEMBERS record known to be in the log
     scanned: int = 0  # members_indexes is complete up to this index
-    mute: int = -1  # >= 0: term and vote were lost when the log ended here (spec/raft.md §5 "HardState bad or missing")
+    # >= 0: this replica lost its vote or acked records (spec/raft.md §5). It receives, but neither votes nor counts until it
+    # is added anew, or holds what a leader committed that was elected without it: a term above mute_term (-1: not known yet).
+    mute: int = -1
+    mute_term: int = -1
 
 
 def recover_members(hard: HardState, last: int, read: Callable[[int], Members | None]) -> None:
@@ -168,13 +171,14 @@ class Progress:
 class Output:
     """What the driver has to do now (order: see the module's text). Reused; `clear` after carrying it out."""
 
-    __slots__ = ("after", "append", "append_from", "commit", "hard_state", "messages", "needs_snapshot", "proposals",
+    __slots__ = ("after", "append", "append_from", "commit", "hard_state", "lost", "messages", "needs_snapshot", "proposals",
                  "role", "sends", "truncate")  # fmt: skip
 
     def __init__(self) -> None:
         self.truncate = -1
         self.append: object = None
         self.append_from = 0
+        self.lost = 0
         self.hard_state = 0
         self.messages: list[Message] = []
         self.after: list[Message] = []
@@ -282,9 +286,12 @@ class Core:
                 self._queue(p)
 
     def _heartbeat(self, p: Progress) -> None:
-        # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel.
-        p.told = self.commit
-        self._send(Message(HEARTBEAT, p.name, self.group, self.term, commit=self.commit))
+        # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The end of
+        # what it acked proves its log again after a restart in the same term, when nothing is left to send.
+        p.told = commit = self.commit
+        match = p.match
+        match_term = self.term if match >= self.term_start else self.term_at(match)
+        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit))
 
     def _quorum_active(self) -> bool:
         oldest = self.now - self.timing.quorum_ticks
@@ -335,7 +342,13 @@ class Core:
     # ---- elections -------------------------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
-        return self.disk and self.hard.mute < 0 and self.name in self.members.voters
+        if not self.disk or self.hard.mute >= 0:
+            return False
+        if self.name in self.members.voters:
+            return True
+        # Removed by a record that may not be committed: it may be the only one whose log can still win (dissertation 4.2.2).
+        former = self.hard.members[-2:-1]
+        return self.members.index > self.commit and bool(former) and self.name in former[0].voters
 
     def _pre_campaign(self) -> None:
         if self.role is not Role.PRE_CANDIDATE:
@@ -345,8 +358,8 @@ class Core:
         self._reset_timeout()
         if self.term >= MAX_TERM:
             raise InvariantBroken(f"group {self.group}: terms are used up")
-        if self.members.quorum == 1:
-            self._campaign(False)
+        if self._won():
+            self._campaign(False)  # a group of one
             return
         last_term = self.term_at(self.last)
         for name in self.members.voters:
@@ -418,7 +431,8 @@ class Core:
         wanted = [name for name in self.members.voters + self.members.learners if name != self.name]
         for name in wanted:
             if name not in self.progress:
-                self.progress[name] = Progress(name, self.last + 1, self.now)
+                # The first probe carries the record that is about to come, or the one that brought the member in.
+                self.progress[name] = Progress(name, max(self.term_start, self.members.index), self.now)
         if self.members.index <= self.commit:
             for name in [name for name in self.progress if name not in wanted]:
                 p = self.progress.pop(name)
@@ -578,9 +592,22 @@ class Core:
 
     def _on_heartbeat(self, m: Message) -> None:
         if self._accept_leader(m.peer, m.term):
+            if m.index > self.verified:
+                if m.index > self.last or self.term_at(m.index) != m.log_term:
+                    self._lost_records(m.index)
+                else:
+                    self.verified = m.index
             if m.commit > self.commit:
                 self._commit_to(min(m.commit, self.verified))
             self._ack()
+
+    def _lost_records(self, index: int) -> None:
+        """The leader saw this replica ack `index` in this term, and it is not here: the disk lost synced records."""
+        if self.hard.mute < 0:
+            self.hard.mute = index
+            self.hard.mute_term = self.term
+            self._persist()
+            self.out.lost = index
 
     def _ack(self) -> None:
         """Tells the leader what is synced here and equal to its log (R-16)."""
@@ -684,6 +711,8 @@ class Core:
         """The log took nothing of `out.append` (no space): it still ends at `last`. The leader will send again (R-47)."""
         self.last = last
         self.verified = min(self.verified, last)
+        if self.commit > last:
+            self.commit = self.out.commit = last  # nobody was told yet: Output.commit comes after the records
 
     def disk_failed(self) -> None:
         """The log takes no writes any more: lead no more, vote and ack no more (R-12, R-46)."""
@@ -777,7 +806,13 @@ class Core:
             return
         now = self.now
         p.active = now
-        p.counted = not m.flags & FLAG_MUTE
+        if m.flags & FLAG_MUTE:
+            p.counted = False
+            if m.hint < p.match:
+                p.match = m.hint  # it lost what it had
+                self._probe(p)
+        else:
+            p.counted = True
         if index > p.match:
             p.match = index
             inflight = p.inflight
@@ -848,6 +883,8 @@ class Core:
         self.commit = index
         self.out.commit = index
         if self.role is not Role.LEADER:
+            if self.hard.mute >= 0:
+                self._may_count_again()
             return
         if not self.led and index >= self.term_start:
             self.led = True
@@ -856,6 +893,15 @@ class Core:
             self._sync_progress()
             if self.name not in self.members.voters:
                 self._hand_over()  # R-26
+
+    def _may_count_again(self) -> None:
+        hard = self.hard
+        if hard.mute_term < 0:
+            hard.mute_term = self.term  # this leader may stand on the vote that was lost; the next one does not
+            self._persist()
+        elif self.term > hard.mute_term and self.commit >= hard.mute and self.term_at(self.commit) == self.term:
+            hard.mute = -1
+            self._persist()
 
     def _hand_over(self) -> None:
         best = max((self.progress[n] for n in self.members.voters), key=lambda p: p.match, default=None)

@@ -362,6 +362,10 @@ class Group:
                 if out.hard_state:
                     seq, out.hard_state = out.hard_state, 0
                     host._write_hard(self, seq)
+                if out.lost:
+                    host.log_line("error", f"raft group {self.id}: this disk lost synced records up to {out.lost}; the replica "
+                                           "neither votes nor counts until a leader elected without it has committed")  # fmt: skip
+                    out.lost = 0
                 if out.messages:
                     messages, out.messages = out.messages, []
                     for m in messages:

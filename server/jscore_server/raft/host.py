@@ -111,7 +111,7 @@ class RaftHost:
                         [Members(i, tuple(v), tuple(n), e) for i, v, n, e in body["m"]],
                         body["i"],
                         body["s"],
-                        body["q"],
+                        *body["q"],
                     )
             elif "birth" in body:
                 group, voters, expected = body["birth"]
@@ -148,7 +148,7 @@ class RaftHost:
             "m": [(c.index, c.voters, c.learners, c.expected) for c in hard.members],
             "i": hard.members_indexes,
             "s": hard.scanned,
-            "q": hard.mute,
+            "q": [hard.mute, hard.mute_term],
         }
         self._pending.append((self._write(body), group, seq))
 
@@ -181,7 +181,7 @@ class RaftHost:
                 hard.mute = log.last
                 hard.term = log.term(log.last)
                 self.log_line("error", f"raft group {group_id}: no term and vote for a log of {log.last} records; "
-                                       "it only receives until it is removed from the group and added again")  # fmt: skip
+                                       "it neither votes nor counts until a leader elected without it has committed")  # fmt: skip
             self._hard[group_id] = hard
         recover_members(hard, log.last, lambda index: _members_at(log, index))
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name)

@@ -1,0 +1,268 @@
+"""RaftHost and Group over an in-memory transport: what the server relies on."""
+
+from __future__ import annotations
+
+import pytest
+from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, NotLeader, ProtocolError, Role
+from raft_fakes import Cluster
+
+THREE = ["a", "b", "c"]
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    c = Cluster(list(THREE))
+    for server in c.servers.values():
+        server.create(THREE)
+    c.run(2500)
+    return c
+
+
+def test_three_servers_elect_one_leader_and_commit_everywhere(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    index = leader.group.propose(10, b"x")
+    cluster.settle()
+    assert leader.group.commit == index
+    cluster.run(40)
+    for server in cluster.servers.values():
+        assert server.commits[-1] == index
+        assert server.store.open("g").read(index).data == b"x"
+        assert server.group.leader == leader.name
+
+
+def test_the_role_is_told_after_the_first_commit_of_the_term(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    assert leader.roles == [(Role.LEADER, leader.group.term)]
+    assert leader.commits and leader.commits[0] == 1
+    assert all(not s.roles for s in cluster.servers.values() if s is not leader)
+
+
+def test_only_the_leader_takes_proposals(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    for server in cluster.servers.values():
+        if server is not leader:
+            with pytest.raises(NotLeader):
+                server.group.propose(10, b"")
+
+
+def test_nothing_commits_before_a_quorum_has_synced(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    cluster.frozen = {s for s in cluster.servers if s != leader.name}
+    index = leader.group.propose(10, b"x")
+    cluster.settle()
+    assert leader.group.commit == index - 1
+    cluster.frozen.clear()
+    cluster.settle()
+    assert leader.group.commit == index
+
+
+def test_a_slow_leader_disk_holds_nothing_up(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    cluster.frozen = {leader.name}
+    index = leader.group.propose(10, b"x")
+    cluster.settle()
+    assert leader.group.commit == index
+
+
+def test_a_killed_leader_is_replaced_within_half_a_second_of_its_reset_links(cluster: Cluster) -> None:
+    old = cluster.leader()
+    index = old.group.propose(10, b"x")
+    cluster.settle()
+    cluster.kill(old.name)
+    cluster.run(500)
+    new = cluster.leader()
+    assert new.store.open("g").read(index).data == b"x"
+    back = cluster.start(old.name)
+    back.create(THREE)
+    cluster.run(1000)
+    assert cluster.leader() is new
+    assert back.group.commit == new.group.commit
+
+
+def test_a_cut_off_leader_steps_down_and_its_records_give_way(cluster: Cluster) -> None:
+    old = cluster.leader()
+    cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}
+    lost = old.group.propose(10, b"lost")
+    cluster.run(2500)
+    assert not old.group.is_leader
+    assert old.roles[-1][0] is Role.FOLLOWER
+    new = cluster.leader()
+    kept = new.group.propose(10, b"kept")
+    cluster.settle()
+    cluster.cut.clear()
+    cluster.run(1000)
+    assert kept >= lost
+    assert old.group.commit == kept
+    assert b"lost" not in [r.data for r in old.store.open("g").records]
+
+
+def test_all_servers_restart_with_term_vote_and_log(cluster: Cluster) -> None:
+    index = cluster.leader().group.propose(10, b"x")
+    cluster.run(100)
+    term = cluster.leader().group.term
+    for name in THREE:
+        cluster.kill(name)
+    for name in THREE:
+        cluster.start(name).create(["somebody", "else"])  # voters of the birth are not asked again
+    cluster.run(3000)
+    leader = cluster.leader()
+    assert leader.group.term > term
+    assert leader.group.members() == (THREE, [])
+    assert leader.group.commit > index
+
+
+def test_a_follower_without_space_goes_on_when_it_has_some_again(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    follower = next(s for s in cluster.servers.values() if s is not leader)
+    follower.store.open("g").full = True
+    index = leader.group.propose(10, b"x")
+    cluster.run(200)
+    assert leader.group.commit == index
+    assert follower.group.commit < index
+    follower.store.open("g").full = False
+    cluster.run(1500)
+    assert follower.group.commit == index
+
+
+def test_transfer_hands_over_without_an_election_timeout(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    target = next(n for n in THREE if n != leader.name)
+    leader.group.transfer(target)
+    cluster.run(60)
+    assert cluster.leader().name == target
+
+
+def test_members_are_replaced_step_by_step(cluster: Cluster) -> None:
+    cluster.leader().group.propose(10, b"x")
+    cluster.start("d").create([])
+    cluster.leader().group.set_members(["b", "c", "d"])
+    cluster.run(6000)
+    leader = cluster.leader()
+    leader.group.set_members(["b", "c", "d"])
+    cluster.run(6000)
+    leader = cluster.leader()
+    assert set(leader.group.members()[0]) == {"b", "c", "d"}
+    assert cluster.servers["d"].group.commit == leader.group.commit
+    assert leader.name != "a"
+
+
+def test_from_one_voter_to_three(cluster: Cluster) -> None:
+    c = Cluster(list(THREE))
+    c.servers["a"].create(["a"])
+    c.run(100)
+    first = c.servers["a"].group.propose(10, b"x")
+    c.settle()
+    assert c.servers["a"].group.commit == first
+    for name in "bc":
+        c.servers[name].create(["a"])
+    c.servers["a"].group.set_members(THREE)
+    c.run(3000)
+    assert set(c.servers["a"].group.members()[0]) == set(THREE)
+    assert [c.servers[n].store.open("g").read(first).data for n in THREE] == [b"x"] * 3
+
+
+def test_the_preferred_replica_leads_first() -> None:
+    c = Cluster(list(THREE))
+    for name in THREE:
+        c.servers[name].create(THREE, preferred="b")
+    c.run(100)
+    assert c.leader().name == "b"
+
+
+def test_a_vote_asked_for_before_the_group_is_here_is_heard_when_it_comes() -> None:
+    c = Cluster(list(THREE))
+    c.servers["b"].create(THREE, preferred="b")
+    c.run(100)
+    for name in "ac":
+        c.servers[name].create(THREE, preferred="b")
+    c.run(100)
+    assert c.leader().name == "b"
+
+
+def test_a_group_born_for_three_does_nothing_with_one_of_them() -> None:
+    c = Cluster(["a"])
+    c.servers["a"].create(["a"], expected=3)
+    c.run(5000)
+    assert not c.servers["a"].group.is_leader
+
+
+def test_a_replica_that_lost_its_votes_neither_votes_nor_counts(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    cluster.leader().group.propose(10, b"x")
+    cluster.run(100)
+    victim, other = (n for n in THREE if n != leader.name)
+    cluster.kill(victim)
+    del cluster.stores[victim].logs["raft/hardstate"]
+    cluster.start(victim).create(THREE)
+    cluster.run(1000)
+    assert any(level == "error" for level, _ in cluster.servers[victim].lines)
+    cluster.kill(other)
+    before = leader.group.commit
+    index = leader.group.propose(10, b"y")
+    cluster.run(60)
+    assert cluster.servers[victim].store.open("g").last == index
+    assert leader.group.commit == before
+    cluster.start(other).create(THREE)
+    cluster.run(3000)
+    assert cluster.leader().group.commit >= index
+
+
+def test_replicas_report_lag_and_link(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    gone = next(n for n in THREE if n != leader.name)
+    cluster.kill(gone)
+    leader.group.propose(10, b"x")
+    cluster.run(200)
+    by_name = {r.name: r for r in leader.group.replicas()}
+    assert by_name[gone].offline and not by_name[gone].current and by_name[gone].lag == 1
+    other = next(n for n in by_name if n != gone)
+    assert by_name[other].current and by_name[other].lag == 0
+
+
+def test_heartbeats_of_many_groups_share_a_frame() -> None:
+    c = Cluster(list(THREE))
+    for server in c.servers.values():
+        for i in range(20):
+            server.host.create_group(
+                f"s{i}", server.store.open(f"s{i}"), THREE, on_commit=lambda i: None, on_role=lambda r, t: None,
+                preferred="a",
+            )  # fmt: skip
+    c.run(1000)
+    assert all(g.is_leader for g in c.servers["a"].host.groups.values())
+    sent = 0
+    for _ in range(50):
+        c.now_ns += 20_000_000
+        for server in c.servers.values():
+            server.host.tick(c.now_ns)
+        sent += sum(1 for f in c.frames if f[0] == "a")
+        c.settle()
+    assert sent == 2 * 10  # two peers, ten beats in a second, whatever the number of groups
+
+
+def test_hostile_frames_close_the_link_and_change_nothing(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    term = leader.group.term
+    for kind, body in ((99, b""), (FRAME_SMALL, b"\x01"), (FRAME_APPEND, b"\xff" * 40)):
+        with pytest.raises(ProtocolError):
+            leader.host.receive("b", kind, body)
+    assert leader.group.is_leader and leader.group.term == term
+
+
+def test_a_removed_group_is_silent_and_forgotten(cluster: Cluster) -> None:
+    server = next(s for s in cluster.servers.values() if not s.group.is_leader)
+    server.host.remove_group("g")
+    seen = len(server.commits)
+    cluster.leader().group.propose(10, b"x")
+    cluster.run(2000)
+    assert len(server.commits) == seen
+    assert "g" not in server.host.groups
+
+
+def test_a_failed_log_ends_leadership(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    log = leader.store.open("g")
+    log.error = -5
+    leader.host.durable(log)
+    assert not leader.group.is_leader
+    cluster.run(3000)
+    assert cluster.leader() is not leader

@@ -112,8 +112,8 @@ class Api:
             ("STREAM", "CREATE"): Route("stream_create", By.META, (1, 1), s.create),
             ("STREAM", "UPDATE"): Route("stream_update", By.META, (1, 1), s.update),
             ("STREAM", "DELETE"): Route("stream_delete", By.META, (1, 1), s.delete),
-            ("STREAM", "NAMES"): Route("stream_names", By.META, (0, 0), s.names),
-            ("STREAM", "LIST"): Route("stream_list", By.META, (0, 0), s.list),
+            ("STREAM", "NAMES"): Route("stream_names", By.META, (0, 0), s.list_names),
+            ("STREAM", "LIST"): Route("stream_list", By.META, (0, 0), s.list_infos),
             ("STREAM", "INFO"): Route("stream_info", By.STREAM, (1, 1), s.info),
             ("STREAM", "PURGE"): Route("stream_purge", By.STREAM, (1, 1), s.purge),
             ("STREAM", "MSG", "GET"): Route("stream_msg_get", By.STREAM, (1, 1), s.msg_get),
@@ -126,8 +126,8 @@ class Api:
             ("CONSUMER", "DURABLE", "CREATE"): Route("consumer_create", By.STREAM, (2, 2), c.create_durable),
             ("CONSUMER", "INFO"): Route("consumer_info", By.STREAM, (2, 2), c.info),
             ("CONSUMER", "DELETE"): Route("consumer_delete", By.STREAM, (2, 2), c.delete),
-            ("CONSUMER", "NAMES"): Route("consumer_names", By.STREAM, (1, 1), c.names),
-            ("CONSUMER", "LIST"): Route("consumer_list", By.STREAM, (1, 1), c.list),
+            ("CONSUMER", "NAMES"): Route("consumer_names", By.STREAM, (1, 1), c.list_names),
+            ("CONSUMER", "LIST"): Route("consumer_list", By.STREAM, (1, 1), c.list_infos),
             ("CONSUMER", "PAUSE"): Route("consumer_pause", By.STREAM, (2, 2), c.pause),
             ("CONSUMER", "UNPIN"): Route("consumer_unpin", By.STREAM, (2, 2), c.unpin),
             ("CONSUMER", "LEADER", "STEPDOWN"): Route("consumer_leader_stepdown", By.STREAM, (2, 2), c.step_down),
@@ -198,7 +198,10 @@ class Api:
 
     def _no_meta(self, request: Request, last_try: bool, again: Callable[[], None]) -> None:
         """10008: at once when no quorum can be there, else after a moment in which a leader may turn up."""
-        if last_try or not self._engine.meta_quorum_possible():
+        engine = self._engine
+        if engine.meta is None and any(hello.get("elected") for hello in engine.online.values()):
+            return  # this server only waits to be added: the group is there and answers for itself
+        if last_try or not engine.meta_quorum_possible():
             request.fail(problem(10008))
         else:
             self._defer(request, again)

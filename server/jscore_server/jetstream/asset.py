@@ -20,12 +20,12 @@ from jscore_server.jetstream.consumer_config import to_options
 from jscore_server.jetstream.meta import Assignment
 from jscore_server.jetstream.models import ConsumerConfig, StreamConfig
 from jscore_server.jetstream.stream_config import to_limits
-from jscore_server.raft import Role
+from jscore_server.raft import ChangeRefused, NotLeader, Role
 
 if TYPE_CHECKING:
     from jscore import Log, Record
 
-    from jscore_server.dataplane import Consumer, Plane, Stream
+    from jscore_server.dataplane import Consumer, Plane, Stream, Subscription
     from jscore_server.raft import Group, RaftHost
 
 WAITING_MAX = 10_000
@@ -104,6 +104,7 @@ class Asset:
         self._creating: dict[str, tuple[int, ConsumerConfig]] = {}
         self._waiting: dict[int, list[Done]] = {}
         self._config_proposed = 0
+        self.subscriptions: list[Subscription] = []
         self._raft = raft
         self._on_ready = on_ready
         self._lines = lines
@@ -176,6 +177,7 @@ class Asset:
 
     def _lead(self, term: int) -> None:
         if self.failed:
+            self._resign()
             return
         try:
             self.stream.lead(term)
@@ -193,12 +195,19 @@ class Asset:
         if self.leading:
             self.leading = False
             self.stream.follow()
+        self.unsubscribe()
         self._config_proposed = 0
         self._creating.clear()
         waiting, self._waiting = self._waiting, {}
         for calls in waiting.values():
             for done in calls:
                 done(Lost())
+
+    def unsubscribe(self) -> None:
+        """Ends what was subscribed for the stream while it is led here."""
+        for subscription in self.subscriptions:
+            subscription.close()
+        self.subscriptions.clear()
 
     def fail(self, reason: str) -> None:
         """The replica is of no more use in this process: it neither leads nor applies."""
@@ -207,6 +216,15 @@ class Asset:
         self.failed = reason
         self._lines.error(f"stream {self.assignment.account}/{self.assignment.name}: {reason}")
         self._step_down()
+        self._resign()
+
+    def _resign(self) -> None:
+        """A leader that cannot serve hands the group to somebody who can."""
+        if self.group is not None and self.group.is_leader:
+            try:
+                self.group.step_down()
+            except (NotLeader, ChangeRefused) as err:
+                self._lines.warn(f"stream {self.assignment.account}/{self.assignment.name}: cannot hand over: {err}")
 
     def reassign(self, assignment: Assignment) -> None:
         """A newer version of the assignment was committed by the meta group."""

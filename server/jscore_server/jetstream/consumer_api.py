@@ -145,12 +145,12 @@ class ConsumerApi:
 
         asset.delete_consumer(replica, done)
 
-    def names(self, request: Request, asset: Asset) -> None:
+    def list_names(self, request: Request, asset: Asset) -> None:
         body = optional_body(request.body, PageRequest, strict=self._engine.options.strict)
         part, paging = page(self._visible(asset), body.offset, NAMES_PAGE)
         request.answer(paging=paging, consumers=part)
 
-    def list(self, request: Request, asset: Asset) -> None:
+    def list_infos(self, request: Request, asset: Asset) -> None:
         body = optional_body(request.body, PageRequest, strict=self._engine.options.strict)
         part, paging = page(self._visible(asset), body.offset, LIST_PAGE)
         infos = [self._bare_info(asset, asset.consumers[name]) for name in part]

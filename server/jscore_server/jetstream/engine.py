@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jscore
 import msgspec
 
-from jscore_server.jetstream import api, gather, names, placement
+from jscore_server.jetstream import api, direct, gather, names, placement
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
 from jscore_server.jetstream.meta import (
     META_GROUP,
@@ -121,10 +121,12 @@ class JetStream:
         self._owed: dict[tuple[str, str], list[Owed]] = {}
         self._proposed: dict[tuple[str, str], list[str]] = {}
         self._replay_until = 0
+        self._replay_ended = False
         self._loop = loop
         self._running = False
         self.gather = gather.Gather(self)
         self.api = api.Api(self)
+        self.direct = direct.DirectGet(self)
 
     # ---- life ----
 
@@ -223,6 +225,7 @@ class JetStream:
 
     def log_failed(self, log_id: int, code: int) -> None:
         """A log takes no more writes (JSC_EV_FAILED): its stream stops, JetStream goes on with the others."""
+        code = code - (1 << 64) if code >> 63 else code
         if log_id == META_LOG_ID:
             self.meta_failed = f"the meta log takes no more writes (code {code})"
             self.lines.error(self.meta_failed)
@@ -359,7 +362,8 @@ class JetStream:
             self.lines.error(self.meta_failed)
         for effect in settle(effects):
             self._perform(effect, replayed)
-        if replayed and self.state.applied >= self._replay_until:
+        if not self._replay_ended and self.state.applied >= self._replay_until:
+            self._replay_ended = True
             self._report_strangers()
 
     def _perform(self, effect: Effect, replayed: bool) -> None:
@@ -405,6 +409,7 @@ class JetStream:
             self._owed.pop(next(iter(self._owed)))
 
     def _asset_ready(self, asset: Asset) -> None:
+        self.direct.serve(asset)
         key = (asset.assignment.account, asset.assignment.name)
         now = self.clock()
         rest: list[Owed] = []

@@ -104,7 +104,7 @@ class Missing(msgspec.Struct, frozen=True):
 
 Effect = Created | Existed | Updated | Deleted | Missing
 
-_decoder = msgspec.json.Decoder(Entry)
+_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 
 def encode_entry(entry: Entry) -> bytes:

@@ -170,13 +170,13 @@ class StreamApi:
                 found.append(assignment)
         return found
 
-    def names(self, request: Request) -> None:
+    def list_names(self, request: Request) -> None:
         body = optional_body(request.body, StreamsRequest, strict=self._engine.options.strict)
         chosen = [a.name for a in self._chosen(request.account, body.subject)]
         part, paging = page(chosen, body.offset, NAMES_PAGE)
         request.answer(paging=paging, streams=part or None)
 
-    def list(self, request: Request) -> None:
+    def list_infos(self, request: Request) -> None:
         body = optional_body(request.body, StreamsRequest, strict=self._engine.options.strict)
         chosen = [a.name for a in self._chosen(request.account, body.subject)]
         part, paging = page(chosen, body.offset, LIST_PAGE)

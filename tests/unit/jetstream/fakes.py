@@ -372,6 +372,9 @@ class FakeGroup:
     def transfer(self, target: str) -> None:
         self.transfers.append(target)
 
+    def step_down(self) -> None:
+        self.transfers.append("")
+
     def drop(self) -> None:
         self.dropped = True
 

@@ -184,6 +184,61 @@ def test_user_info_is_for_clients_of_this_server(world: World) -> None:
     assert answer["server"]["jetstream"] is True
 
 
+# ---- direct get ----
+
+
+def direct(world: World, subject: str, body: bytes = b"") -> list[tuple[bytes, bytes]]:
+    """(headers, data) of what comes back."""
+    got: list[tuple[bytes, bytes]] = []
+    subscription = world.planes["n0"].subscribe("$G", "direct", lambda m: got.append((m.headers, m.data)))
+    world.planes["n0"].publish("$G", f"$JS.API.DIRECT.GET.{subject}", body, reply="direct")
+    world.settle(1)
+    subscription.close()
+    return got
+
+
+def test_direct_get_by_subject_sequence_and_batch(world: World) -> None:
+    make(world, allow_direct=True)
+    stream = world.engines["n0"].asset("$G", "S").stream
+    for i in range(4):
+        stream.publish(f"s.{i % 2}", b"m%d" % i)
+    world.settle()
+    ((headers, data),) = direct(world, "S.s.1")
+    assert data == b"m3"
+    assert b"Nats-Stream: S\r\nNats-Subject: s.1\r\nNats-Sequence: 4\r\n" in headers
+    assert direct(world, "S", b'{"seq":1}')[0][1] == b"m0"
+    assert direct(world, "S", b'{"seq":1,"no_hdr":true}') == [(b"", b"m0")]
+    batch = direct(world, "S", b'{"batch":2,"next_by_subj":"s.*","seq":2}')
+    assert [data for _, data in batch] == [b"m1", b"m2", b""]
+    assert b"Nats-Num-Pending: 1\r\n" in batch[1][0]
+    assert batch[2][0].startswith(b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 1\r\nNats-Last-Sequence: 3\r\n")
+    multi = direct(world, "S", b'{"multi_last":["s.>"]}')
+    assert [data for _, data in multi] == [b"m2", b"m3", b""]
+
+
+def test_direct_get_says_why_it_has_nothing(world: World) -> None:
+    make(world, allow_direct=True)
+    for subject, body, status in (
+        ("S.s.x", b"", b"404 Message Not Found"),
+        ("S", b"", b"408 Empty Request"),
+        ("S", b"{", b"408 Malformed Request"),
+        ("S", b'{"batch":1}', b"408 Empty Request"),
+        ("S.s.x", b'{"seq":1}', b"408 Bad Request"),
+        ("S", b'{"multi_last":["s.>"]}', b"404 No Results"),
+    ):
+        assert direct(world, subject, body) == [(b"NATS/1.0 %s\r\n\r\n" % status, b"")]
+
+
+def test_direct_get_is_there_only_while_it_is_allowed(world: World) -> None:
+    make(world)
+    plane = world.planes["n0"]
+    assert plane.publish("$G", "$JS.API.DIRECT.GET.S", b"{}", reply="x") == 0
+    world.one("STREAM.UPDATE.S", {"name": "S", "subjects": ["s.>"], "allow_direct": True})
+    assert plane.publish("$G", "$JS.API.DIRECT.GET.S", b"{}", reply="x") == 1
+    world.one("STREAM.DELETE.S")
+    assert plane.publish("$G", "$JS.API.DIRECT.GET.S", b"{}", reply="x") == 0
+
+
 # ---- consumers ----
 
 

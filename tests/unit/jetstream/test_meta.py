@@ -22,7 +22,7 @@ from jscore_server.jetstream.meta import (
 )
 
 
-def stream(name: str = "S", group: str = "g1", peers: tuple[str, ...] = ("a", "b", "c"), **config: object) -> Assignment:
+def stream(name: str = "S", group: str = "g1", peers: tuple[str, ...] = tuple("abc"), **config: object) -> Assignment:
     return Assignment(
         account="$G", name=name, group=group, peers=list(peers), created_ns=1, config={"name": name, **config}
     )

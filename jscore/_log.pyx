@@ -1,0 +1,420 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The window onto csrc/log: unpack, call, check, wrap."""
+import os
+from errno import ETIMEDOUT
+from typing import NamedTuple
+
+cimport cython
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.string cimport memset
+
+KIND_MESSAGE = JSC_K_MESSAGE
+KIND_NOOP = JSC_K_NOOP
+KIND_CONFIG = JSC_K_CONFIG
+KIND_MEMBERS = JSC_K_MEMBERS
+KIND_PURGE = JSC_K_PURGE
+KIND_DELETE = JSC_K_DELETE
+KIND_CONSUMER_CREATE = JSC_K_CONSUMER_CREATE
+KIND_CONSUMER_DELETE = JSC_K_CONSUMER_DELETE
+KIND_CONSUMER_STATE = JSC_K_CONSUMER_STATE
+KIND_HOST = JSC_K_HOST
+
+
+class Error(Exception):
+    """What every error of the log engine is, but OSError for a failed system call and ValueError for a bad argument."""
+
+
+class NotFound(Error):
+    """No such record."""
+
+
+class Corrupt(Error):
+    """Bytes do not verify."""
+
+
+class FormatError(Error):
+    """The store was written by a version that this one does not know; it was left untouched."""
+
+
+class Failed(Error):
+    """An earlier write or sync failed: the log is read-only for good in this process."""
+
+
+class Full(Error):
+    """No space: nothing was accepted."""
+
+
+class Locked(Error):
+    """Another process, or another Log of this one, has the directory."""
+
+
+class OrderError(Error):
+    """Records that do not follow the log's last one."""
+
+
+class Recovery(NamedTuple):
+    """What opening a log found: bytes cut from a torn tail, the first damaged index (0: none), the commit index as
+    last remembered, and a sentence for the operator when torn or damaged."""
+
+    torn_bytes: int
+    damaged_index: int
+    commit: int
+    message: str
+
+
+class Record(NamedTuple):
+    """One record, copied out of the log. `ts` is unix time in ns. Source: docs/format.md#record."""
+
+    index: int
+    ts: int
+    term: int
+    kind: int
+    subject: bytes
+    headers: bytes
+    data: bytes
+
+
+cdef int check(int rc) except -1:
+    """The one place where a code becomes an exception."""
+    if rc == JSC_OK:
+        return 0
+    if rc == JSC_ENOTFOUND:
+        raise NotFound("no such record")
+    if rc == JSC_ECORRUPT:
+        raise Corrupt("bytes do not verify")
+    if rc == JSC_EFORMAT:
+        raise FormatError("unknown format version")
+    if rc == JSC_EINVAL:
+        raise ValueError("argument outside the contract of the log")
+    if rc == JSC_EFAILED:
+        raise Failed("an earlier write or sync failed; the log is read-only")
+    if rc == JSC_EFULL:
+        raise Full("no space for the record")
+    if rc == JSC_ELOCKED:
+        raise Locked("the directory is in use")
+    if rc == JSC_EORDER:
+        raise OrderError("records do not follow the log's last one")
+    if rc == -ETIMEDOUT:
+        raise TimeoutError("not durable in time")
+    raise OSError(-rc, os.strerror(-rc))
+
+
+def crc32c(const uint8_t[::1] data not None, uint32_t start=0) -> int:
+    """CRC32C (Castagnoli) of `data`, continuing from `start`."""
+    if data.shape[0] == 0:
+        return start
+    return jsc_crc32c(start, &data[0], data.shape[0])
+
+
+def scan_records(const uint8_t[::1] raw not None) -> list:
+    """Runs of equal term in a run of raw records: [(first_index, term, count)].
+
+    Verifies each record and that indexes are dense. Raises: Corrupt.
+    """
+    cdef size_t n = raw.shape[0], at = 0, used = 0
+    cdef jsc_record r
+    cdef uint64_t expected = 0, first = 0, count = 0
+    cdef uint32_t term = 0
+    runs = []
+    while at < n:
+        check(jsc_record_decode(&raw[at], n - at, &r, &used))
+        if r.kind == JSC_K_TRAILER or (at and r.index != expected):
+            raise Corrupt("records are not dense")
+        if at and r.term == term:
+            count += 1
+        else:
+            if at:
+                runs.append((first, term, count))
+            first, term, count = r.index, r.term, 1
+        expected = r.index + 1
+        at += used
+    if count:
+        runs.append((first, term, count))
+    return runs
+
+
+cdef class SimDisk:
+    """For tests: a disk in memory that forgets, tears, fails and rots on demand. Source: csrc/base/jsc_vfs.h."""
+
+    cdef jsc_sim *sim
+
+    def __cinit__(self, uint64_t seed):
+        self.sim = jsc_sim_new(seed)
+        if self.sim == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        jsc_sim_free(self.sim)
+
+    def crash(self, int keep_percent, bint torn) -> None:
+        """Cuts the power; every log on it must have been abandoned or closed before."""
+        jsc_sim_crash(self.sim, keep_percent, torn)
+
+    def fail(self, str op, int n, int err) -> None:
+        """The n-th call from now of op ('w' write, 's' sync, 'r' read, 'a' allocate) fails with errno `err`; 0 takes it back."""
+        if len(op) != 1:
+            raise ValueError("op is one letter")
+        jsc_sim_fail(self.sim, ord(op), n, err)
+
+    def flip(self, str path, uint64_t offset, int bit) -> None:
+        """Flips one bit at rest."""
+        check(jsc_sim_flip(self.sim, os.fsencode(path), offset, bit))
+
+    def synced(self, str path) -> int:
+        """Bytes of the file that a power cut now would leave."""
+        cdef int64_t n = jsc_sim_synced(self.sim, os.fsencode(path))
+        if n < 0:
+            check(<int>n)
+        return n
+
+
+# No gc clear: a collected cycle of a store and its logs is broken at the dict between them, so each log goes while its
+# store, and the store while its disk, is still whole.
+@cython.no_gc_clear
+cdef class Store:
+    """One sync thread and one eventfd over any number of logs.
+
+    `sync`: "always" (durable = synced; one sync covers all that came meanwhile), "never", or seconds between syncs
+    (durable = written to the file system). Raises: ValueError, OSError.
+    """
+
+    def __cinit__(self, sync="always", *, disk=None):
+        cdef int mode = JSC_SYNC_ALWAYS
+        cdef int64_t interval_ns = 0
+        cdef const jsc_vfs *vfs = jsc_vfs_posix()
+        self.logs = {}
+        if sync == "never":
+            mode = JSC_SYNC_NEVER
+        elif sync != "always":
+            if isinstance(sync, (str, bytes)) or sync <= 0:
+                raise ValueError('sync is "always", "never" or seconds above 0')
+            mode = JSC_SYNC_INTERVAL
+            interval_ns = int(sync * 1_000_000_000)
+        if disk is not None:
+            vfs = jsc_sim_vfs((<SimDisk?>disk).sim)
+            self.disk = disk
+        check(jsc_store_open(vfs, mode, interval_ns, &self.handle))
+
+    cdef jsc_store *live(self) except NULL:
+        if self.handle == NULL:
+            raise ValueError("the store is closed")
+        return self.handle
+
+    def fileno(self) -> int:
+        """The eventfd: readable whenever some log's durable index moved or a log failed, until poll()."""
+        return jsc_store_eventfd(self.live())
+
+    def poll(self) -> list:
+        """The logs whose `durable` moved or that failed since the last call."""
+        cdef jsc_log *found[64]
+        cdef int n = 64, i
+        cdef jsc_store *store = self.live()
+        logs = []
+        while n == 64:
+            n = jsc_store_poll(store, found, 64)
+            for i in range(n):
+                log = self.logs.get(<size_t>found[i])
+                if log is not None:
+                    logs.append(log)
+        return logs
+
+    def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0) -> Log:
+        """Opens or creates the log in directory `path` (its parent exists), reading all of it.
+
+        segment_bytes 0: 64 MiB. first_index: of a new log. Raises: Locked, FormatError, Corrupt, OSError.
+        """
+        cdef jsc_store *store = self.live()
+        cdef jsc_log_options options
+        cdef jsc_log_recovery found
+        cdef bytes name = os.fsencode(path)
+        cdef const char *directory = PyBytes_AS_STRING(name)
+        cdef Log log = Log.__new__(Log)
+        cdef int rc
+        memset(&options, 0, sizeof(options))
+        memset(&found, 0, sizeof(found))
+        options.segment_bytes = segment_bytes
+        options.first_index = first_index
+        with nogil:
+            rc = jsc_log_open(store, directory, &options, &log.handle, &found)
+        check(rc)
+        log.store = self
+        log.path = os.fsdecode(name)
+        log.recovery = Recovery(
+            found.torn_bytes, found.damaged_index, found.commit, found.message.decode("utf-8", "replace")
+        )
+        self.logs[<size_t>log.handle] = log
+        return log
+
+    def close(self) -> None:
+        """Closes every log still open, then the store. Raises the first error met, after closing all."""
+        first = None
+        for log in list(self.logs.values()):
+            try:
+                log.close()
+            except (Error, OSError) as err:
+                first = first or err
+        cdef jsc_store *store = self.handle
+        self.handle = NULL
+        if store != NULL:
+            with nogil:
+                jsc_store_close(store)
+        if first is not None:
+            raise first
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __dealloc__(self):
+        if self.handle != NULL:
+            jsc_store_close(self.handle)
+
+
+@cython.no_gc_clear
+cdef class Log:
+    """A directory of records with dense indexes. Made by Store.open(); one thread calls it.
+
+    Records appended become durable after submit(); `durable` tells how far, Store.poll() when.
+    """
+
+    def __init__(self):
+        raise TypeError("use Store.open()")
+
+    def __dealloc__(self):
+        if self.handle != NULL:
+            jsc_log_abandon(self.handle)
+
+    cdef jsc_log *live(self) except NULL:
+        if self.handle == NULL:
+            raise ValueError("the log is closed")
+        return self.handle
+
+    @property
+    def first(self) -> int:
+        """First index held; last + 1 when empty."""
+        return jsc_log_first(self.live())
+
+    @property
+    def last(self) -> int:
+        """Last index appended; first - 1 when empty."""
+        return jsc_log_last(self.live())
+
+    @property
+    def durable(self) -> int:
+        """Every record up to it is on the disk."""
+        return jsc_log_durable(self.live())
+
+    @property
+    def error(self) -> int:
+        """0, or the code of the failure after which the log takes no more writes (-errno for a system call)."""
+        return jsc_log_error(self.live())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the records held."""
+        return jsc_log_bytes(self.live())
+
+    def append(self, uint8_t kind, const uint8_t[::1] data=b"", *, const uint8_t[::1] subject=b"",
+               const uint8_t[::1] headers=b"", uint32_t term=0, int64_t ts=0) -> int:
+        """Appends one record, copied; returns its index. Not durable before submit() and `durable` reaches it.
+
+        Raises: Full, Failed, ValueError (sizes); nothing is appended then.
+        """
+        cdef uint64_t index = 0
+        check(jsc_log_append(self.live(), term, ts, kind,
+                             &subject[0] if subject.shape[0] else NULL, subject.shape[0],
+                             &headers[0] if headers.shape[0] else NULL, headers.shape[0],
+                             &data[0] if data.shape[0] else NULL, data.shape[0], &index))
+        return index
+
+    def append_raw(self, const uint8_t[::1] raw not None, uint64_t from_index) -> None:
+        """Appends a run of raw records as copy() gives them, skipping those below from_index; all of them or none.
+
+        Raises: Corrupt, OrderError (the first taken is not last + 1, or not dense), Full, Failed.
+        """
+        if raw.shape[0]:
+            check(jsc_log_append_raw(self.live(), &raw[0], raw.shape[0], from_index))
+
+    def submit(self) -> None:
+        """Ends the batch: all appended so far goes to the sync thread. Raises: Failed."""
+        check(jsc_log_submit(self.live()))
+
+    def truncate(self, uint64_t last) -> None:
+        """Removes every record above `last`; durable on return, waits for the disk. Raises: Failed, Full, Corrupt, OSError."""
+        cdef jsc_log *log = self.live()
+        cdef int rc
+        with nogil:
+            rc = jsc_log_truncate(log, last)
+        check(rc)
+
+    def term(self, uint64_t index) -> int:
+        """Term of a record. Raises: NotFound, Corrupt."""
+        cdef uint32_t term = 0
+        check(jsc_log_term(self.live(), index, &term))
+        return term
+
+    def read(self, uint64_t index) -> Record:
+        """One record, copied. Raises: NotFound, Corrupt."""
+        cdef jsc_record r
+        check(jsc_log_read(self.live(), index, &r))
+        return Record(r.index, r.ts, r.term, r.kind, r.subject[:r.subject_len], r.headers[:r.headers_len],
+                      r.data[:r.data_len])
+
+    def copy(self, uint64_t lo, uint64_t hi, size_t cap) -> tuple:
+        """Raw records [lo, hi], as many whole ones as fit into `cap` bytes: (bytes, index of the last one).
+
+        Raises: NotFound, Corrupt, Full (not even one fits).
+        """
+        cdef size_t n = 0
+        cdef uint64_t last = 0
+        if lo > hi:
+            raise ValueError("lo > hi")
+        cdef bytearray room = bytearray(cap)
+        cdef char *to = room
+        check(jsc_log_copy(self.live(), lo, hi, to, cap, &n, &last))
+        return PyBytes_FromStringAndSize(to, n), last
+
+    def set_commit(self, uint64_t index) -> None:
+        """Remembered in the next batch's trailer, given back as recovery.commit; monotonic."""
+        jsc_log_set_commit(self.live(), index)
+
+    def wait(self, uint64_t index, timeout=None) -> None:
+        """Blocks until `durable` >= index; timeout in seconds. Raises: TimeoutError, Full, OSError (the failure)."""
+        cdef jsc_log *log = self.live()
+        cdef int64_t timeout_ns = -1 if timeout is None else max(0, int(timeout * 1_000_000_000))
+        cdef int rc
+        with nogil:
+            rc = jsc_log_wait(log, index, timeout_ns)
+        check(rc)
+
+    cdef jsc_log *take(self):
+        cdef jsc_log *log = self.handle
+        self.handle = NULL
+        if log != NULL:
+            self.store.logs.pop(<size_t>log, None)
+        return log
+
+    def close(self) -> None:
+        """Submits what is pending, waits until it is durable, closes. Raises the first error met; closed in any case."""
+        cdef jsc_log *log = self.take()
+        cdef int rc = JSC_OK
+        if log != NULL:
+            with nogil:
+                rc = jsc_log_close(log)
+        check(rc)
+
+    def abandon(self) -> None:
+        """Closes without writing anything more."""
+        cdef jsc_log *log = self.take()
+        if log != NULL:
+            with nogil:
+                jsc_log_abandon(log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

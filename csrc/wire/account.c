@@ -1,0 +1,161 @@
+/* Accounts and the life of a subscription. */
+#include "plane.h"
+#include <errno.h>
+
+jsc_account *jsc_account_find(jsc_plane *p, const char *name, size_t n, int make) {
+    uint64_t h = jsc_hash(name, n);
+    uint32_t i = 0;
+    if (p->accounts_cap) {
+        for (i = (uint32_t)h & (p->accounts_cap - 1); p->accounts[i]; i = (i + 1) & (p->accounts_cap - 1)) {
+            jsc_account *a = p->accounts[i];
+            if (a->hash == h && a->name_len == n && !memcmp(a->name, name, n)) return a;
+        }
+    }
+    if (!make) return NULL;
+    if ((p->accounts_n + 1) * 2 > p->accounts_cap) {
+        uint32_t cap = p->accounts_cap ? p->accounts_cap * 2 : 16;
+        jsc_account **v = calloc(cap, sizeof *v);
+        if (!v) return NULL;
+        for (jsc_account *a = p->all_accounts; a; a = a->next) {
+            for (i = (uint32_t)a->hash & (cap - 1); v[i];) i = (i + 1) & (cap - 1);
+            v[i] = a;
+        }
+        free(p->accounts);
+        p->accounts = v;
+        p->accounts_cap = cap;
+        for (i = (uint32_t)h & (cap - 1); v[i];) i = (i + 1) & (cap - 1);
+    }
+    jsc_account *a = calloc(1, sizeof *a + n + 1);
+    if (!a) return NULL;
+    a->plane = p;
+    a->hash = h;
+    a->name_len = (uint32_t)n;
+    memcpy(a->name, name, n);
+    a->is_system = n == 4 && !memcmp(name, "$SYS", 4);
+    a->next = p->all_accounts;
+    p->all_accounts = a;
+    p->accounts[i] = a;
+    p->accounts_n++;
+    return a;
+}
+
+jsc_account *jsc_plane_account(jsc_plane *p, const char *name, size_t n) {
+    return jsc_account_find(p, name, n, 1);
+}
+
+const char *jsc_account_name(const jsc_account *a, size_t *n) {
+    if (n) *n = a->name_len;
+    return a->name;
+}
+
+void jsc_account_free(jsc_account *a) {
+    jsc_match_clear(a);
+    free(a->slots);
+    free(a->prefixes);
+    for (uint32_t i = 0; i < a->interest_cap; i++) free(a->interest[i]);
+    free(a->interest);
+    if (a->root) {
+        free(a->root->kids);
+        free(a->root->here.v);
+        free(a->root->tail.v);
+        free(a->root);
+    }
+    free(a);
+}
+
+jsc_sub *jsc_sub_new(int kind, jsc_account *a, const char *subject, size_t n, const char *queue, size_t qn,
+                     const char *sid, size_t sn) {
+    jsc_sub *s = malloc(sizeof *s + n + qn + sn);
+    if (!s) return NULL;
+    memset(s, 0, sizeof *s);
+    s->kind = (uint8_t)kind;
+    s->account = a;
+    s->weight = 1;
+    s->subject = s->text;
+    s->subject_len = (uint32_t)n;
+    memcpy(s->text, subject, n);
+    s->queue = s->text + n;
+    s->queue_len = (uint32_t)qn;
+    if (qn) {
+        memcpy(s->text + n, queue, qn);
+        s->queue_hash = jsc_hash(queue, qn);
+    }
+    s->sid = s->text + n + qn;
+    s->sid_len = (uint32_t)sn;
+    if (sn) memcpy(s->text + n + qn, sid, sn);
+    return s;
+}
+
+int jsc_sub_enter(jsc_sub *s) {
+    int rc = jsc_index_add(s->account, s);
+    if (rc) return rc;
+    jsc_match_forget(s->account, s->subject, s->subject_len);
+    if (s->kind != JSC_SUB_ROUTE) {
+        s->account->plane->stats.subscriptions++;
+        if (!(s->flags & JSC_SUB_LOCAL)) jsc_interest_change(s, 1);
+    }
+    return 0;
+}
+
+void jsc_sub_leave(jsc_sub *s) {
+    jsc_plane *p = s->account->plane;
+    jsc_index_remove(s);
+    jsc_match_forget(s->account, s->subject, s->subject_len);
+    if (s->kind != JSC_SUB_ROUTE) {
+        p->stats.subscriptions--;
+        if (s->told) jsc_interest_change(s, -1);
+    }
+    s->dead = 1;
+    if (!p->depth) {
+        free(s);
+        return;
+    }
+    s->next = p->dead_subs;
+    p->dead_subs = s;
+}
+
+static int subscribe(jsc_plane *p, jsc_sub *s, jsc_sub **out) {
+    if (!s) return -ENOMEM;
+    int rc = jsc_sub_enter(s);
+    if (rc) {
+        free(s);
+        return rc;
+    }
+    if ((s->next = p->own_subs)) s->next->prev = s;
+    p->own_subs = s;
+    *out = s;
+    return JSC_OK;
+}
+
+int jsc_subscribe_call(jsc_plane *p, jsc_account *a, const char *subject, size_t n, const char *queue, size_t qn,
+                       int flags, jsc_deliver_fn fn, void *ctx, jsc_sub **out) {
+    if (!fn || !jsc_subject_valid(subject, n, 0)) return JSC_EINVAL;
+    jsc_sub *s = jsc_sub_new(JSC_SUB_CALL, a, subject, n, queue, queue ? qn : 0, NULL, 0);
+    if (s) {
+        s->flags = (uint8_t)flags;
+        s->fn = fn;
+        s->ctx = ctx;
+    }
+    return subscribe(p, s, out);
+}
+
+int jsc_subscribe_host(jsc_plane *p, jsc_account *a, const char *subject, size_t n, const char *queue, size_t qn,
+                       int flags, uint64_t tag, jsc_sub **out) {
+    if (!jsc_subject_valid(subject, n, 0)) return JSC_EINVAL;
+    jsc_sub *s = jsc_sub_new(JSC_SUB_HOST, a, subject, n, queue, queue ? qn : 0, NULL, 0);
+    if (s) {
+        s->flags = (uint8_t)flags;
+        s->tag = tag;
+    }
+    return subscribe(p, s, out);
+}
+
+void jsc_unsubscribe(jsc_plane *p, jsc_sub *s) {
+    if (!s || s->dead) return;
+    if (s->prev)
+        s->prev->next = s->next;
+    else
+        p->own_subs = s->next;
+    if (s->next) s->next->prev = s->prev;
+    jsc_sub_leave(s);
+}

@@ -1,0 +1,445 @@
+/* Connections: their table, reading, pauses, pings, closing. */
+#include "plane.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SECOND 1000000000LL
+
+/* An id is generation << 24 | slot + 1: an old id finds nothing, however soon its slot is used again. */
+jsc_conn *jsc_conn_find(jsc_plane *p, uint64_t id) {
+    uint32_t i = (uint32_t)(id & 0xffffff) - 1;
+    return i < p->conns_n && p->conns[i] && p->conns[i]->id == id ? p->conns[i] : NULL;
+}
+
+static int slot_for(jsc_plane *p, uint32_t *slot) {
+    if (p->free_n) {
+        *slot = p->free_slots[--p->free_n];
+        return 0;
+    }
+    if (p->conns_n == p->conns_cap) {
+        uint32_t cap = p->conns_cap ? p->conns_cap * 2 : 64;
+        if (cap > 0xffffff) return -EMFILE;
+        jsc_conn **v = realloc(p->conns, cap * sizeof *v);
+        if (v) p->conns = v;
+        uint64_t *g = realloc(p->gens, cap * sizeof *g);
+        if (g) p->gens = g;
+        uint32_t *f = realloc(p->free_slots, cap * sizeof *f);
+        if (f) p->free_slots = f;
+        if (!v || !g || !f) return -ENOMEM;
+        p->conns_cap = cap;
+    }
+    *slot = p->conns_n;
+    p->gens[*slot] = 1;
+    p->conns[p->conns_n++] = NULL;
+    return 0;
+}
+
+int jsc_conn_adopt(jsc_plane *p, int fd, int kind, const char *greeting, size_t n, uint64_t *id) {
+    uint32_t slot;
+    if (kind < JSC_CONN_CLIENT || kind > JSC_CONN_LINK) return JSC_EINVAL;
+    int rc = slot_for(p, &slot), on = 1;
+    if (rc) return rc;
+    jsc_conn *c = calloc(1, sizeof *c);
+    if (!c) {
+        p->free_slots[p->free_n++] = slot;
+        return -ENOMEM;
+    }
+    c->id = p->gens[slot]++ << 24 | (slot + 1);
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = c->id};
+    if (epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &ev) < 0) {
+        rc = -errno;
+        free(c);
+        p->free_slots[p->free_n++] = slot;
+        return rc;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* not a TCP socket: no matter */
+    c->plane = p;
+    c->fd = fd;
+    c->mask = EPOLLIN;
+    c->kind = (uint8_t)kind;
+    c->verbose = c->pedantic = c->echo = kind == JSC_CONN_CLIENT;
+    c->account = p->default_account;
+    c->hint = UINT32_MAX;
+    c->active = p->mono;
+    c->active_unix = c->start_unix = p->unix_ns;
+    c->next_ping = kind == JSC_CONN_CLIENT && !p->o.auth_required ? p->mono + p->o.ping_interval_ns : INT64_MAX;
+    if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
+    p->conns[slot] = c;
+    if (kind == JSC_CONN_CLIENT) p->stats.clients++;
+    if (n) jsc_out_put(c, greeting, n);
+    *id = c->id;
+    return JSC_OK;
+}
+
+void jsc_conn_mask(jsc_conn *c) {
+    uint32_t want = (jsc_conn_stopped(c) ? 0 : EPOLLIN) | (c->blocked ? EPOLLOUT : 0);
+    if (want == c->mask || c->fd < 0) return;
+    struct epoll_event ev = {.events = want, .data.u64 = c->id};
+    if (!epoll_ctl(c->plane->epoll, EPOLL_CTL_MOD, c->fd, &ev)) c->mask = want;
+}
+
+void jsc_conn_end(jsc_conn *c, const char *reason, const char *err, int flush) {
+    if (c->closing) return;
+    if (err) {
+        jsc_out_put(c, "-ERR '", 6);
+        jsc_out_put(c, err, strlen(err));
+        jsc_out_put(c, "'\r\n", 3);
+        if (c->closing) return;
+    }
+    snprintf(c->reason_text, sizeof c->reason_text, "%s", reason);
+    c->closing = 1;
+    c->flush_last = (uint8_t)flush;
+    c->next_closing = c->plane->closing;
+    c->plane->closing = c;
+}
+
+/* ---- subscriptions by sid ---- */
+static uint32_t sub_slot(const jsc_conn *c, const char *sid, uint32_t n, uint64_t h) {
+    uint32_t mask = c->subs_cap - 1, i = (uint32_t)h & mask;
+    while (c->subs[i] && !(c->subs[i]->sid_hash == h && c->subs[i]->sid_len == n && !memcmp(c->subs[i]->sid, sid, n)))
+        i = (i + 1) & mask;
+    return i;
+}
+
+jsc_sub *jsc_conn_sub(jsc_conn *c, const char *sid, uint32_t n, uint64_t h) {
+    return c->subs_n ? c->subs[sub_slot(c, sid, n, h)] : NULL;
+}
+
+int jsc_conn_sub_add(jsc_conn *c, jsc_sub *s) {
+    if ((c->subs_n + 1) * 4 > c->subs_cap * 3) {
+        uint32_t cap = c->subs_cap ? c->subs_cap * 2 : 4;
+        jsc_sub **v = calloc(cap, sizeof *v);
+        if (!v) return -ENOMEM;
+        for (uint32_t i = 0; i < c->subs_cap; i++) {
+            if (!c->subs[i]) continue;
+            uint32_t j = (uint32_t)c->subs[i]->sid_hash & (cap - 1);
+            while (v[j]) j = (j + 1) & (cap - 1);
+            v[j] = c->subs[i];
+        }
+        free(c->subs);
+        c->subs = v;
+        c->subs_cap = cap;
+    }
+    c->subs[sub_slot(c, s->sid, s->sid_len, s->sid_hash)] = s;
+    c->subs_n++;
+    return 0;
+}
+
+void jsc_conn_sub_remove(jsc_conn *c, jsc_sub *s) {
+    uint32_t mask = c->subs_cap - 1, i = sub_slot(c, s->sid, s->sid_len, s->sid_hash);
+    c->subs[i] = NULL;
+    c->subs_n--;
+    for (uint32_t j = (i + 1) & mask; c->subs[j]; j = (j + 1) & mask) {
+        uint32_t home = (uint32_t)c->subs[j]->sid_hash & mask;
+        if (((j - home) & mask) >= ((j - i) & mask)) {
+            c->subs[i] = c->subs[j];
+            c->subs[j] = NULL;
+            i = j;
+        }
+    }
+}
+
+void jsc_conn_drop_subs(jsc_conn *c) {
+    if (c->subs_n > 256) /* cheaper than forgetting them one by one; the caches fill again */
+        for (jsc_account *a = c->plane->all_accounts; a; a = a->next)
+            if (c->kind == JSC_CONN_ROUTE || a == c->account) jsc_match_clear(a);
+    for (uint32_t i = 0; i < c->subs_cap; i++)
+        if (c->subs[i]) jsc_sub_leave(c->subs[i]);
+    free(c->subs);
+    c->subs = NULL;
+    c->subs_n = c->subs_cap = 0;
+}
+
+static void unlist(jsc_conn **head, jsc_conn *c, size_t next) {
+    for (; *head; head = (jsc_conn **)((char *)*head + next))
+        if (*head == c) {
+            *head = *(jsc_conn **)((char *)c + next);
+            return;
+        }
+}
+
+void jsc_conn_reap(jsc_plane *p) {
+    if (p->depth) return;
+    while (p->closing) {
+        jsc_conn *c = p->closing;
+        p->closing = c->next_closing;
+        if (c->ready) {
+            for (uint32_t i = 0; i < p->routes_n; i++)
+                if (p->routes[i] == c) p->routes[i] = p->routes[--p->routes_n];
+            p->stats.routes = p->routes_n;
+        }
+        jsc_conn_drop_subs(c);
+        if (c->flush_last && !c->blocked) jsc_out_send(c);
+        if (c->dirty) unlist(&p->dirty, c, offsetof(jsc_conn, next_dirty));
+        if (c->queued) unlist(&p->run, c, offsetof(jsc_conn, next_run));
+        if (c->slow_down) unlist(&p->paused, c, offsetof(jsc_conn, next_paused));
+        if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
+        epoll_ctl(p->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+        /* Unread input would turn the close into a reset, and the peer would lose the -ERR just sent. */
+        if (c->flush_last) {
+            shutdown(c->fd, SHUT_WR);
+            for (int i = 0; i < 4 && recv(c->fd, p->read_buf, JSC_READ_BYTES, MSG_DONTWAIT) > 0;) i++;
+        }
+        close(c->fd);
+        uint32_t slot = (uint32_t)(c->id & 0xffffff) - 1;
+        p->conns[slot] = NULL;
+        p->free_slots[p->free_n++] = slot;
+        jsc_emit_text(c, JSC_EV_CLOSED, c->reason_text, strlen(c->reason_text));
+        jsc_out_free(c);
+        free(c->in.p);
+        free(c->after_pong);
+        free(c);
+    }
+}
+
+/* ---- reading ---- */
+/* Keeps what was not taken. `from` lies in the shared buffer or in c->in itself. */
+static void keep(jsc_conn *c, const char *from, size_t n) {
+    if (!n) {
+        c->in.len = 0;
+        if (c->in.cap > 1024) {
+            free(c->in.p);
+            memset(&c->in, 0, sizeof c->in);
+        }
+        return;
+    }
+    size_t want = n;
+    if (c->need > JSC_READ_BYTES / 2 && c->need > n) want = c->need + 4096; /* read the rest straight behind it */
+    int own = c->in.p && from >= c->in.p && from <= c->in.p + c->in.cap;
+    if (own) memmove(c->in.p, from, n);
+    if (want > c->in.cap) {
+        char *q = realloc(c->in.p, want);
+        if (!q) {
+            jsc_conn_end(c, "Read Error", NULL, 0);
+            c->in.len = 0;
+            return;
+        }
+        c->in.p = q;
+        c->in.cap = want;
+    }
+    if (!own) memcpy(c->in.p, from, n);
+    c->in.len = n;
+}
+
+static void feed(jsc_conn *c, const char *b, size_t n) {
+    c->need = 0;
+    size_t at = 0;
+    uint8_t kind;
+    do { /* a connection that became a link goes on in the other language */
+        kind = c->kind;
+        size_t k = kind == JSC_CONN_LINK ? jsc_link_parse(c, b + at, n - at) : jsc_parse(c, b + at, n - at);
+        at += k;
+    } while (kind != c->kind && at < n && !jsc_conn_stopped(c));
+    c->grace = c->grace > at ? c->grace - at : 0;
+    if (!c->closing) keep(c, b + at, n - at);
+}
+
+void jsc_conn_read(jsc_conn *c) {
+    jsc_plane *p = c->plane;
+    char *b = p->read_buf;
+    size_t cap = JSC_READ_BYTES, have = c->in.len;
+    if (have && (c->need > JSC_READ_BYTES / 2 || have > JSC_READ_BYTES / 2)) {
+        if (c->in.cap - have < 4096) {
+            size_t want = c->need > have ? c->need + 4096 : have * 2;
+            char *q = realloc(c->in.p, want);
+            if (!q) {
+                jsc_conn_end(c, "Read Error", NULL, 0);
+                return;
+            }
+            c->in.p = q;
+            c->in.cap = want;
+        }
+        b = c->in.p;
+        cap = c->in.cap;
+        if (cap - have > JSC_READ_BYTES) cap = have + JSC_READ_BYTES;
+    } else if (have) {
+        memcpy(b, c->in.p, have);
+    }
+    ssize_t k = recv(c->fd, b + have, cap - have, MSG_DONTWAIT);
+    if (k <= 0) {
+        if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return;
+        jsc_conn_end(c, k ? "Read Error" : "Client Closed", NULL, 0);
+        return;
+    }
+    c->active = p->mono;
+    c->active_unix = p->unix_ns;
+    if (c->need && have + (size_t)k < c->need) { /* still inside one large operation: no need to look again */
+        if (b == c->in.p) {
+            c->in.len = have + (size_t)k;
+            return;
+        }
+    }
+    feed(c, b, have + (size_t)k);
+}
+
+void jsc_conn_resume(jsc_conn *c) {
+    if (c->closing || jsc_conn_stopped(c)) return;
+    if (c->in.len && !c->queued) {
+        c->queued = 1;
+        c->next_run = c->plane->run;
+        c->plane->run = c;
+    }
+    jsc_conn_mask(c);
+}
+
+void jsc_conn_run(jsc_plane *p) {
+    jsc_conn *list = p->run;
+    p->run = NULL;
+    while (list) {
+        jsc_conn *c = list;
+        list = c->next_run;
+        c->queued = 0;
+        if (!jsc_conn_stopped(c) && c->in.len) feed(c, c->in.p, c->in.len);
+        jsc_conn_mask(c);
+    }
+}
+
+void jsc_conn_paused(jsc_plane *p) {
+    for (jsc_conn **l = &p->paused; *l;) {
+        jsc_conn *c = *l, *to = jsc_conn_find(p, c->wait_for);
+        int late = p->mono >= c->pause_end;
+        if (!late && to && !to->closing && jsc_pending(to) >= p->busy_lo) {
+            l = &c->next_paused;
+            continue;
+        }
+        *l = c->next_paused;
+        c->slow_down = 0;
+        if (late) c->grace = JSC_READ_BYTES;
+        jsc_conn_resume(c);
+    }
+}
+
+/* ---- pings ---- */
+static void ping(jsc_conn *c) {
+    jsc_plane *p = c->plane;
+    int64_t every = p->o.ping_interval_ns;
+    if (c->kind == JSC_CONN_ROUTE && every > 30 * SECOND) every = 30 * SECOND;
+    c->next_ping = p->mono + every;
+    if (c->kind == JSC_CONN_CLIENT && p->mono - c->active < every && c->rtt && p->mono - c->rtt_at < 3600 * SECOND) return;
+    if (c->pings_out + 1 > p->o.ping_max) {
+        jsc_conn_end(c, "Stale Connection", "Stale Connection", 1);
+        return;
+    }
+    c->pings_out++;
+    c->ping_sent = p->mono;
+    jsc_out_put(c, "PING\r\n", 6);
+}
+
+void jsc_conn_timers(jsc_plane *p) {
+    if (p->mono < p->next_timer) return;
+    p->next_timer = INT64_MAX;
+    for (uint32_t i = 0; i < p->conns_n; i++) {
+        jsc_conn *c = p->conns[i];
+        if (!c || c->closing) continue;
+        if (p->mono >= c->next_ping) ping(c);
+        if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
+    }
+}
+
+static void first_ping(jsc_conn *c, int64_t after) {
+    jsc_plane *p = c->plane;
+    if (after > p->o.ping_interval_ns) after = p->o.ping_interval_ns;
+    p->rng ^= p->rng << 13;
+    p->rng ^= p->rng >> 7;
+    p->rng ^= p->rng << 17;
+    c->next_ping = p->mono + after + (int64_t)(p->rng % (uint64_t)(after / 5 + 1)); /* they do not all start together */
+    if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
+}
+
+/* ---- calls of the host ---- */
+int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->kind != JSC_CONN_CLIENT || !c->waiting || !o->account) return JSC_EINVAL;
+    char *more = NULL;
+    if (o->after_pong_len) {
+        if (!(more = malloc(o->after_pong_len))) return -ENOMEM;
+        memcpy(more, o->after_pong, o->after_pong_len);
+    }
+    free(c->after_pong);
+    c->after_pong = more;
+    c->after_pong_len = o->after_pong_len;
+    if (c->connected || c->subs_n) jsc_conn_drop_subs(c);
+    c->hint = UINT32_MAX;
+    c->account = o->account;
+    c->verbose = o->verbose;
+    c->pedantic = o->pedantic;
+    c->echo = o->echo;
+    c->headers = o->headers;
+    c->no_responders = o->no_responders && o->headers;
+    if (!c->connected) first_ping(c, 2 * SECOND);
+    c->connected = 1;
+    c->waiting = 0;
+    if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
+    jsc_conn_resume(c);
+    return JSC_OK;
+}
+
+int jsc_conn_route_ready(jsc_plane *p, uint64_t id) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->kind != JSC_CONN_ROUTE) return JSC_EINVAL;
+    if (c->ready) return JSC_OK;
+    if (p->routes_n == p->routes_cap) {
+        uint32_t cap = p->routes_cap ? p->routes_cap * 2 : 8;
+        jsc_conn **v = realloc(p->routes, cap * sizeof *v);
+        if (!v) return -ENOMEM;
+        p->routes = v;
+        p->routes_cap = cap;
+    }
+    p->routes[p->routes_n++] = c;
+    p->stats.routes = p->routes_n;
+    c->ready = 1;
+    first_ping(c, SECOND);
+    jsc_interest_tell(c);
+    for (uint32_t i = 0; i < c->subs_cap; i++) /* what it told us before counts from now */
+        if (c->subs[i] && !c->subs[i]->node && jsc_sub_enter(c->subs[i])) jsc_conn_end(c, "Internal Error", NULL, 0);
+    return JSC_OK;
+}
+
+int jsc_conn_become_link(jsc_plane *p, uint64_t id) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->ready || c->kind == JSC_CONN_INTERNAL) return JSC_EINVAL;
+    jsc_conn_drop_subs(c);
+    if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
+    c->kind = JSC_CONN_LINK;
+    c->waiting = 0;
+    c->next_ping = INT64_MAX;
+    jsc_conn_resume(c);
+    return JSC_OK;
+}
+
+int jsc_conn_write(jsc_plane *p, uint64_t id, const void *b, size_t n) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (n) jsc_out_put(c, b, n);
+    return JSC_OK;
+}
+
+int jsc_conn_close(jsc_plane *p, uint64_t id, const char *reason, const char *err) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    jsc_conn_end(c, reason ? reason : "", err, 1);
+    return JSC_OK;
+}
+
+int jsc_conn_stat(jsc_plane *p, uint64_t id, jsc_conn_info *out) {
+    const jsc_conn *c = jsc_conn_find(p, id);
+    if (!c) return JSC_ENOTFOUND;
+    *out = (jsc_conn_info){.id = c->id, .in_msgs = c->in_msgs, .out_msgs = c->out_msgs, .in_bytes = c->in_bytes,
+                           .out_bytes = c->out_bytes, .pending = jsc_pending(c), .subs = c->subs_n, .rtt_ns = c->rtt,
+                           .last_activity_ns = c->active_unix, .start_ns = c->start_unix, .fd = c->fd, .kind = c->kind};
+    return JSC_OK;
+}
+
+int jsc_conn_list(jsc_plane *p, int kind, uint64_t *ids, int max) {
+    int n = 0;
+    for (uint32_t i = 0; i < p->conns_n && n < max; i++)
+        if (p->conns[i] && !p->conns[i]->closing && (kind < 0 || p->conns[i]->kind == kind)) ids[n++] = p->conns[i]->id;
+    return n;
+}

@@ -1,0 +1,196 @@
+/* The plane and its loop. Turn: parse what waits, wait for descriptors, read, timers, the hook, send, close. */
+#include "plane.h"
+#include <errno.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HOST_FD (1ull << 63)
+#define CALL_FD (1ull << 62)
+
+static int64_t clock_ns(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void clocks(jsc_plane *p) {
+    p->mono = clock_ns(CLOCK_MONOTONIC);
+    p->unix_ns = clock_ns(CLOCK_REALTIME);
+}
+
+int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
+    jsc_plane *p = calloc(1, sizeof *p);
+    if (!p) return -ENOMEM;
+    if (o) p->o = *o;
+    if (!p->o.max_payload) p->o.max_payload = 1048576;
+    if (!p->o.max_control_line) p->o.max_control_line = 4096;
+    if (!p->o.max_pending) p->o.max_pending = 67108864;
+    if (p->o.ping_interval_ns <= 0) p->o.ping_interval_ns = 120000000000;
+    if (p->o.ping_max <= 0) p->o.ping_max = 2;
+    p->busy_hi = p->o.max_pending / 4 < JSC_BUSY_BYTES ? p->o.max_pending / 4 : JSC_BUSY_BYTES;
+    p->busy_lo = p->busy_hi / 4;
+    p->ev_tail = &p->ev_head;
+    p->hook_next = p->next_timer = INT64_MAX;
+    clocks(p);
+    p->rng = (uint64_t)p->mono * 0x9e3779b97f4a7c15u | 1;
+    p->epoll = epoll_create1(EPOLL_CLOEXEC);
+    p->read_buf = malloc(JSC_READ_BYTES);
+    int rc = p->epoll < 0 ? -errno : -ENOMEM;
+    if (p->epoll < 0 || !p->read_buf || !(p->default_account = jsc_plane_account(p, "$G", 2))) {
+        jsc_plane_free(p);
+        return rc;
+    }
+    *out = p;
+    return JSC_OK;
+}
+
+void jsc_plane_free(jsc_plane *p) {
+    if (!p) return;
+    for (uint32_t i = 0; i < p->conns_n; i++)
+        if (p->conns[i]) jsc_conn_end(p->conns[i], "Server Shutdown", NULL, 1);
+    p->depth = 0;
+    jsc_conn_reap(p);
+    while (p->own_subs) jsc_unsubscribe(p, p->own_subs);
+    jsc_plane_bury(p);
+    for (jsc_event e; jsc_plane_next(p, &e);) jsc_event_done(&e);
+    for (jsc_account *a = p->all_accounts, *next; a; a = next) {
+        next = a->next;
+        jsc_account_free(a);
+    }
+    for (int i = 0; i < JSC_DEPTH; i++) jsc_match_free(p->scratch[i]);
+    while (p->spare_n) free(p->spare[--p->spare_n].p);
+    free(p->accounts);
+    free(p->conns);
+    free(p->gens);
+    free(p->free_slots);
+    free(p->routes);
+    free(p->choices);
+    free(p->tokens);
+    free(p->found.v);
+    free(p->read_buf);
+    free(p->calls);
+    if (p->epoll >= 0) close(p->epoll);
+    free(p);
+}
+
+static int control(jsc_plane *p, int fd, uint32_t mask, uint64_t tag) {
+    struct epoll_event ev = {.events = mask, .data.u64 = tag};
+    if (!mask) {
+        if (!epoll_ctl(p->epoll, EPOLL_CTL_DEL, fd, NULL) || errno == ENOENT || errno == EBADF) return JSC_OK;
+        return -errno;
+    }
+    if (!epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &ev)) return JSC_OK;
+    if (errno == EEXIST && !epoll_ctl(p->epoll, EPOLL_CTL_MOD, fd, &ev)) return JSC_OK;
+    return -errno;
+}
+
+int jsc_plane_watch(jsc_plane *p, int fd, uint32_t mask) {
+    return fd < 0 ? JSC_EINVAL : control(p, fd, mask, HOST_FD | (uint32_t)fd);
+}
+
+int jsc_plane_watch_call(jsc_plane *p, int fd, void (*fn)(void *), void *ctx) {
+    if (fd < 0) return JSC_EINVAL;
+    if (fn && fd >= p->calls_n) {
+        int n = fd + 16;
+        jsc_call *v = realloc(p->calls, (size_t)n * sizeof *v);
+        if (!v) return -ENOMEM;
+        memset(v + p->calls_n, 0, (size_t)(n - p->calls_n) * sizeof *v);
+        p->calls = v;
+        p->calls_n = n;
+    }
+    if (fd < p->calls_n) p->calls[fd] = (jsc_call){fn, ctx};
+    return control(p, fd, fn ? EPOLLIN : 0, CALL_FD | (uint32_t)fd);
+}
+
+int jsc_plane_hook(jsc_plane *p, jsc_turn_fn fn, void *ctx) {
+    p->hook = fn;
+    p->hook_ctx = ctx;
+    p->hook_next = fn ? p->mono : INT64_MAX;
+    return JSC_OK;
+}
+
+int64_t jsc_plane_mono(const jsc_plane *p) {
+    return p->mono;
+}
+int64_t jsc_plane_unix(const jsc_plane *p) {
+    return p->unix_ns;
+}
+
+void jsc_plane_stat(const jsc_plane *p, jsc_plane_stats *out) {
+    *out = p->stats;
+}
+
+void jsc_plane_flush(jsc_plane *p) {
+    clocks(p);
+    if (p->hook && !p->depth) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);
+    jsc_out_flush(p);
+    jsc_conn_reap(p);
+    jsc_out_flush(p); /* interest that went with the closed ones */
+}
+
+static void serve(jsc_plane *p, uint64_t id, uint32_t got) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return;
+    if (got & EPOLLOUT) {
+        c->blocked = 0;
+        jsc_out_send(c);
+        if (c->closing) return;
+        if (!jsc_pending(c)) jsc_out_free(c);
+    }
+    if (!jsc_conn_stopped(c) && (got & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        jsc_conn_read(c);
+    else if (got & (EPOLLHUP | EPOLLERR)) /* paused, and nobody is there any more: epoll would report it for ever */
+        jsc_conn_end(c, "Client Closed", NULL, 0);
+    jsc_conn_mask(c);
+}
+
+/* Milliseconds for epoll, rounded up so that a deadline is over when it returns. */
+static int until(const jsc_plane *p, int64_t end) {
+    int64_t at = end;
+    if (p->hook_next < at) at = p->hook_next;
+    if (p->next_timer < at) at = p->next_timer;
+    for (const jsc_conn *c = p->paused; c; c = c->next_paused)
+        if (c->pause_end < at) at = c->pause_end;
+    if (at == INT64_MAX) return -1;
+    if (at <= p->mono) return 0;
+    int64_t ms = (at - p->mono + 999999) / 1000000;
+    return ms > 60000 ? 60000 : (int)ms;
+}
+
+int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
+    struct epoll_event ev[256];
+    int ready = 0;
+    if (max < 1) return JSC_EINVAL;
+    clocks(p);
+    int64_t end = timeout_ns < 0 || timeout_ns > INT64_MAX - p->mono ? INT64_MAX : p->mono + timeout_ns;
+    jsc_conn_reap(p);
+    jsc_out_flush(p);
+    for (int turn = 0; turn < JSC_TURNS && !ready; turn++) {
+        jsc_conn_run(p);
+        jsc_out_flush(p);
+        int idle = !p->ev_head && !p->run && !p->closing && !p->dirty;
+        int n = epoll_wait(p->epoll, ev, 256, idle ? until(p, end) : 0);
+        if (n < 0) return errno == EINTR ? 0 : -errno;
+        clocks(p);
+        for (int i = 0; i < n; i++) {
+            uint64_t tag = ev[i].data.u64;
+            if (tag & HOST_FD) {
+                if (ready < max) out[ready++] = (jsc_ready){(int)(uint32_t)tag, ev[i].events};
+            } else if (tag & CALL_FD) {
+                int fd = (int)(uint32_t)tag;
+                if (fd < p->calls_n && p->calls[fd].fn) p->calls[fd].fn(p->calls[fd].ctx);
+            } else {
+                serve(p, tag, ev[i].events);
+            }
+        }
+        jsc_conn_timers(p);
+        if (p->hook) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);
+        jsc_out_flush(p);
+        jsc_conn_reap(p);
+        jsc_out_flush(p);
+        if (p->paused) jsc_conn_paused(p);
+        if (p->ev_head || (!p->run && p->mono >= end)) break;
+    }
+    return ready;
+}

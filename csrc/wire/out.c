@@ -1,0 +1,98 @@
+/* Output: one linear buffer per connection, sent once at the end of a turn, early at 256 KiB. Empty buffers go back to
+ * a small pool of warm ones, so an idle connection holds none. */
+#include "plane.h"
+#include <errno.h>
+#include <sys/socket.h>
+
+void jsc_out_free(jsc_conn *c) {
+    jsc_plane *p = c->plane;
+    if (c->out.p && c->out.cap <= 2u * JSC_READ_BYTES && p->spare_n < JSC_SPARE)
+        p->spare[p->spare_n++] = c->out;
+    else
+        free(c->out.p);
+    memset(&c->out, 0, sizeof c->out);
+    c->out_head = 0;
+}
+
+static int out_grow(jsc_conn *c, size_t n) {
+    jsc_plane *p = c->plane;
+    if (!c->out.p && p->spare_n) {
+        c->out = p->spare[--p->spare_n];
+        c->out.len = c->out_head = 0;
+        if (c->out.cap >= n) return 0;
+    }
+    if (c->out_head && c->out_head >= c->out.len / 2) {
+        memmove(c->out.p, c->out.p + c->out_head, jsc_pending(c));
+        c->out.len -= c->out_head;
+        c->out_head = 0;
+        if (c->out.cap - c->out.len >= n) return 0;
+    }
+    size_t cap = c->out.cap ? c->out.cap * 2 : 4096;
+    while (cap < c->out.len + n) cap *= 2;
+    char *q = realloc(c->out.p, cap);
+    if (!q) return -1;
+    c->out.p = q;
+    c->out.cap = cap;
+    return 0;
+}
+
+char *jsc_out_room(jsc_conn *c, size_t n) {
+    if (JSC_UNLIKELY(c->closing)) return NULL;
+    if (JSC_UNLIKELY(c->out.cap - c->out.len < n) && out_grow(c, n)) {
+        jsc_conn_end(c, "Write Error", NULL, 0);
+        return NULL;
+    }
+    return c->out.p + c->out.len;
+}
+
+void jsc_out_done(jsc_conn *c, char *end) {
+    c->out.len = (size_t)(end - c->out.p);
+    if (!c->dirty) {
+        c->dirty = 1;
+        c->next_dirty = c->plane->dirty;
+        c->plane->dirty = c;
+    }
+    size_t waits = jsc_pending(c);
+    if (JSC_LIKELY(waits < JSC_READ_BYTES && waits <= c->plane->o.max_pending)) return;
+    if (!c->blocked) jsc_out_send(c);
+    if (jsc_pending(c) > c->plane->o.max_pending && c->kind != JSC_CONN_LINK && !c->whole && !c->closing) {
+        c->plane->stats.slow_consumers++;
+        jsc_conn_end(c, "Slow Consumer (Pending Bytes)", NULL, 0);
+    }
+}
+
+void jsc_out_put(jsc_conn *c, const void *b, size_t n) {
+    char *q = jsc_out_room(c, n);
+    if (q) jsc_out_done(c, jsc_copy(q, b, n));
+}
+
+void jsc_out_send(jsc_conn *c) {
+    while (c->out_head < c->out.len) {
+        ssize_t k = send(c->fd, c->out.p + c->out_head, jsc_pending(c), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (k < 0) {
+            if (errno == EINTR) continue;
+            if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                c->blocked = 1;
+                return;
+            }
+            c->out.len = c->out_head = 0;
+            jsc_conn_end(c, "Write Error", NULL, 0);
+            return;
+        }
+        c->out_head += (size_t)k;
+    }
+    c->out.len = c->out_head = 0;
+    c->blocked = 0;
+}
+
+void jsc_out_flush(jsc_plane *p) {
+    while (p->dirty) {
+        jsc_conn *c = p->dirty;
+        p->dirty = c->next_dirty;
+        c->dirty = 0;
+        if (!c->blocked && !c->closing) jsc_out_send(c);
+        if (c->closing) continue;
+        if (!jsc_pending(c)) jsc_out_free(c);
+        jsc_conn_mask(c);
+    }
+}

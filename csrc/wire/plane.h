@@ -1,0 +1,298 @@
+/* What the files of the data plane share among themselves. The contract for everyone else is jsc_plane.h. */
+#ifndef JSC_WIRE_PLANE_H
+#define JSC_WIRE_PLANE_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memrchr, accept4 */
+#endif
+#include "jsc_plane.h"
+
+typedef struct jsc_conn jsc_conn;
+typedef struct jsc_node jsc_node;
+typedef struct jsc_match jsc_match;
+
+enum {
+    JSC_READ_BYTES = 256 << 10,  /* one read; also the point of an early send */
+    JSC_BUSY_BYTES = 4 << 20,    /* a receiver with more waiting pauses its publishers */
+    JSC_EVENT_BYTES = 4 << 20,   /* events of one connection waiting for the host: above it reading pauses */
+    JSC_PAUSE_NS = 10000000,     /* the longest pause for a slow receiver */
+    JSC_ROUTE_PAYLOAD = 64 << 20, /* largest message a peer may send, whatever its own max_payload */
+    JSC_TURNS = 64,
+    JSC_DEPTH = 64, /* publishing from callbacks of callbacks: deeper messages are dropped */
+    JSC_SPARE = 16, /* output buffers kept warm */
+};
+
+/* ---- subscriptions and the index ---- */
+enum { JSC_SUB_CLIENT, JSC_SUB_ROUTE, JSC_SUB_CALL, JSC_SUB_HOST };
+
+struct jsc_sub {
+    uint8_t kind, flags, dead, told; /* told: counted in the interest that routes know */
+    uint32_t pos;                    /* in its node's list */
+    uint32_t subject_len, queue_len, sid_len, weight;
+    jsc_account *account;
+    jsc_conn *conn;
+    jsc_node *node;
+    uint64_t delivered, max, queue_hash, sid_hash, tag;
+    jsc_deliver_fn fn;
+    void *ctx;
+    jsc_sub *next, *prev; /* the server's own ones; once dead: the graveyard */
+    const char *subject, *queue, *sid;
+    char text[];
+};
+
+typedef struct jsc_sublist {
+    jsc_sub **v;
+    uint32_t n, cap;
+} jsc_sublist;
+
+struct jsc_node {
+    jsc_node *parent, *star, **kids; /* kids: open addressing, kids_cap a power of two */
+    uint32_t kids_cap, kids_n;
+    jsc_sublist here, tail; /* subjects that end here; those that end here with `>` */
+    uint64_t hash;
+    uint32_t len;
+    uint8_t is_star;
+    char token[];
+};
+
+typedef struct jsc_target {
+    jsc_sub *sub;
+    uint32_t off, len; /* its rendered "HMSG subject sid " in the match's text; len 0: not rendered */
+} jsc_target;
+
+typedef struct jsc_group {
+    uint32_t first, locals, remotes; /* members[first..): local ones, then routes' */
+    uint64_t weight;                 /* of the remote ones together */
+} jsc_group;
+
+typedef struct jsc_hop {
+    jsc_conn *conn;
+    uint8_t plain; /* has plain interest, not only queue interest */
+} jsc_hop;
+
+/* Everyone who gets messages of one subject. A cached one is a single block; a scratch one owns growing arrays. */
+struct jsc_match {
+    jsc_account *account;
+    jsc_match *chain_next, **chain_prev; /* cached ones with the same first token */
+    uint64_t hash;
+    size_t bytes;
+    uint32_t pins, subject_len, n_plain, n_members, n_groups, n_hops;
+    uint32_t plain_cap, members_cap, groups_cap, hops_cap;
+    uint8_t cached, gone;
+    jsc_target *plain, *members;
+    jsc_group *groups;
+    jsc_hop *hops;
+    char *subject, *text;
+};
+
+typedef struct jsc_slot {
+    jsc_match *match;
+    uint64_t missed; /* hash of the last subject that was looked up here in vain */
+} jsc_slot;
+
+typedef struct jsc_prefix {
+    jsc_sub *sub; /* the only one that any "prefix.token" reaches */
+    char *text;
+    uint32_t len;
+} jsc_prefix;
+
+typedef struct jsc_interest_entry {
+    uint64_t hash;
+    uint32_t count, subject_len, queue_len;
+    char text[]; /* subject, then queue */
+} jsc_interest_entry;
+
+enum { JSC_CHAINS = 64, JSC_PREFIXES = 1024, JSC_SLOTS_MIN = 256, JSC_SLOTS_MAX = 16384, JSC_CACHE_BYTES = 64 << 20 };
+
+struct jsc_account {
+    jsc_plane *plane;
+    jsc_account *next;
+    jsc_node *root;
+    jsc_slot *slots;
+    uint32_t slots_n, slots_used;
+    jsc_match *chains[JSC_CHAINS];
+    jsc_prefix *prefixes;
+    jsc_interest_entry **interest; /* open addressing */
+    uint32_t interest_n, interest_cap;
+    uint64_t hash;
+    uint8_t is_system;
+    uint32_t name_len;
+    char name[];
+};
+
+/* ---- connections ---- */
+typedef struct jsc_buf {
+    char *p;
+    size_t len, cap;
+} jsc_buf;
+
+struct jsc_conn {
+    jsc_plane *plane;
+    uint64_t id;
+    int fd;
+    uint32_t mask; /* what epoll is told */
+    uint8_t kind, verbose, pedantic, echo, headers, no_responders;
+    uint8_t connected;  /* a CONNECT was accepted */
+    uint8_t waiting;    /* for the host's answer to CONNECT or JSLINK */
+    uint8_t slow_down;  /* paused because a receiver of its messages is behind */
+    uint8_t flooding;   /* paused because its events wait */
+    uint8_t blocked;    /* the socket takes no more: waits for EPOLLOUT */
+    uint8_t closing, flush_last, dirty, queued, ready, pong_seen, skip_line;
+    uint8_t whole; /* what is being queued must not count as a slow consumer */
+    jsc_account *account;
+    jsc_buf in, out;
+    size_t out_head;  /* bytes of out already sent */
+    size_t need;      /* bytes the operation at hand needs, 0 unknown */
+    uint64_t grace;   /* bytes to parse before another pause */
+    jsc_sub **subs;   /* by sid (routes: by "account subject queue"), open addressing */
+    uint32_t subs_n, subs_cap;
+    uint32_t hint;    /* slot of the last subject published */
+    uint64_t wait_for; /* the receiver that is behind */
+    int64_t pause_end, next_ping, ping_sent, rtt, rtt_at, active, start_unix, active_unix;
+    int32_t pings_out;
+    size_t event_bytes;
+    uint64_t in_msgs, out_msgs, in_bytes, out_bytes;
+    char *after_pong;
+    size_t after_pong_len;
+    jsc_conn *next_dirty, *next_closing, *next_run, *next_paused;
+    const char *reason;
+    char reason_text[96];
+};
+
+static inline size_t jsc_pending(const jsc_conn *c) {
+    return c->out.len - c->out_head;
+}
+static inline int jsc_conn_stopped(const jsc_conn *c) {
+    return c->closing | c->waiting | c->slow_down | c->flooding;
+}
+
+typedef struct jsc_token {
+    const char *p;
+    uint32_t n;
+} jsc_token;
+
+typedef struct jsc_choice { /* a queue group whose message goes over a route */
+    jsc_conn *conn;
+    const jsc_sub *member;
+} jsc_choice;
+
+typedef struct jsc_block { /* an event in the queue */
+    struct jsc_block *next;
+    size_t bytes;
+    jsc_event ev;
+    char text[];
+} jsc_block;
+
+typedef struct jsc_call {
+    void (*fn)(void *);
+    void *ctx;
+} jsc_call;
+
+struct jsc_plane {
+    jsc_plane_options o;
+    int epoll;
+    size_t busy_hi, busy_lo;
+    int64_t mono, unix_ns, next_timer;
+    jsc_conn **conns;
+    uint64_t *gens;
+    uint32_t *free_slots;
+    uint32_t conns_n, conns_cap, free_n;
+    jsc_conn *dirty, *closing, *run, *paused;
+    jsc_conn **routes; /* ready ones */
+    uint32_t routes_n, routes_cap;
+    jsc_account **accounts, *all_accounts, *default_account;
+    uint32_t accounts_n, accounts_cap;
+    jsc_sub *own_subs, *dead_subs;
+    uint32_t depth;
+    jsc_match *scratch[JSC_DEPTH];
+    jsc_match *gone;
+    size_t cache_bytes;
+    jsc_choice *choices;
+    uint32_t choices_n, choices_cap;
+    jsc_token *tokens;
+    uint32_t tokens_cap;
+    jsc_sublist found; /* work space of the index walk */
+    char *read_buf;
+    jsc_buf spare[JSC_SPARE];
+    uint32_t spare_n;
+    jsc_block *ev_head, **ev_tail;
+    jsc_call *calls;
+    int calls_n;
+    jsc_turn_fn hook;
+    void *hook_ctx;
+    int64_t hook_next;
+    uint64_t rng;
+    jsc_plane_stats stats;
+};
+
+/* conn.c */
+jsc_conn *jsc_conn_find(jsc_plane *, uint64_t id);
+/* Closes at the end of the turn; the first reason given stays. err: text of a last -ERR. flush: send what waits. */
+void jsc_conn_end(jsc_conn *, const char *reason, const char *err, int flush);
+void jsc_conn_reap(jsc_plane *); /* finishes closing ones */
+void jsc_conn_read(jsc_conn *);
+void jsc_conn_resume(jsc_conn *); /* parse what it holds at the next turn, then read on */
+void jsc_conn_run(jsc_plane *);
+void jsc_conn_mask(jsc_conn *);
+void jsc_conn_timers(jsc_plane *);
+void jsc_conn_paused(jsc_plane *);
+void jsc_conn_drop_subs(jsc_conn *);
+jsc_sub *jsc_conn_sub(jsc_conn *, const char *sid, uint32_t n, uint64_t hash);
+int jsc_conn_sub_add(jsc_conn *, jsc_sub *);
+void jsc_conn_sub_remove(jsc_conn *, jsc_sub *);
+/* out.c: room for n bytes, NULL when the connection is closing or memory is out (then it is closed) */
+char *jsc_out_room(jsc_conn *, size_t n);
+void jsc_out_done(jsc_conn *, char *end);
+void jsc_out_put(jsc_conn *, const void *, size_t);
+void jsc_out_send(jsc_conn *);
+void jsc_out_flush(jsc_plane *);
+void jsc_out_free(jsc_conn *);
+/* parse.c, link.c: take what they can of n bytes, return how many */
+size_t jsc_parse(jsc_conn *, const char *, size_t n);
+size_t jsc_link_parse(jsc_conn *, const char *, size_t n);
+/* sublist.c */
+int jsc_index_add(jsc_account *, jsc_sub *);
+void jsc_index_remove(jsc_sub *);
+int jsc_index_find(jsc_account *, const char *, uint32_t n); /* fills plane->found */
+int jsc_index_lone(jsc_account *, const char *prefix, uint32_t n); /* no literal below any match of prefix */
+int jsc_index_has_wildcard(const char *, size_t n);
+int jsc_list_push(jsc_sublist *, jsc_sub *);
+/* account.c */
+jsc_account *jsc_account_find(jsc_plane *, const char *, size_t n, int make);
+void jsc_account_free(jsc_account *);
+jsc_sub *jsc_sub_new(int kind, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn,
+                     const char *sid, size_t sn);
+int jsc_sub_enter(jsc_sub *);  /* index, caches, interest */
+void jsc_sub_leave(jsc_sub *); /* the same back, and frees it once nobody iterates over it */
+/* match.c: pins what it returns; NULL: nesting too deep or no memory */
+jsc_match *jsc_match_get(jsc_account *, jsc_conn *hint, const char *subject, uint32_t n);
+void jsc_match_put(jsc_plane *, jsc_match *);
+void jsc_match_forget(jsc_account *, const char *subject, uint32_t n);
+void jsc_match_clear(jsc_account *);
+void jsc_match_free(jsc_match *);
+void jsc_plane_bury(jsc_plane *); /* frees what is dead when nobody routes */
+/* interest.c */
+void jsc_interest_change(jsc_sub *, int by);
+void jsc_interest_tell(jsc_conn *route);
+/* route.c */
+typedef struct jsc_flow {
+    jsc_msg m;         /* as shown to receivers */
+    const char *tail;  /* the publisher's bytes from reply or size on, when they can be sent as they are */
+    const char *size;  /* its size token */
+    const char *match; /* matched subject */
+    const char *queues, *queues_end; /* from a route: the groups named */
+    jsc_conn *from;
+    uint32_t tail_len, size_len, match_len;
+    uint8_t server; /* published by the server itself */
+    int busy;
+} jsc_flow;
+int jsc_route(jsc_plane *, jsc_flow *); /* how many took it, lenient ones not counted */
+void jsc_route_no_responders(jsc_conn *, const jsc_flow *);
+/* event.c */
+void jsc_emit_text(jsc_conn *, int type, const char *, size_t n);
+
+static inline char *jsc_copy(char *p, const void *s, size_t n) {
+    memcpy(p, s, n);
+    return p + n;
+}
+char *jsc_put_number(char *, uint64_t);
+#endif

@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""csrc/log/jsc.h again, in its order, and the classes that the server's Cython module shares."""
+"""log/jsc.h again, in its order, and the classes that the server's Cython module shares."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
-cdef extern from "csrc/base/jsc_base.h" nogil:
+cdef extern from "base/jsc_base.h" nogil:
     enum:
         JSC_OK
         JSC_ENOTFOUND
@@ -18,7 +18,7 @@ cdef extern from "csrc/base/jsc_base.h" nogil:
     uint32_t jsc_crc32c(uint32_t crc, const void *data, size_t n)
 
 
-cdef extern from "csrc/base/jsc_vfs.h" nogil:
+cdef extern from "base/jsc_vfs.h" nogil:
     ctypedef struct jsc_vfs:
         pass
     const jsc_vfs *jsc_vfs_posix()
@@ -33,7 +33,7 @@ cdef extern from "csrc/base/jsc_vfs.h" nogil:
     int64_t jsc_sim_synced(jsc_sim *, const char *path)
 
 
-cdef extern from "csrc/log/jsc.h" nogil:
+cdef extern from "log/jsc.h" nogil:
     enum:
         JSC_FORMAT_VERSION
         JSC_K_MESSAGE

@@ -156,7 +156,7 @@ static void test_crashes(int mode) {
         int clean = rnd(5) == 0;
         if (clean) {
             OK(jsc_log_close(log));
-            if (mode != JSC_SYNC_NEVER) durable = last;
+            durable = mode == JSC_SYNC_NEVER ? 0 : last;
         } else {
             if (mode == JSC_SYNC_ALWAYS) durable = jsc_log_durable(log);
             jsc_log_abandon(log);
@@ -167,6 +167,129 @@ static void test_crashes(int mode) {
     }
     free(terms);
     jsc_sim_free(disk);
+}
+
+/* Damage at rest: random bits of random files; then nothing wrong may be served and nothing good may be cut. */
+static void test_damage(void) {
+    jsc_sim *disk = jsc_sim_new(seed);
+    jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+    jsc_log *log = open_log(s, "/d/log", 65536, NULL);
+    for (uint64_t i = 1; i <= 300; i++) {
+        OK(put(log, i, 1));
+        if (rnd(5) == 0) OK(jsc_log_submit(log));
+        if (rnd(20) == 0) {
+            OK(jsc_log_submit(log));
+            OK(jsc_log_wait(log, i, -1));
+        }
+    }
+    OK(jsc_log_close(log));
+    struct names {
+        char at[64][80];
+        int n;
+    } files = {.n = 0};
+    const jsc_vfs *vfs = jsc_sim_vfs(disk);
+    for (uint64_t i = 1; i <= 300 && files.n < 64; i++) {
+        snprintf(files.at[files.n], 80, "/d/log/%016llx.seg", (unsigned long long)i);
+        int fd = vfs->open(vfs->self, files.at[files.n], 0, 0);
+        if (fd >= 0) files.n++, vfs->close(vfs->self, fd);
+    }
+    CHECK(files.n >= 1);
+    for (uint64_t flips = 1 + rnd(6); flips; flips--) {
+        char *name = files.at[rnd((uint64_t)files.n)];
+        uint64_t at = rnd(66000);
+        if (at >= 8 && at < 12) continue; /* the version: another test's */
+        jsc_sim_flip(disk, name, at, (int)rnd(8));
+    }
+    for (int again = 0; again < 2; again++) {
+        jsc_log_recovery rec;
+        log = open_log(s, "/d/log", 65536, &rec);
+        CHECK(jsc_log_last(log) == 300u + (unsigned)again);
+        uint64_t first_lost = 0;
+        jsc_record r;
+        for (uint64_t i = 1; i <= 300; i++) {
+            int rc = jsc_log_read(log, i, &r);
+            CHECK(rc == JSC_OK || rc == JSC_ECORRUPT);
+            if (rc == JSC_OK) check_record(log, i, 1);
+            else if (!first_lost) first_lost = i;
+        }
+        CHECK(rec.damaged_index == first_lost);
+        CHECK(!first_lost || rec.message[0]);
+        if (again) check_record(log, 301, 1);
+        else OK(put(log, 301, 1));
+        OK(jsc_log_close(log));
+    }
+    jsc_store_close(s);
+    jsc_sim_free(disk);
+}
+
+/* Any call may fail: the log may stop, but what it called durable is there afterwards. */
+static void test_failures(void) {
+    static const char ops[] = "wsa";
+    jsc_sim *disk = jsc_sim_new(seed);
+    uint64_t durable = 0, last = 0;
+    for (int round = 0; round < 4; round++) {
+        jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+        jsc_log *log = open_log(s, "/d/log", 16384, NULL);
+        CHECK(jsc_log_last(log) >= durable && jsc_log_last(log) <= last);
+        last = jsc_log_last(log);
+        for (uint64_t i = 1; i <= last; i++) check_record(log, i, 1);
+        int err = rnd(3) ? EIO : ENOSPC, op = ops[rnd(3)];
+        jsc_sim_fail(disk, op, 1 + (int)rnd(8), err);
+        for (int k = 0; k < 200; k++) {
+            int rc = put(log, last + 1, 1);
+            if (rc == JSC_OK) last++;
+            else CHECK(rc == JSC_EFULL || rc == JSC_EFAILED);
+            if (rc == JSC_EFAILED) CHECK(jsc_log_error(log) != JSC_OK);
+            rc = rnd(4) ? JSC_OK : jsc_log_submit(log);
+            CHECK(rc == JSC_OK || rc == JSC_EFAILED);
+        }
+        durable = jsc_log_durable(log);
+        if (rnd(2)) jsc_log_close(log);
+        else jsc_log_abandon(log);
+        jsc_store_close(s);
+        jsc_sim_fail(disk, op, 0, 0);
+        jsc_sim_crash(disk, (int)rnd(101), 1);
+    }
+    jsc_sim_free(disk);
+}
+
+/* A power cut, or a failing call, at every step of a truncation. */
+static void test_truncate_steps(void) {
+    for (int step = 1; step < 9; step++) {
+        jsc_sim *disk = jsc_sim_new(seed);
+        jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+        jsc_log_recovery rec;
+        jsc_log *log = open_log(s, "/d/log", 8192, &rec);
+        for (uint64_t i = 1; i <= 120; i++) {
+            OK(put(log, i, 1));
+            if (i % 7 == 0) OK(jsc_log_submit(log));
+        }
+        OK(jsc_log_submit(log));
+        OK(jsc_log_wait(log, 120, -1));
+        uint64_t keep = rnd(120);
+        jsc_sim_fail(disk, rnd(2) ? 's' : 'w', step, EIO);
+        int rc = jsc_log_truncate(log, keep);
+        jsc_log_abandon(log);
+        jsc_store_close(s);
+        jsc_sim_fail(disk, 's', 0, 0);
+        jsc_sim_fail(disk, 'w', 0, 0);
+        jsc_sim_crash(disk, (int)rnd(101), 1);
+        s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+        log = open_log(s, "/d/log", 8192, &rec);
+        CHECK(rec.damaged_index == 0);
+        if (rc == JSC_OK) CHECK(jsc_log_last(log) == keep);
+        CHECK(jsc_log_last(log) >= keep && jsc_log_last(log) <= 120);
+        for (uint64_t i = 1; i <= jsc_log_last(log); i++) check_record(log, i, 1);
+        uint64_t next = jsc_log_last(log) + 1;
+        OK(put(log, next, 2));
+        OK(jsc_log_close(log));
+        log = open_log(s, "/d/log", 8192, &rec);
+        CHECK(rec.damaged_index == 0 && jsc_log_last(log) == next);
+        check_record(log, next, 2);
+        OK(jsc_log_close(log));
+        jsc_store_close(s);
+        jsc_sim_free(disk);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -182,6 +305,10 @@ int main(int argc, char **argv) {
     for (seed = 1; seed <= seeds; seed++) {
         state = seed;
         test_crashes(JSC_SYNC_ALWAYS);
+        test_crashes(seed % 2 ? JSC_SYNC_INTERVAL : JSC_SYNC_NEVER);
+        test_damage();
+        test_failures();
+        test_truncate_steps();
     }
     puts("ok");
     return 0;

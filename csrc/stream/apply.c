@@ -104,7 +104,7 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         refuse(v, 400, 10188, "message schedules is disabled");
         return 0;
     }
-    if (h->msg_id.n) {
+    if (h->msg_id.n && l->duplicate_window_ns > 0) {
         uint64_t it = 0;
         const struct jsc_seen *x;
         while ((x = jsc_dedupe_find(&s->dedupe, hash, &it))) {
@@ -215,6 +215,20 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     return 1;
 }
 
+void jsc_stream_lose(jsc_stream *s)
+{
+    uint64_t seq = s->last_seq + 1;
+    jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
+    JSC_ASSERT(e);
+    e->index = JSC_DELETED;
+    s->seqs.chunk[s->seqs.off + (seq / JSC_CHUNK - s->seqs.first)]->live--;
+    s->last_seq = seq;
+    if (!s->first_seq)
+        s->first_seq = 1;
+    if (!s->messages)
+        jsc_stream_settle_first(s);
+}
+
 static void decide(jsc_stream *s, const jsc_record *r, verdict *v)
 {
     const jsc_stream_limits *l = &s->limits;
@@ -275,14 +289,9 @@ void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r)
         jsc_stream_error(s, reply, tn, v.code, v.err, v.text, strlen(v.text));
         return;
     }
-    char body[400];
-    static const char head[] = "{\"stream\":\"", mid[] = "\",\"seq\":";
-    size_t n = sizeof head - 1;
-    memcpy(body, head, n);
-    memcpy(body + n, s->name, s->name_len);
-    n += s->name_len;
-    memcpy(body + n, mid, sizeof mid - 1);
-    n += sizeof mid - 1;
+    char body[2048]; /* ack_head is at most 255 characters of 6 bytes and the fixed parts */
+    size_t n = s->ack_head_len;
+    memcpy(body, s->ack_head, n);
     char digits[20];
     int k = 20;
     uint64_t x = v.seq;

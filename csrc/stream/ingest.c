@@ -15,7 +15,7 @@ void jsc_stream_reply(jsc_stream *s, const char *to, size_t tn, const void *head
 }
 
 /* Text as the inside of a JSON string; what does not fit is left out. */
-static size_t json_text(char *out, size_t cap, const char *s, size_t n)
+size_t jsc_json_text(char *out, size_t cap, const char *s, size_t n)
 {
     size_t at = 0;
     for (size_t i = 0; i < n && at + 7 < cap; i++) {
@@ -36,11 +36,11 @@ void jsc_stream_error(jsc_stream *s, const char *to, size_t tn, int code, int er
 {
     if (!tn)
         return;
-    char desc[1024], body[2048];
-    size_t dn = json_text(desc, sizeof desc, text, n);
+    char desc[1024], body[3072];
+    size_t dn = jsc_json_text(desc, sizeof desc, text, n);
     int bn = snprintf(body, sizeof body,
-                      "{\"error\":{\"code\":%d,\"err_code\":%d,\"description\":\"%.*s\"},\"stream\":\"%s\",\"seq\":0}", code,
-                      err, (int)dn, desc, s->name);
+                      "{\"error\":{\"code\":%d,\"err_code\":%d,\"description\":\"%.*s\"},%s0}", code, err, (int)dn,
+                      desc, s->ack_head + 1);
     static const char busy[] = "NATS/1.0 429 Too Many Requests\r\n\r\n";
     jsc_stream_reply(s, to, tn, code == 429 ? busy : NULL, code == 429 ? sizeof busy - 1 : 0, body, (size_t)bn);
 }

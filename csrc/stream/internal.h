@@ -150,6 +150,7 @@ struct jsc_streams {
     int64_t mono, unix_ns;
 };
 int64_t jsc_streams_turn(void *streams, int64_t mono, int64_t unix_ns);
+void jsc_streams_apply(jsc_stream *, uint64_t durable); /* solo: applies, and tells the host what stops it */
 void jsc_streams_clock(jsc_streams *, int64_t *mono, int64_t *unix_ns);
 uint64_t jsc_streams_random(jsc_streams *);
 
@@ -176,7 +177,8 @@ struct jsc_stream {
     jsc_log *log;
     jsc_account *account;
     char *name;
-    uint32_t name_len;
+    uint32_t name_len, ack_head_len;
+    char *ack_head; /* {"stream":"<name>","seq": */
     jsc_stream_limits limits;
     uint8_t configured;
     jsc_pattern *patterns;
@@ -208,10 +210,12 @@ int jsc_stream_advance(jsc_stream *, uint64_t committed); /* as jsc_stream_commi
 void jsc_stream_reply(jsc_stream *, const char *to, size_t tn, const void *headers, size_t hn, const void *data, size_t n);
 void jsc_stream_error(jsc_stream *, const char *to, size_t tn, int code, int err, const char *text, size_t n);
 int jsc_stream_read(jsc_stream *, uint64_t seq, jsc_record *out);
+size_t jsc_json_text(char *out, size_t cap, const char *s, size_t n);
 void jsc_stream_flush_deferred(jsc_stream *);
 void jsc_stream_subscribe(jsc_stream *);
 void jsc_stream_unsubscribe(jsc_stream *);
 /* apply.c */
+void jsc_stream_lose(jsc_stream *); /* a damaged record, most likely a message: uses up a sequence, kept as deleted */
 void jsc_stream_apply_message(jsc_stream *, const jsc_record *);
 void jsc_stream_apply_control(jsc_stream *, const jsc_record *);
 /* limits.c */

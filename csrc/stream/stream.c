@@ -16,6 +16,18 @@ int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *accou
     }
     memcpy(copy, name, n);
     copy[n] = 0;
+    char head[2000];
+    size_t hn = (size_t)snprintf(head, sizeof head, "{\"stream\":\"");
+    hn += jsc_json_text(head + hn, sizeof head - hn, name, n);
+    hn += (size_t)snprintf(head + hn, sizeof head - hn, "\",\"seq\":");
+    s->ack_head = malloc(hn + 1);
+    if (!s->ack_head) {
+        free(copy);
+        free(s);
+        return -ENOMEM;
+    }
+    memcpy(s->ack_head, head, hn + 1);
+    s->ack_head_len = (uint32_t)hn;
     s->name = copy;
     s->name_len = (uint32_t)n;
     s->owner = (jsc_owner){.is_stream = 1, .id = id, .log = log};
@@ -63,6 +75,7 @@ void jsc_stream_free(jsc_stream *s)
     jsc_seqs_free(&s->seqs);
     jsc_subjects_free(&s->subjects);
     jsc_dedupe_free(&s->dedupe);
+    free(s->ack_head);
     free(s->name);
     free(s);
 }
@@ -127,10 +140,8 @@ void jsc_stream_follow(jsc_stream *s)
 void jsc_stream_solo(jsc_stream *s, int on)
 {
     s->solo = on != 0;
-    if (on && jsc_stream_advance(s, jsc_log_durable(s->log)) == JSC_EHOST) {
-        jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
-        jsc_plane_emit(s->all->plane, &e);
-    }
+    if (on)
+        jsc_streams_apply(s, jsc_log_durable(s->log));
 }
 
 uint64_t jsc_stream_applied(const jsc_stream *s) { return s->applied; }
@@ -169,8 +180,14 @@ int jsc_stream_advance(jsc_stream *s, uint64_t committed)
     while (s->applied < s->committed && s->applied < last) {
         jsc_record r;
         rc = jsc_log_read(s->log, s->applied + 1, &r);
+        if (rc == JSC_ECORRUPT && s->solo) {
+            jsc_stream_lose(s); /* alone, there is nobody to get it from: what follows must stay readable */
+            s->applied++;
+            rc = JSC_OK;
+            continue;
+        }
         if (rc != JSC_OK)
-            break; /* applying past damage would give later messages other sequences than on the other replicas */
+            break; /* with replicas: passing over damage would give later messages other sequences than elsewhere */
         if (host_kind(r.kind)) {
             rc = JSC_EHOST;
             break;

@@ -2,10 +2,16 @@
 #include "internal.h"
 #include <errno.h>
 
-static void streams_apply(jsc_stream *s, uint64_t durable)
+void jsc_streams_apply(jsc_stream *s, uint64_t durable)
 {
-    if (jsc_stream_advance(s, durable) == JSC_EHOST) {
-        jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
+    int rc = jsc_stream_advance(s, durable);
+    jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
+    if (rc == JSC_EHOST) {
+        jsc_plane_emit(s->all->plane, &e);
+    } else if (rc != JSC_OK && !s->owner.failed) { /* its records cannot be read: it stands still, and says so */
+        s->owner.failed = 1;
+        e.type = JSC_EV_FAILED;
+        e.b = (uint64_t)(int64_t)rc;
         jsc_plane_emit(s->all->plane, &e);
     }
 }
@@ -15,7 +21,7 @@ static void streams_progress(jsc_streams *t, jsc_owner *o)
     int err = jsc_log_error(o->log);
     uint64_t durable = jsc_log_durable(o->log);
     if (o->is_stream && ((jsc_stream *)o)->solo) {
-        streams_apply((jsc_stream *)o, durable);
+        jsc_streams_apply((jsc_stream *)o, durable);
     } else {
         jsc_event e = {.type = JSC_EV_DURABLE, .a = o->id, .b = durable};
         jsc_plane_emit(t->plane, &e);
@@ -94,7 +100,7 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
         s->is_touched = 0;
         jsc_log_set_commit(s->log, s->committed);
         jsc_log_submit(s->log);
-        if (!s->solo) {
+        if (!s->solo && s->leading) {
             jsc_event e = {.type = JSC_EV_APPENDED, .a = s->owner.id, .b = jsc_log_last(s->log)};
             jsc_plane_emit(t->plane, &e);
         }

@@ -1,0 +1,710 @@
+/* Streams and consumers over a real log on a simulated disk, with a plane and a clock the test drives. */
+#include "fake_plane.h"
+#include "../internal.h"
+
+static int failures;
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x)) {                                                                                                    \
+            fprintf(stderr, "%s:%d: %s\n", __func__, __LINE__, #x);                                                    \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+#define CHECK_TEXT(got, want)                                                                                          \
+    do {                                                                                                               \
+        const char *g_ = (got);                                                                                        \
+        if (strcmp(g_, want)) {                                                                                        \
+            fprintf(stderr, "%s:%d: got  %s\n   want %s\n", __func__, __LINE__, g_, want);                             \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+typedef struct bed {
+    jsc_sim *sim;
+    jsc_store *store;
+    jsc_log *log;
+    jsc_plane *plane;
+    jsc_streams *all;
+    jsc_stream *s;
+    int64_t mono, unix_ns;
+} bed;
+
+static const jsc_stream_limits plain = {.max_msgs = -1, .max_bytes = -1, .max_msgs_per_subject = -1, .max_msg_size = -1,
+                                        .duplicate_window_ns = 120000000000ll, .file_storage = 1, .allow_rollup = 1};
+
+static void bed_open(bed *b, const jsc_stream_limits *l)
+{
+    jsc_log_recovery rec;
+    int rc = jsc_store_open(jsc_sim_vfs(b->sim), JSC_SYNC_ALWAYS, 0, &b->store);
+    if (rc == JSC_OK)
+        rc = jsc_log_open(b->store, "log", NULL, &b->log, &rec);
+    if (rc != JSC_OK) {
+        fprintf(stderr, "cannot open the log: %d\n", rc);
+        exit(1);
+    }
+    b->plane = fake_plane_new();
+    b->mono = 1000000000;
+    fake_clock(b->plane, b->mono, b->unix_ns);
+    jsc_streams_new(b->plane, b->store, &b->all);
+    jsc_stream_new(b->all, b->log, 11, jsc_plane_account(b->plane, "$G", 2), "S", 1, &b->s);
+    const char *subj = "s.>";
+    uint32_t len = 3;
+    jsc_stream_subjects(b->s, &subj, &len, 1);
+    jsc_stream_configure(b->s, l);
+    fake_listen(b->plane, "_INBOX.>");
+}
+
+static void bed_new(bed *b, const jsc_stream_limits *l)
+{
+    memset(b, 0, sizeof *b);
+    b->sim = jsc_sim_new(1);
+    b->unix_ns = 1700000000000000000ll;
+    bed_open(b, l);
+    jsc_stream_solo(b->s, 1);
+    jsc_stream_lead(b->s, 1);
+}
+
+static void bed_close(bed *b)
+{
+    jsc_streams_free(b->all);
+    jsc_log_close(b->log);
+    jsc_store_close(b->store);
+    jsc_plane_free(b->plane);
+}
+
+static void bed_free(bed *b)
+{
+    bed_close(b);
+    jsc_sim_free(b->sim);
+}
+
+/* Turns until everything framed is durable and applied and nothing more is due now. */
+static int64_t settle(bed *b)
+{
+    int64_t due = 0;
+    for (int i = 0; i < 50; i++) {
+        due = fake_turn(b->plane);
+        uint64_t last = jsc_log_last(b->log);
+        jsc_log_wait(b->log, last, 5000000000ll);
+        fake_store(b->plane);
+        if (jsc_stream_applied(b->s) == last && jsc_log_last(b->log) == last && due > b->mono && !b->all->active)
+            break;
+    }
+    return due;
+}
+
+static void later(bed *b, int64_t ns)
+{
+    b->mono += ns;
+    b->unix_ns += ns;
+    fake_clock(b->plane, b->mono, b->unix_ns);
+    settle(b);
+}
+
+static const fake_got *last_got(bed *b)
+{
+    static fake_got none = {"", "", "", "", ""};
+    const fake_got *g;
+    int n = fake_inbox(b->plane, &g);
+    return n ? &g[n - 1] : &none;
+}
+
+static const char *pub(bed *b, const char *subject, const char *headers, const char *data)
+{
+    fake_clear(b->plane);
+    fake_pub(b->plane, subject, "_INBOX.ack", headers, data);
+    settle(b);
+    return last_got(b)->data;
+}
+
+static void digest_add(uint64_t *d, uint64_t v) { *d = (*d ^ v) * 0x9e3779b97f4a7c15ull, *d ^= *d >> 29; }
+static int digest_subject(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last)
+{
+    *(uint64_t *)ctx += jsc_hash(s, n) * (count * 31 + last); /* order-free */
+    return 0;
+}
+
+static uint64_t digest(jsc_stream *s)
+{
+    uint64_t d = 1, sub = 0;
+    jsc_stream_state st;
+    jsc_stream_stat(s, &st);
+    uint64_t v[] = {st.messages, st.bytes, st.first_seq, st.last_seq, st.num_subjects, st.num_deleted, (uint64_t)st.first_ts,
+                    (uint64_t)st.last_ts, s->applied};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+        digest_add(&d, v[i]);
+    jsc_stream_subject_counts(s, ">", 1, digest_subject, &sub);
+    digest_add(&d, sub);
+    for (uint64_t q = st.first_seq; q <= st.last_seq && st.messages; q++) {
+        jsc_record r;
+        if (jsc_stream_get(s, q, &r) == JSC_OK)
+            digest_add(&d, q ^ r.index << 20);
+    }
+    for (jsc_consumer *c = s->consumers; c; c = c->next) {
+        jsc_progress *p = &c->applied;
+        uint64_t w[] = {p->dseq, p->dcseq, p->fseq, p->fcseq, p->npending, p->nredelivered, (uint64_t)p->delivered_ns,
+                        (uint64_t)p->ack_ns, jsc_consumer_pending(c, p)};
+        for (size_t i = 0; i < sizeof w / sizeof *w; i++)
+            digest_add(&d, w[i]);
+        for (uint64_t i = p->head; i < p->tail; i++) {
+            const jsc_pend *e = &p->ring[i & (p->cap - 1)];
+            if (e->state)
+                digest_add(&d, e->seq * 31 + e->cseq * 7 + e->count + (uint64_t)e->ts);
+        }
+    }
+    return d;
+}
+
+/* ---- streams ---- */
+static void test_publish_is_acked_with_its_sequence(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    CHECK_TEXT(pub(&b, "s.a", NULL, "one"), "{\"stream\":\"S\",\"seq\":1}");
+    CHECK_TEXT(pub(&b, "s.b", NULL, "two"), "{\"stream\":\"S\",\"seq\":2}");
+    jsc_record r;
+    uint64_t seq;
+    CHECK(jsc_stream_get(b.s, 1, &r) == JSC_OK && r.data_len == 3 && !memcmp(r.data, "one", 3));
+    CHECK(jsc_stream_last(b.s, "s.*", 3, &seq, &r) == JSC_OK && seq == 2);
+    CHECK(jsc_stream_next(b.s, "s.b", 3, 1, &seq, &r) == JSC_OK && seq == 2);
+    CHECK(jsc_stream_next(b.s, "s.a", 3, 2, &seq, &r) == JSC_ENOTFOUND);
+    CHECK(jsc_stream_seq_at(b.s, r.ts, &seq) == JSC_OK && seq == 2);
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 2 && st.bytes == 2 * (30 + 3 + 3) && st.num_subjects == 2 && st.first_seq == 1);
+    bed_free(&b);
+}
+
+static void test_rules_of_headers(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":1}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":1,\"duplicate\": true}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Last-Msg-Id: y\r\n\r\n", "1"),
+               "{\"error\":{\"code\":400,\"err_code\":10070,\"description\":\"wrong last msg ID: x\"},\"stream\":\"S\",\"seq\":0}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Last-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":2}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Last-Sequence: 7\r\n\r\n", "1"),
+               "{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: 2\"},\"stream\":\"S\",\"seq\":0}");
+    CHECK_TEXT(pub(&b, "s.b", "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":3}");
+    CHECK_TEXT(pub(&b, "s.b", "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n", "1"),
+               "{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: 3\"},\"stream\":\"S\",\"seq\":0}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Stream: T\r\n\r\n", "1"),
+               "{\"error\":{\"code\":400,\"err_code\":10060,\"description\":\"expected stream does not match\"},\"stream\":\"S\",\"seq\":0}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-TTL: 5s\r\n\r\n", "1"),
+               "{\"error\":{\"code\":400,\"err_code\":10166,\"description\":\"per-message TTL is disabled\"},\"stream\":\"S\",\"seq\":0}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Rollup: sub\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":4}");
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 2 && st.first_seq == 3);
+    later(&b, 121000000000ll); /* the id is forgotten after the window */
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":5}");
+    bed_free(&b);
+}
+
+static void test_limits_and_discard(void)
+{
+    bed b;
+    jsc_stream_limits l = plain;
+    l.max_msgs = 3;
+    l.max_msgs_per_subject = 2;
+    bed_new(&b, &l);
+    for (int i = 0; i < 3; i++)
+        pub(&b, "s.a", NULL, "x");
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 2 && st.first_seq == 2);
+    pub(&b, "s.b", NULL, "x");
+    pub(&b, "s.c", NULL, "x");
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 3 && st.first_seq == 3 && st.last_seq == 5);
+    l.discard_new = 1;
+    jsc_stream_configure(b.s, &l);
+    CHECK_TEXT(pub(&b, "s.d", NULL, "x"),
+               "{\"error\":{\"code\":503,\"err_code\":10077,\"description\":\"maximum messages exceeded\"},\"stream\":\"S\",\"seq\":0}");
+    l.discard_new = 0;
+    l.max_age_ns = 1000000000;
+    jsc_stream_configure(b.s, &l);
+    later(&b, 500000000);
+    pub(&b, "s.e", NULL, "x");
+    later(&b, 600000000);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 1 && st.first_seq == 6);
+    later(&b, 600000000);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 0 && st.first_seq == 7 && st.last_seq == 6);
+    bed_free(&b);
+}
+
+static void test_purge_and_delete(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    for (int i = 0; i < 10; i++)
+        pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
+    fake_clear(b.plane);
+    jsc_stream_delete(b.s, 4, "_INBOX.d", 8);
+    settle(&b);
+    CHECK_TEXT(last_got(&b)->data, "{\"type\":\"io.nats.jetstream.api.v1.stream_msg_delete_response\",\"success\":true}");
+    jsc_stream_delete(b.s, 4, "_INBOX.d", 8);
+    settle(&b);
+    CHECK(strstr(last_got(&b)->data, "10043") != NULL);
+    jsc_stream_purge(b.s, "s.even", 6, 0, 1, "_INBOX.p", 8);
+    settle(&b);
+    CHECK_TEXT(last_got(&b)->data, "{\"type\":\"io.nats.jetstream.api.v1.stream_purge_response\",\"success\":true,\"purged\":4}");
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 5 && st.first_seq == 2 && st.num_deleted == 4);
+    jsc_stream_purge(b.s, "", 0, 9, 0, "_INBOX.p", 8);
+    settle(&b);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 2 && st.first_seq == 9);
+    jsc_stream_purge(b.s, "", 0, 100, 0, "_INBOX.p", 8);
+    settle(&b);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 0 && st.first_seq == 100 && st.last_seq == 99);
+    CHECK_TEXT(pub(&b, "s.a", NULL, "x"), "{\"stream\":\"S\",\"seq\":100}");
+    jsc_stream_purge(b.s, "", 0, 0, 0, "", 0);
+    settle(&b);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 0 && st.first_seq == 101 && st.last_seq == 100 && st.num_deleted == 0);
+    bed_free(&b);
+}
+
+/* ---- consumers ---- */
+static const jsc_consumer_options explicit_pull = {.ack_policy = JSC_ACK_EXPLICIT, .ack_wait_ns = 1000000000, .max_deliver = -1,
+                                                   .max_ack_pending = 1000, .max_waiting = 512};
+
+static jsc_consumer *consumer(bed *b, uint64_t id, const char *name, const jsc_consumer_options *o)
+{
+    jsc_consumer *c = NULL;
+    CHECK(jsc_consumer_new(b->s, id, name, strlen(name), b->unix_ns, o, &c) == JSC_OK);
+    settle(b);
+    return c;
+}
+
+static void ask(bed *b, const char *body)
+{
+    fake_clear(b->plane);
+    fake_pub(b->plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", NULL, body);
+    settle(b);
+}
+
+static void test_pull_ack_and_redelivery(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
+    for (int i = 0; i < 4; i++)
+        pub(&b, "s.a", NULL, "x");
+    ask(&b, "2");
+    const fake_got *g;
+    CHECK(fake_inbox(b.plane, &g) == 2);
+    CHECK_TEXT(g[0].subject, "s.a");
+    CHECK_TEXT(g[0].deliver, "_INBOX.pull");
+    CHECK(!strncmp(g[0].reply, "$JS.ACK.S.C.1.1.1.", 18) && !strcmp(strrchr(g[0].reply, '.'), ".3"));
+    CHECK(!strncmp(g[1].reply, "$JS.ACK.S.C.1.2.2.", 18) && !strcmp(strrchr(g[1].reply, '.'), ".2"));
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.delivered_stream == 2 && st.num_ack_pending == 2 && st.num_pending == 2 && st.ack_floor_stream == 0);
+    fake_pub(b.plane, "$JS.ACK.S.C.1.2.2.1.2", "_INBOX.done", NULL, "+ACK"); /* out of order, and a double ack */
+    int before = fake_inbox(b.plane, NULL);
+    CHECK(before == 2);
+    settle(&b);
+    CHECK(fake_inbox(b.plane, &g) == 3 && !strcmp(g[2].subject, "_INBOX.done"));
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 1 && st.ack_floor_stream == 0);
+    ask(&b, "{\"batch\":1,\"expires\":5000000000}");
+    CHECK(fake_inbox(b.plane, &g) == 1 && !strncmp(g[0].reply, "$JS.ACK.S.C.1.3.3.", 18));
+    ask(&b, "{\"batch\":10,\"expires\":5000000000}"); /* 4 now; 1 and 3 again after ack_wait */
+    CHECK(fake_inbox(b.plane, &g) == 1);
+    later(&b, 1000000000);
+    CHECK(fake_inbox(b.plane, &g) == 4);
+    CHECK(!strncmp(g[1].reply, "$JS.ACK.S.C.2.1.5.", 18));
+    CHECK(!strncmp(g[2].reply, "$JS.ACK.S.C.2.3.6.", 18));
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_redelivered == 3 && st.num_ack_pending == 3 && st.num_waiting == 1);
+    fake_pub(b.plane, "$JS.ACK.S.C.2.1.5.1.0", NULL, NULL, NULL);
+    fake_pub(b.plane, "$JS.ACK.S.C.2.3.6.1.0", NULL, NULL, "+TERM bad");
+    fake_pub(b.plane, "$JS.ACK.S.C.2.4.7.1.0", NULL, NULL, "-NAK");
+    settle(&b);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 1 && st.ack_floor_stream == 3);
+    CHECK(!strncmp(last_got(&b)->reply, "$JS.ACK.S.C.3.4.8.", 18));
+    fake_pub(b.plane, "$JS.ACK.S.C.3.4.8.1.0", NULL, NULL, "-NAK {\"delay\": 300000000}");
+    settle(&b);
+    later(&b, 200000000);
+    CHECK(!strncmp(last_got(&b)->reply, "$JS.ACK.S.C.3.4.8.", 18));
+    later(&b, 200000000);
+    CHECK(!strncmp(last_got(&b)->reply, "$JS.ACK.S.C.4.4.9.", 18));
+    fake_pub(b.plane, "$JS.ACK.S.C.4.4.9.1.0", NULL, NULL, "+OK");
+    settle(&b);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 0 && st.ack_floor_stream == 4 && st.ack_floor_consumer == 9);
+    later(&b, 5000000000ll);
+    CHECK(!strncmp(last_got(&b)->headers, "NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 4\r\n", 56));
+    bed_free(&b);
+}
+
+static void test_statuses_of_pulls(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    consumer(&b, 5, "C", &explicit_pull);
+    ask(&b, "{\"no_wait\":true}");
+    CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 404 No Messages\r\n\r\n");
+    ask(&b, "{\"batch\":");
+    CHECK(!strncmp(last_got(&b)->headers, "NATS/1.0 400 Bad Request - ", 27));
+    pub(&b, "s.a", NULL, "a long payload, longer than the request takes");
+    ask(&b, "{\"batch\":5,\"max_bytes\":20,\"expires\":1000000000}");
+    CHECK(!strncmp(last_got(&b)->headers, "NATS/1.0 409 Message Size Exceeds MaxBytes\r\n", 44));
+    ask(&b, "{\"batch\":5,\"no_wait\":true}");
+    const fake_got *g;
+    CHECK(fake_inbox(b.plane, &g) == 2 && !strcmp(g[1].headers, "NATS/1.0 404 No Messages\r\n\r\n"));
+    fake_clear(b.plane);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", NULL,
+             "{\"batch\":5,\"expires\":1000000000,\"idle_heartbeat\":100000000}");
+    int64_t due = settle(&b);
+    CHECK(due == b.mono + 100000000);
+    later(&b, 100000000);
+    CHECK(!strncmp(last_got(&b)->headers, "NATS/1.0 100 Idle Heartbeat\r\n", 29));
+    jsc_stream_follow(b.s);
+    CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 409 Leadership Change\r\n\r\n");
+    bed_free(&b);
+}
+
+static void test_nobody_listening_consumes_nothing(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "gone.inbox", NULL, "5");
+    pub(&b, "s.a", NULL, "x");
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.delivered_stream == 0 && st.num_waiting == 0 && st.num_pending == 1);
+    bed_free(&b);
+}
+
+static void test_max_ack_pending_and_max_deliver(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer_options o = explicit_pull;
+    o.max_ack_pending = 2;
+    o.max_deliver = 2;
+    jsc_consumer *c = consumer(&b, 5, "C", &o);
+    for (int i = 0; i < 3; i++)
+        pub(&b, "s.a", NULL, "x");
+    ask(&b, "{\"batch\":10,\"expires\":60000000000}");
+    CHECK(fake_inbox(b.plane, NULL) == 2);
+    fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, "+ACK");
+    settle(&b);
+    CHECK(fake_inbox(b.plane, NULL) == 3);
+    later(&b, 1000000000);
+    CHECK(fake_inbox(b.plane, NULL) == 5); /* 2 and 3 a second time */
+    later(&b, 1000000000);
+    CHECK(fake_inbox(b.plane, NULL) == 5);
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 0 && st.num_redelivered == 0);
+    bed_free(&b);
+}
+
+static void test_workqueue_and_interest(void)
+{
+    bed b;
+    jsc_stream_limits l = plain;
+    l.retention = JSC_RETAIN_INTEREST;
+    bed_new(&b, &l);
+    CHECK_TEXT(pub(&b, "s.a", NULL, "x"), "{\"stream\":\"S\",\"seq\":1}");
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 0 && st.last_seq == 1);
+    consumer(&b, 5, "C", &explicit_pull);
+    jsc_consumer_options none = explicit_pull;
+    none.ack_policy = JSC_ACK_ALL;
+    jsc_consumer *d = consumer(&b, 6, "D", &none);
+    pub(&b, "s.a", NULL, "x");
+    pub(&b, "s.a", NULL, "x");
+    ask(&b, "2");
+    fake_pub(b.plane, "$JS.ACK.S.C.1.2.1.1.0", NULL, NULL, "+ACK");
+    settle(&b);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 2);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.D", "_INBOX.pull", NULL, "2");
+    settle(&b);
+    fake_pub(b.plane, "$JS.ACK.S.D.1.3.2.1.0", NULL, NULL, "+ACK");
+    settle(&b);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 1 && st.first_seq == 3);
+    pub(&b, "s.a", NULL, "x");
+    fake_pub(b.plane, "$JS.ACK.S.C.1.3.2.1.0", NULL, NULL, "+ACK");
+    ask(&b, "1");
+    fake_pub(b.plane, "$JS.ACK.S.C.1.4.3.1.0", NULL, NULL, "+ACK");
+    settle(&b);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 1 && st.first_seq == 4);
+    jsc_consumer_free(d);
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 0);
+    bed_free(&b);
+}
+
+static void test_push_waits_for_interest_and_beats(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer_options o = {.ack_policy = JSC_ACK_NONE, .deliver_subject = "_PUSH.x", .deliver_subject_len = 7,
+                              .idle_heartbeat_ns = 100000000, .flow_control = 1, .max_deliver = -1};
+    jsc_consumer *c = consumer(&b, 5, "C", &o);
+    pub(&b, "s.a", NULL, "x");
+    fake_clear(b.plane);
+    fake_listen(b.plane, "_PUSH.>");
+    later(&b, 20000000);
+    const fake_got *g;
+    CHECK(fake_inbox(b.plane, &g) == 1 && !strncmp(g[0].reply, "$JS.ACK.S.C.1.1.1.", 18));
+    later(&b, 100000000);
+    CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 1\r\n\r\n");
+    CHECK(c->applied.dseq == 1); /* recorded after a while */
+    char *big = malloc(600001);
+    memset(big, 'x', 600000);
+    big[600000] = 0;
+    fake_clear(b.plane);
+    for (int i = 0; i < 8; i++)
+        fake_pub(b.plane, "s.a", NULL, NULL, big);
+    settle(&b);
+    char fc[64] = "";
+    int n = fake_inbox(b.plane, &g), msgs = 0;
+    for (int i = 0; i < n; i++)
+        if (!strncmp(g[i].headers, "NATS/1.0 100 FlowControl", 24))
+            snprintf(fc, sizeof fc, "%s", g[i].reply);
+        else
+            msgs++;
+    CHECK(!strncmp(fc, "$JS.FC.S.C.", 11) && msgs == 4);
+    later(&b, 100000000);
+    CHECK(strstr(last_got(&b)->headers, "Nats-Consumer-Stalled: $JS.FC.S.C.") != NULL);
+    fake_pub(b.plane, fc, NULL, NULL, NULL);
+    settle(&b);
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_pending == 0 && st.push_bound);
+    free(big);
+    bed_free(&b);
+}
+
+static void test_start_positions(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    for (int i = 0; i < 6; i++)
+        pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
+    const char *f = "s.odd";
+    uint32_t fl = 5;
+    struct {
+        uint8_t policy;
+        uint64_t seq, want;
+        int filter;
+        uint64_t pending;
+    } t[] = {{JSC_DELIVER_ALL, 0, 0, 0, 6}, {JSC_DELIVER_ALL, 0, 0, 1, 3}, {JSC_DELIVER_LAST, 0, 5, 0, 1},
+             {JSC_DELIVER_NEW, 0, 6, 0, 0}, {JSC_DELIVER_BY_SEQ, 4, 3, 1, 2}, {JSC_DELIVER_BY_SEQ, 40, 39, 0, 0},
+             {JSC_DELIVER_LAST_PER_SUBJECT, 0, 4, 0, 2}, {JSC_DELIVER_LAST_PER_SUBJECT, 0, 5, 1, 1}};
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        jsc_consumer_options o = explicit_pull;
+        o.deliver_policy = t[i].policy;
+        o.opt_start_seq = t[i].seq;
+        if (t[i].filter)
+            o.filters = &f, o.filter_lens = &fl, o.nfilters = 1;
+        jsc_consumer *c = consumer(&b, 50 + i, "C", &o);
+        jsc_consumer_state st;
+        jsc_consumer_stat(c, &st);
+        if (st.delivered_stream != t[i].want || st.num_pending != t[i].pending)
+            fprintf(stderr, "case %zu: delivered %llu pending %llu\n", i, (unsigned long long)st.delivered_stream,
+                    (unsigned long long)st.num_pending), failures++;
+        jsc_consumer_free(c);
+    }
+    bed_free(&b);
+}
+
+static void test_inactive_consumer_is_reported(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer_options o = explicit_pull;
+    o.inactive_threshold_ns = 5000000000ll;
+    consumer(&b, 5, "C", &o);
+    uint64_t a, id;
+    later(&b, 4000000000ll);
+    CHECK(!fake_event(b.plane, JSC_EV_EXPIRED, &a, &id));
+    ask(&b, "{\"batch\":1,\"expires\":3000000000}");
+    later(&b, 4000000000ll);
+    CHECK(!fake_event(b.plane, JSC_EV_EXPIRED, &a, &id));
+    later(&b, 5000000000ll);
+    CHECK(fake_event(b.plane, JSC_EV_EXPIRED, &a, &id) && a == 11 && id == 5);
+    bed_free(&b);
+}
+
+/* ---- replay and replication: a random history gives the same state after reopening and on a follower ---- */
+static uint64_t rng = 88172645463325252ull;
+static uint32_t roll(uint32_t n)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return (uint32_t)(rng % n);
+}
+
+static const char *odd = "s.1.*";
+static const uint32_t odd_len = 5;
+static void add_consumers(jsc_stream *s)
+{
+    jsc_consumer *c;
+    jsc_consumer_options o = explicit_pull, p = explicit_pull, q = explicit_pull;
+    jsc_consumer_new(s, 1, "C", 1, 0, &o, &c);
+    p.filters = &odd;
+    p.filter_lens = &odd_len;
+    p.nfilters = 1;
+    p.max_deliver = 3;
+    jsc_consumer_new(s, 2, "D", 1, 0, &p, &c);
+    q.ack_policy = JSC_ACK_NONE;
+    jsc_consumer_new(s, 3, "E", 1, 0, &q, &c);
+}
+
+static void history(bed *b, int steps)
+{
+    char subject[32], text[64], headers[96];
+    for (int i = 0; i < steps; i++) {
+        snprintf(subject, sizeof subject, "s.%u.%u", roll(2), roll(9));
+        switch (roll(12)) {
+        default:
+            snprintf(text, sizeof text, "%u", roll(1000000));
+            snprintf(headers, sizeof headers, "NATS/1.0\r\nNats-Msg-Id: %u\r\n\r\n", roll(500));
+            fake_pub(b->plane, subject, "_INBOX.a", roll(3) ? NULL : headers, text);
+            break;
+        case 0:
+            jsc_stream_delete(b->s, b->s->last_seq ? b->s->last_seq - roll(20) % b->s->last_seq : 1, "_INBOX.d", 8);
+            break;
+        case 1:
+            if (!roll(6))
+                jsc_stream_purge(b->s, subject, strlen(subject), 0, roll(3), "_INBOX.d", 8);
+            break;
+        case 2:
+        case 3: {
+            char next[64];
+            snprintf(next, sizeof next, "$JS.API.CONSUMER.MSG.NEXT.S.%c", "CDE"[roll(3)]);
+            fake_pub(b->plane, next, "_INBOX.pull", NULL, roll(2) ? "7" : "{\"batch\":3,\"expires\":100000000}");
+            break;
+        }
+        case 4: {
+            const fake_got *g;
+            int n = fake_inbox(b->plane, &g);
+            if (n) {
+                const fake_got *x = &g[roll((uint32_t)n)];
+                if (!strncmp(x->reply, "$JS.ACK.S.", 10)) {
+                    char *to = strdup(x->reply);
+                    static const char *words[] = {"+ACK", "+ACK", "-NAK", "+WPI", "+TERM", "-NAK 10ms"};
+                    fake_pub(b->plane, to, roll(2) ? "_INBOX.double" : NULL, NULL, words[roll(6)]);
+                    free(to);
+                }
+            }
+            break;
+        }
+        case 5:
+            later(b, 1000000 * (int64_t)roll(400));
+            break;
+        }
+        if (!roll(20))
+            settle(b);
+    }
+    settle(b);
+}
+
+static void test_replay_and_follower_reach_the_same_state(void)
+{
+    for (int round = 0; round < 6; round++) {
+        bed b, f;
+        jsc_stream_limits l = plain;
+        l.max_msgs = round & 1 ? 300 : -1;
+        l.max_msgs_per_subject = round & 2 ? 20 : -1;
+        l.retention = round == 4 ? JSC_RETAIN_WORKQUEUE : round == 5 ? JSC_RETAIN_INTEREST : 0;
+        bed_new(&b, &l);
+        add_consumers(b.s);
+        history(&b, 2000);
+        uint64_t live = digest(b.s), last = jsc_log_last(b.log);
+        CHECK(jsc_stream_applied(b.s) == last);
+        /* pending counts are exact: counted again from nothing */
+        for (jsc_consumer *c = b.s->consumers; c; c = c->next)
+            for (int k = 0; k < 2; k++) {
+                jsc_progress again = k ? c->view : c->applied;
+                again.pending = 0;
+                again.counted_to = again.dseq;
+                CHECK(jsc_consumer_pending(c, k ? &c->view : &c->applied) == jsc_consumer_pending(c, &again));
+            }
+        /* a follower given the same bytes */
+        memset(&f, 0, sizeof f);
+        f.sim = jsc_sim_new(2);
+        f.unix_ns = 1600000000000000000ll;
+        bed_open(&f, &l);
+        add_consumers(f.s);
+        size_t cap = 64u << 20, n;
+        uint8_t *raw = malloc(cap);
+        uint64_t upto;
+        CHECK(jsc_log_copy(b.log, 1, last, raw, cap, &n, &upto) == JSC_OK && upto == last);
+        CHECK(jsc_log_append_raw(f.log, raw, n, 1) == JSC_OK);
+        free(raw);
+        for (uint64_t i = 0; i < last; i += 37)
+            jsc_stream_commit(f.s, i);
+        CHECK(jsc_stream_commit(f.s, last) == JSC_OK);
+        CHECK(digest(f.s) == live);
+        bed_free(&f);
+        bed_close(&b);
+        bed_open(&b, &l); /* the same log, opened again */
+        add_consumers(b.s);
+        CHECK(jsc_log_last(b.log) == last);
+        CHECK(jsc_stream_commit(b.s, last) == JSC_OK);
+        CHECK(digest(b.s) == live);
+        jsc_stream_solo(b.s, 1);
+        jsc_stream_lead(b.s, 2);
+        history(&b, 200);
+        bed_free(&b);
+    }
+}
+
+static void test_host_records_stop_the_apply(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    uint64_t index, a, x;
+    pub(&b, "s.a", NULL, "x");
+    CHECK(jsc_stream_propose(b.s, JSC_K_CONFIG, "{}", 2, &index) == JSC_OK);
+    fake_pub(b.plane, "s.a", "_INBOX.ack", NULL, "y");
+    settle(&b);
+    CHECK(fake_event(b.plane, JSC_EV_APPLY, &a, &x) && a == 11);
+    CHECK(jsc_stream_applied(b.s) == index - 1);
+    CHECK(jsc_stream_commit(b.s, jsc_stream_committed(b.s)) == JSC_EHOST);
+    fake_clear(b.plane);
+    CHECK(jsc_stream_skip(b.s) == JSC_OK);
+    CHECK(jsc_stream_commit(b.s, jsc_stream_committed(b.s)) == JSC_OK);
+    CHECK_TEXT(last_got(&b)->data, "{\"stream\":\"S\",\"seq\":2}");
+    bed_free(&b);
+}
+
+int main(void)
+{
+    test_publish_is_acked_with_its_sequence();
+    test_rules_of_headers();
+    test_limits_and_discard();
+    test_purge_and_delete();
+    test_pull_ack_and_redelivery();
+    test_statuses_of_pulls();
+    test_nobody_listening_consumes_nothing();
+    test_max_ack_pending_and_max_deliver();
+    test_workqueue_and_interest();
+    test_push_waits_for_interest_and_beats();
+    test_start_positions();
+    test_inactive_consumer_is_reported();
+    test_host_records_stop_the_apply();
+    test_replay_and_follower_reach_the_same_state();
+    printf(failures ? "%d failures\n" : "stream: all passed\n", failures);
+    return failures != 0;
+}

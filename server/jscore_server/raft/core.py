@@ -97,6 +97,8 @@ class Timing:
     quorum_ticks: int = 40  # 800 ms
     hint_min_ticks: int = 1  # a reset link to the leader: campaign after 20 to 60 ms
     hint_max_ticks: int = 3
+    quiet_ticks: int = 50  # an idle group's heartbeats, 1 s: silence of its leader's host is the host's to notice
+    idle_ticks: int = 50  # nothing to do for so long makes a group idle
     retry_ticks: int = 10  # records unanswered for so long on a live link were lost
     window: int = 64  # append frames in flight per follower (R-41: with FRAME_CAP, 8 MiB)
 
@@ -194,7 +196,7 @@ class Core:
 
     __slots__ = ("acked", "commit", "deadline", "disk", "expected", "first", "group", "hard", "hard_durable", "hard_seq",
                  "heard", "last", "leader", "led", "log", "members", "name", "now", "out", "preferred",
-                 "progress", "quorum_at", "rng", "role", "suspect", "synced", "term", "term_start", "timeout", "timing",
+                 "progress", "quiet", "busy", "quorum_at", "rng", "role", "suspect", "synced", "term", "term_start", "timeout", "timing",
                  "transfer_at", "transferee", "verified", "vote", "votes")  # fmt: skip
 
     def __init__(
@@ -239,6 +241,8 @@ class Core:
         self.hard_durable = 0
         self.heard = -timing.election_max_ticks
         self.suspect = False  # the link to the leader went down
+        self.quiet = False  # idle: leader and followers agree on slow heartbeats
+        self.busy = now  # last tick at which the leader had something to do
         self.quorum_at = 0
         self.transferee = ""
         self.transfer_at = 0
@@ -270,12 +274,19 @@ class Core:
     def _tick_leader(self) -> None:
         timing = self.timing
         now = self.now
-        self.deadline = now - now % timing.heartbeat_ticks + timing.heartbeat_ticks  # all groups on the same ticks
+        if self._is_idle():
+            self.quiet = True
+            # Spread, so that thousands of idle groups are no burst.
+            self.deadline = now + timing.quiet_ticks - self.rng.randint(0, timing.heartbeat_ticks)
+        else:
+            if self.quiet:
+                self._wake()
+            self.deadline = now - now % timing.heartbeat_ticks + timing.heartbeat_ticks  # all groups on the same ticks
         if self.transferee and now >= self.transfer_at:
             self.transferee = ""
         if now >= self.quorum_at:
             self.quorum_at = now + timing.heartbeat_ticks
-            if not self._quorum_active():
+            if not self.quiet and not self._quorum_active():
                 self._become_follower(self.term, "")  # R-7
                 return
         for p in self.progress.values():
@@ -285,13 +296,32 @@ class Core:
             if not p.paused and p.next <= self.last:
                 self._queue(p)
 
+    def _is_idle(self) -> bool:
+        """Everybody holds and knows everything, and has answered lately: then hosts, not groups, prove liveness (§4)."""
+        now, last = self.now, self.last
+        if self.commit == last and not self.transferee:
+            since = now - (3 * self.timing.quiet_ticks if self.quiet else self.timing.quorum_ticks)
+            if all(p.match == last and p.told == last and p.active >= since for p in self.progress.values()):
+                return now - self.busy >= self.timing.idle_ticks
+        self.busy = now
+        return False
+
+    def _wake(self) -> None:
+        self.quiet = False
+        self.busy = self.now
+        self.deadline = self.now + 1
+        self.quorum_at = self.now + self.timing.quorum_ticks
+        for p in self.progress.values():
+            p.active = self.now  # its host was heard until now
+
     def _heartbeat(self, p: Progress) -> None:
         # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The end of
         # what it acked proves its log again after a restart in the same term, when nothing is left to send.
         p.told = commit = self.commit
         match = p.match
         match_term = self.term if match >= self.term_start else self.term_at(match)
-        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit))
+        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit,
+                           flags=FLAG_TRUE if self.quiet else 0))  # fmt: skip
 
     def _quorum_active(self) -> bool:
         oldest = self.now - self.timing.quorum_ticks
@@ -322,6 +352,8 @@ class Core:
         if self.role is Role.LEADER:
             p = self.progress.get(name)
             if p is not None:
+                if self.quiet:
+                    self._wake()
                 self._probe(p)
                 p.paused = True
         elif self.leader == name:
@@ -354,6 +386,7 @@ class Core:
         if self.role is not Role.PRE_CANDIDATE:
             self.role = Role.PRE_CANDIDATE
         self.leader = ""
+        self.quiet = False
         self.votes = {self.name: True}
         self._reset_timeout()
         if self.term >= MAX_TERM:
@@ -399,6 +432,7 @@ class Core:
         was_leader = self.role is Role.LEADER
         self.role = Role.FOLLOWER
         self.suspect = False
+        self.quiet = False
         if term > self.term:
             self._set_term(term, "")
         self.leader = leader
@@ -418,6 +452,8 @@ class Core:
         self.leader = self.name
         self.led = False
         self.suspect = False
+        self.quiet = False
+        self.busy = self.now
         self.votes = {}
         self.transferee = ""
         self.term_start = self.last + 1
@@ -442,7 +478,10 @@ class Core:
     def _hears_leader(self) -> bool:
         if self.role is Role.LEADER:
             return True  # check quorum ends this by itself
-        return bool(self.leader) and not self.suspect and self.now - self.heard < self.timing.election_min_ticks
+        if not self.leader or self.suspect:
+            return False
+        limit = self.timing.election_min_ticks
+        return self.now - self.heard < (limit + self.timing.quiet_ticks if self.quiet else limit)
 
     def _log_is_new_enough(self, m: Message) -> bool:
         last_term = self.term_at(self.last)
@@ -586,12 +625,16 @@ class Core:
             self._become_follower(term, peer)
         self.leader = peer
         self.suspect = False
+        self.quiet = False
         self.heard = self.now
         self.deadline = self.now + self.timeout
         return True
 
     def _on_heartbeat(self, m: Message) -> None:
         if self._accept_leader(m.peer, m.term):
+            if m.flags & FLAG_TRUE:
+                self.quiet = True
+                self.deadline = self.now + 3 * self.timing.quiet_ticks + self.timeout
             if m.index > self.verified:
                 if m.index > self.last or self.term_at(m.index) != m.log_term:
                     self._lost_records(m.index)
@@ -750,6 +793,8 @@ class Core:
         """The leader's own log grew to `last` by records of its term (not yet synced): send before syncing (R-40)."""
         self.last = last
         if self.role is Role.LEADER:
+            if self.quiet:
+                self._wake()
             queue = self.out.sends
             for p in self.progress.values():
                 if not p.paused and not p.queued and (p.probing or len(p.inflight) < self.timing.window):

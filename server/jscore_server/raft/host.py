@@ -91,6 +91,9 @@ class RaftHost:
         self._early: dict[tuple[str, str], tuple[int, Message]] = {}
         self._newborn: list[Group] = []
         self._hellos: dict[str, Hello] = {}
+        self._heard: dict[str, int] = {}  # linked peers: tick of the last frame from them
+        self._told: dict[str, int] = {}  # tick of the last frame to them
+        self._silent: dict[str, None] = {}  # linked peers that say nothing
         self._depth = 0
         self._now_ns = -1
         self._load()
@@ -216,6 +219,10 @@ class RaftHost:
         """One frame from `peer`. Raises ProtocolError: the caller closes the link."""
         self._enter()
         try:
+            self._heard[peer] = self.ticks
+            if self._silent and peer in self._silent:
+                del self._silent[peer]
+                self._each(lambda group: group.peer(peer, True))
             if kind == FRAME_APPEND:
                 self._receive_append(peer, body)
             elif kind == FRAME_SMALL:
@@ -245,11 +252,16 @@ class RaftHost:
 
     def link_up(self, peer: str) -> None:
         """A link to `peer` is ready for frames."""
+        self._heard[peer] = self._told[peer] = self.ticks
+        self._silent.pop(peer, None)
         self._each(lambda group: group.peer(peer, True))
 
     def link_down(self, peer: str) -> None:
         """The link to `peer` was closed or reset."""
         self._hellos.pop(peer, None)
+        self._heard.pop(peer, None)
+        self._told.pop(peer, None)
+        self._silent.pop(peer, None)
         self._each(lambda group: group.peer(peer, False))
 
     def _each(self, act: Callable[[Group], None]) -> None:
@@ -299,9 +311,21 @@ class RaftHost:
                 group.tick()
             if group.due > ticks:
                 self._schedule(group)
+        self._prove_liveness()
         if self._early and ticks % self.timing.election_max_ticks == 0:
             oldest = ticks - self.timing.election_min_ticks
             self._early = {key: item for key, item in self._early.items() if item[0] >= oldest}
+
+    def _prove_liveness(self) -> None:
+        """Hosts, not groups, prove liveness: an empty frame where nothing else goes, and silence is told to all groups."""
+        ticks, timing = self.ticks, self.timing
+        for peer, told in self._told.items():
+            if ticks - told >= timing.heartbeat_ticks and peer not in self._outbox:
+                self._outbox[peer] = []
+        for peer, heard in self._heard.items():
+            if ticks - heard >= timing.election_min_ticks and peer not in self._silent:
+                self._silent[peer] = None
+                self._each(lambda group, peer=peer: group.peer(peer, False))  # type: ignore[misc]
 
     def _greet(self, group: Group) -> None:
         """First tick of a group here: what was known committed is applied, and messages that came too early are heard."""
@@ -358,6 +382,8 @@ class RaftHost:
                 outbox, self._outbox = self._outbox, {}
                 send = self.transport.send
                 for peer, bodies in outbox.items():
+                    if peer in self._told:
+                        self._told[peer] = self.ticks
                     send(peer, FRAME_SMALL, b"".join(bodies))
 
     def _post(self, peer: str, message: bytes) -> None:

@@ -236,7 +236,26 @@ def test_heartbeats_of_many_groups_share_a_frame() -> None:
             server.host.tick(c.now_ns)
         sent += sum(1 for f in c.frames if f[0] == "a")
         c.settle()
-    assert sent == 2 * 10  # two peers, ten beats in a second, whatever the number of groups
+    assert sent <= 2 * (10 + 20)  # two peers: ten beats of the host in a second, and at most one of each idle group
+
+
+def test_an_idle_group_notices_that_its_leader_went_silent(cluster: Cluster) -> None:
+    cluster.run(3000)
+    old = cluster.leader()
+    assert old.group.core.quiet
+    cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}
+    cluster.run(1500)
+    assert not old.group.is_leader
+    assert cluster.leader() is not old
+
+
+def test_an_idle_group_stays_with_its_leader(cluster: Cluster) -> None:
+    old, term = cluster.leader(), cluster.leader().group.term
+    cluster.run(20_000)
+    assert cluster.leader() is old and old.group.term == term
+    index = old.group.propose(10, b"x")
+    cluster.run(40)
+    assert all(s.commits[-1] == index for s in cluster.servers.values())
 
 
 def test_hostile_frames_close_the_link_and_change_nothing(cluster: Cluster) -> None:

@@ -236,7 +236,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float, wh
             value = await condition()
             if value:
                 return value
-        except (NatsError, OSError, asyncio.TimeoutError, ApiError) as err:
+        except (TimeoutError, NatsError, OSError, ApiError) as err:
             last = err
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{what}: not within {seconds} s (last: {last!r})")
@@ -395,7 +395,7 @@ class Story:
                     ack = json.loads(answer.data)
                     if "seq" in ack and "error" not in ack:
                         break
-                except (NatsError, OSError, asyncio.TimeoutError):
+                except (TimeoutError, NatsError, OSError):
                     pass
                 self.retried += 1
                 await asyncio.sleep(0.02)  # nobody leads: asking faster would not elect anybody
@@ -419,9 +419,12 @@ class Story:
             stop.set()
             await asyncio.wait_for(asyncio.gather(*tasks), 60)
         finally:
-            for task in (*tasks, showing):
-                task.cancel()
-            await asyncio.gather(*tasks, showing, return_exceptions=True)
+            stop.set()
+            running = {task for task in (*tasks, showing) if not task.done()}
+            while running:  # wait_for before Python 3.12 can swallow a cancellation, so ask until all are gone
+                for task in running:
+                    task.cancel()
+                running = (await asyncio.wait(running, timeout=0.5))[1]
             for client in clients:
                 await client.close()
 

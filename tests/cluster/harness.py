@@ -97,7 +97,9 @@ class Lab:
         asyncio.run(ready(cluster.servers))
         return cluster
 
-    def server(self, name: str, text: str, *, port: int = 0, route_port: int = 0, cmd: list[str] | None = None) -> Server:
+    def server(
+        self, name: str, text: str, *, port: int = 0, route_port: int = 0, cmd: list[str] | None = None
+    ) -> Server:
         """A server with a configuration of its own; `PORT` in the text becomes its client port, `HOME` its folder."""
         port = port or free_ports(1)[0]
         home = self.home / name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from harness import Cluster, Story, run
-
 from jscore_server.demo import PlainViewer
 
 

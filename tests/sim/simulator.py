@@ -83,8 +83,21 @@ class ModelLog:
 class Node:
     """One server: its core while it runs, and its disk for ever."""
 
-    __slots__ = ("applied", "core", "disk", "durable_hard", "events", "hard_sync", "life", "log", "name", "pending_hard",
-                 "syncing", "wake", "held")  # fmt: skip
+    __slots__ = (
+        "applied",
+        "core",
+        "disk",
+        "durable_hard",
+        "events",
+        "hard_sync",
+        "held",
+        "life",
+        "log",
+        "name",
+        "pending_hard",
+        "syncing",
+        "wake",
+    )  # fmt: skip
 
     def __init__(self, name: str, log: ModelLog, birth: Members) -> None:
         self.name = name

@@ -68,7 +68,9 @@ class RaftHost:
     ) -> None:
         """Opens `<directory>/hardstate` in `store`. `engine` (default: the module jscore) has scan_records, Error, Corrupt."""
         if engine is None:
-            import jscore as engine
+            import jscore
+
+            engine = jscore
         self.name = name
         self.transport = transport
         self.rng = rng
@@ -80,6 +82,8 @@ class RaftHost:
         self.birth: Birth | None = None
         self.elected = False
         self.directory_id = ""
+        self.wiped = False  # peers knew this server by another directory: its votes and acks of then are gone (R-3)
+        self._known: dict[str, str] = {}  # the directory id by which a peer was first met (R-2)
         self._by_log: dict[Any, Group] = {}
         self._hard: dict[str, HardState] = {}
         self._log: Log = store.open(f"{directory}/hardstate")
@@ -122,6 +126,10 @@ class RaftHost:
                 self.elected = False
             elif "elected" in body:
                 self.elected = True
+            elif "peer" in body:
+                self._known[body["peer"]] = body["id"]
+            elif "wiped" in body:
+                self.wiped = True
             elif "directory" in body:
                 self.directory_id = body["directory"]
         if not self.directory_id:
@@ -167,10 +175,13 @@ class RaftHost:
         on_role: Callable[[Role, int], None],
         preferred: str = "",
         expected: int = 0,
+        lost: bool = False,
     ) -> Group:
         """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
 
         A server that is not among them takes part once the leader has added it. on_commit may come from the next tick on.
+        `lost`: the group may be older than this directory (see `wiped`), so a replica that is new here neither votes nor counts
+        until a leader elected without it has committed.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -185,6 +196,10 @@ class RaftHost:
                 hard.term = log.term(log.last)
                 self.log_line("error", f"raft group {group_id}: no term and vote for a log of {log.last} records; "
                                        "it neither votes nor counts until a leader elected without it has committed")  # fmt: skip
+            elif lost:
+                hard.mute = 0
+                self.log_line("warn", f"raft group {group_id}: the former replica on this server is gone; the new one neither "
+                                      "votes nor counts until a leader elected without it has committed")  # fmt: skip
             self._hard[group_id] = hard
         recover_members(hard, log.last, lambda index: _members_at(log, index))
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name)
@@ -403,6 +418,7 @@ class RaftHost:
             "directory": self.directory_id,
             "birth": None if birth is None else [birth.group, list(birth.voters), birth.expected],
             "elected": self.elected,
+            "known": dict(self._known),
         }
 
     def peer_hello(self, peer: str, hello: dict[str, Any]) -> None:
@@ -414,9 +430,20 @@ class RaftHost:
                 if not all(isinstance(n, str) for n in [group, *voters]) or not isinstance(expected, int):
                     raise ValueError
                 found = Birth(group, tuple(voters), expected)
-            self._hellos[peer] = Hello(peer, str(hello["directory"]), found, bool(hello["elected"]))
-        except (KeyError, TypeError, ValueError):
+            directory, own = str(hello["directory"]), hello["known"].get(self.name, self.directory_id)
+            self._hellos[peer] = Hello(peer, directory, found, bool(hello["elected"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ProtocolError(f"{peer} sent no proper hello") from None
+        if own != self.directory_id and not self.wiped:
+            self.wiped = True
+            self.log_line("warn", f"{peer} knew this server by another store directory: what that one promised is lost")
+            self._write({"wiped": True})
+        known = self._known.get(peer)
+        if known is None:
+            self._known[peer] = directory
+            self._write({"peer": peer, "id": directory})
+        elif known != directory:
+            self.log_line("warn", f"{peer} has another store directory than when it was first met")
 
     def meta_birth(self, expected: int) -> Wait | Bootstrap | Adopt:
         """What to do about the meta group now; on Bootstrap or Adopt call `born`, then create the group."""
@@ -435,6 +462,11 @@ class RaftHost:
         if not self.elected:
             self.elected = True
             self._write({"elected": True}, wait=True)
+
+    @property
+    def hard_log(self) -> Log:
+        """The log of terms and votes: its progress is to be reported by `durable`."""
+        return self._log
 
     def close(self) -> None:
         """Stops all groups and closes the log of hard states."""

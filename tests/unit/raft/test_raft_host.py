@@ -33,7 +33,8 @@ def test_three_servers_elect_one_leader_and_commit_everywhere(cluster: Cluster) 
 def test_the_role_is_told_after_the_first_commit_of_the_term(cluster: Cluster) -> None:
     leader = cluster.leader()
     assert leader.roles == [(Role.LEADER, leader.group.term)]
-    assert leader.commits and leader.commits[0] == 1
+    assert leader.commits
+    assert leader.commits[0] == 1
     assert all(not s.roles for s in cluster.servers.values() if s is not leader)
 
 
@@ -214,9 +215,12 @@ def test_replicas_report_lag_and_link(cluster: Cluster) -> None:
     leader.group.propose(10, b"x")
     cluster.run(200)
     by_name = {r.name: r for r in leader.group.replicas()}
-    assert by_name[gone].offline and not by_name[gone].current and by_name[gone].lag == 1
+    assert by_name[gone].offline
+    assert not by_name[gone].current
+    assert by_name[gone].lag == 1
     other = next(n for n in by_name if n != gone)
-    assert by_name[other].current and by_name[other].lag == 0
+    assert by_name[other].current
+    assert by_name[other].lag == 0
 
 
 def test_heartbeats_of_many_groups_share_a_frame() -> None:
@@ -252,7 +256,8 @@ def test_an_idle_group_notices_that_its_leader_went_silent(cluster: Cluster) -> 
 def test_an_idle_group_stays_with_its_leader(cluster: Cluster) -> None:
     old, term = cluster.leader(), cluster.leader().group.term
     cluster.run(20_000)
-    assert cluster.leader() is old and old.group.term == term
+    assert cluster.leader() is old
+    assert old.group.term == term
     index = old.group.propose(10, b"x")
     cluster.run(40)
     assert all(s.commits[-1] == index for s in cluster.servers.values())
@@ -264,7 +269,8 @@ def test_hostile_frames_close_the_link_and_change_nothing(cluster: Cluster) -> N
     for kind, body in ((99, b""), (FRAME_SMALL, b"\x01"), (FRAME_APPEND, b"\xff" * 40)):
         with pytest.raises(ProtocolError):
             leader.host.receive("b", kind, body)
-    assert leader.group.is_leader and leader.group.term == term
+    assert leader.group.is_leader
+    assert leader.group.term == term
 
 
 def test_a_removed_group_is_silent_and_forgotten(cluster: Cluster) -> None:
@@ -285,3 +291,34 @@ def test_a_failed_log_ends_leadership(cluster: Cluster) -> None:
     assert not leader.group.is_leader
     cluster.run(3000)
     assert cluster.leader() is not leader
+
+
+def test_a_wiped_server_learns_it_from_a_peer_and_its_replica_does_not_vote(cluster: Cluster) -> None:
+    hosts = {name: server.host for name, server in cluster.servers.items()}
+    for name in THREE:
+        for other in THREE:
+            if other != name:
+                hosts[name].peer_hello(other, hosts[other].hello())
+    leader = cluster.leader()
+    leader.group.propose(10, b"x")
+    cluster.run(100)
+    victim, other = (n for n in THREE if n != leader.name)
+    cluster.kill(victim)
+    cluster.stores[victim].logs.clear()
+    server = cluster.start(victim)
+    assert not server.host.wiped
+    server.host.peer_hello(other, hosts[other].hello())
+    assert server.host.wiped
+    server.create(THREE, lost=True)
+    cluster.kill(leader.name)
+    cluster.run(5000)
+    assert not any(s.group.is_leader for s in cluster.servers.values())  # one intact log of three is no quorum
+    cluster.start(leader.name).create(THREE)
+    cluster.run(3000)
+    assert server.group.commit == cluster.leader().group.commit
+
+
+@pytest.mark.parametrize("hello", [{}, {"directory": 1, "birth": [1], "elected": 0}, {"birth": None, "known": 3}])
+def test_a_hello_that_is_none_is_refused(cluster: Cluster, hello: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError):
+        cluster.leader().host.peer_hello("b", hello)

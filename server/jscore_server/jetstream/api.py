@@ -181,6 +181,9 @@ class Api:
             request.fail(err)
         except (Lost, NotLeader):
             request.fail(problem(10008))
+        except jscore.Full as err:
+            self._engine.lines.error(f"{request.type_name}: {err}")
+            request.fail(problem(10047))
         except (jscore.Error, OSError) as err:
             self._engine.lines.error(f"{request.type_name}: {err}")
             request.fail(problem(10051, err=err))
@@ -234,10 +237,8 @@ class Api:
                 self._no_meta(request, last_try, again)
         elif asset is not None and asset.failed and assignment.replicas == 1:
             request.fail(problem(10194, err=asset.failed))
-        elif leader not in (None, engine.server_name):
-            return
-        elif asset is None and not engine.is_meta_leader:
-            return
+        elif leader not in (None, engine.server_name) or (asset is None and not engine.is_meta_leader):
+            return  # somebody else's to answer
         else:
             alive = sum(engine.is_online(peer) for peer in assignment.peers)
             if alive < assignment.quorum and assignment.replicas > 1:

@@ -44,6 +44,7 @@ from jscore_server.jetstream.stream_config import (
     same_config,
     shown_config,
 )
+from jscore_server.raft import ChangeRefused
 
 if TYPE_CHECKING:
     from jscore_server.jetstream.api import Api, Request
@@ -402,13 +403,15 @@ class StreamApi:
             raise problem(10005, err=f'preferred server "{preferred}" is already leader')
         if preferred and preferred not in asset.assignment.peers:
             raise problem(10005, err=f'preferred server "{preferred}" not known')
-        transfer = getattr(asset.group, "transfer", None)
         others = sorted(asset.group.replicas(), key=lambda r: (r.lag, r.name)) if asset.group is not None else []
-        ready = [r.name for r in others if r.name != engine.server_name and engine.is_online(r.name)]
+        ready = [r.name for r in others if engine.is_online(r.name)]
         target = preferred or (ready[0] if ready else "")
-        if transfer is None or target not in ready:
+        if asset.group is None or target not in ready:
             raise problem(10005, err="no replacement peer connected")
-        transfer(target)
+        try:
+            asset.group.transfer(target)
+        except ChangeRefused as err:
+            raise problem(10005, err=str(err)) from err
 
     def snapshot(self, request: Request, asset: Asset) -> None:
         must_not_be_empty(request.body)

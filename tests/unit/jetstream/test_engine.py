@@ -1,0 +1,245 @@
+"""The engine over the real log and the real Raft: one server and three, with restarts and lost servers.
+
+Streams are the fakes' (which keep the contract of the C stream over real logs); links are queues; time is stepped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import jscore
+import pytest
+
+from jscore_server.jetstream.engine import JetStream, Options
+from jscore_server.raft import Birth, RaftHost
+
+TICK_NS = 20_000_000
+
+
+class Link:
+    """One server's transport: frames into the queues of those that are up."""
+
+    def __init__(self, world: RealWorld, name: str) -> None:
+        self.world, self.name = world, name
+
+    def connected(self, peer: str) -> bool:
+        return peer in self.world.up and self.name in self.world.up
+
+    def send(self, peer: str, kind: int, body: bytes) -> bool:
+        if not self.connected(peer):
+            return False
+        self.world.frames.append((self.name, peer, kind, bytes(body)))
+        return True
+
+    def send_records(self, peer: str, kind: int, head: bytes, log: jscore.Log, lo: int, hi: int, cap: int) -> int:
+        raw, last = log.copy(lo, hi, cap)
+        return int(last) if self.send(peer, kind, head + bytes(raw)) else 0
+
+
+class RealWorld(fakes.World):
+    """A World whose logs and Raft are real."""
+
+    def __init__(self, directory: Path, names: list[str], **how: Any) -> None:
+        super().__init__(directory, names, **how)
+        self.founders = list(names)
+        self.frames: deque[tuple[str, str, int, bytes]] = deque()
+        self.real: dict[str, tuple[jscore.Store, RaftHost]] = {}
+        self.mono_ns = 1
+        self.told: dict[jscore.Log, int] = {}  # the durable index Raft was last told of
+
+    def start(self, *names: str) -> None:
+        for name in names or self.names:
+            root = self.directory / name
+            root.mkdir(exist_ok=True)
+            store = jscore.Store("never")
+            raft = RaftHost(
+                name, store, str(root), Link(self, name), rng=random.Random(name), log_line=lambda level, text: None
+            )
+            self.real[name] = store, raft
+            self.planes[name] = fakes.FakePlane(self, name)
+            engine = JetStream(
+                Options(directory=str(root)),
+                self.planes[name],
+                store,
+                raft,
+                server_name=name,
+                cluster_name="C" if self.clustered else None,
+                loop=fakes.FakeLoop(self),
+                rng=random.Random(f"seed {name}"),
+                clock=lambda: self.now_ns,
+                log=self.lines[name],
+            )
+            self.planes[name].engine = self.engines[name] = engine
+            engine.start()
+            if raft.birth is None and name in self.founders:
+                raft.born(Birth("_meta_", tuple(self.founders), len(self.founders)))
+            if raft.birth is not None:
+                engine.meta_bootstrap(list(raft.birth.voters), raft.birth.expected)
+            self.up.append(name)
+            for other in self.up[:-1]:
+                for here, there in ((name, other), (other, name)):
+                    self.real[here][1].link_up(there)
+                    self.engines[here].peer_joined(there, {**self.real[there][1].hello(), "jetstream": True})
+        self.settle(3)
+
+    def stop(self, name: str) -> None:
+        self.up.remove(name)
+        self.frames = deque(f for f in self.frames if name not in f[:2])
+        for other in self.up:
+            self.real[other][1].link_down(name)
+            self.engines[other].peer_left(name)
+        store, raft = self.real.pop(name)
+        self.engines[name].stop()
+        raft.close()
+        store.close()
+        self.settle(3)
+
+    def settle(self, seconds: float = 0.2) -> None:
+        """Lets time pass in ticks; within each, everything that can be durable or delivered is."""
+        for _ in range(max(1, int(seconds * 1e9) // TICK_NS)):
+            self.now_ns += TICK_NS
+            self.mono_ns += TICK_NS
+            for name in list(self.up):
+                raft, meta = self.real[name][1], self.engines[name].meta
+                raft.tick(self.mono_ns)
+                if meta is not None and meta.commit and not raft.elected:
+                    raft.meta_elected()
+            busy = True
+            while busy:
+                busy = self._step()
+
+    def _step(self) -> bool:
+        busy = bool(self.queue or self.frames)
+        while self.queue:
+            self.queue.popleft()()
+        while self.frames:
+            source, target, kind, body = self.frames.popleft()
+            self.real[target][1].receive(source, kind, body)
+        while self.timers and self.timers[0][0] <= self.now_ns:
+            fakes.heapq.heappop(self.timers)[2]()
+            busy = True
+        for name in list(self.up):
+            _, raft = self.real[name]
+            engine = self.engines[name]
+            for log in [raft._log, engine.meta_log, *(a.log for a in list(engine.assets.values()))]:
+                while self.queue:  # what was appended is told before that it is durable, as the plane's events are
+                    self.queue.popleft()()
+                gone = log not in (raft._log, engine.meta_log, *(a.log for a in engine.assets.values()))
+                if not gone and self.told.get(log) != log.last:
+                    log.submit()
+                    log.wait(log.last)
+                    self.told[log] = log.last
+                    raft.durable(log)
+                    busy = True
+        return busy
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[RealWorld]:
+    w = RealWorld(tmp_path, ["n0", "n1", "n2"])
+    w.start()
+    yield w
+    for name in list(w.up):
+        w.stop(name)
+
+
+def make(world: RealWorld, name: str, replicas: int) -> Any:
+    body = {"name": name, "subjects": [f"{name.lower()}.>"], "num_replicas": replicas}
+    return world.one(f"STREAM.CREATE.{name}", body, seconds=2)
+
+
+def leader_of(world: RealWorld, name: str) -> str:
+    return next(n for n in world.up if (a := world.engines[n].asset("$G", name)) is not None and a.leading)
+
+
+def no_errors(world: RealWorld) -> bool:
+    return all(not lines.errors() for lines in world.lines.values())
+
+
+def test_a_single_server_keeps_everything_over_a_restart(tmp_path: Path) -> None:
+    world = RealWorld(tmp_path, ["n0"])
+    world.start()
+    answer = make(world, "S", 1)
+    assert answer.get("did_create") is True, answer
+    world.engines["n0"].asset("$G", "S").stream.publish("s.a", b"x")
+    body = {"stream_name": "S", "config": {"durable_name": "c", "ack_policy": "explicit"}}
+    assert world.one("CONSUMER.CREATE.S.c", body)["name"] == "c"
+    make(world, "T", 1)
+    assert world.one("STREAM.DELETE.T")["success"] is True
+    world.stop("n0")
+    world.start("n0")
+    assert world.one("STREAM.NAMES")["streams"] == ["S"]
+    assert world.one("STREAM.INFO.S")["state"]["messages"] == 1
+    assert world.one("CONSUMER.NAMES.S")["consumers"] == ["c"]
+    assert world.one("STREAM.DELETE.S")["success"] is True
+    assert no_errors(world)
+    world.stop("n0")
+
+
+def test_a_replicated_stream_lives_through_the_loss_of_its_leader(world: RealWorld) -> None:
+    first = make(world, "S", 3)
+    assert first["did_create"] is True
+    assert len(first["cluster"]["replicas"]) == 2
+    body = {"stream_name": "S", "config": {"durable_name": "c", "ack_policy": "explicit"}}
+    assert world.one("CONSUMER.CREATE.S.c", body, seconds=1)["name"] == "c"
+    lost = leader_of(world, "S")
+    world.engines[lost].asset("$G", "S").stream.publish("s.a", b"x")
+    world.settle(1)
+    world.stop(lost)
+    info = world.one("STREAM.INFO.S", seconds=2)
+    assert info["state"]["messages"] == 1
+    assert info["cluster"]["leader"] == leader_of(world, "S") != lost
+    assert world.one("CONSUMER.INFO.S.c", seconds=2)["name"] == "c"
+    assert make(world, "T", 3)["did_create"] is True
+    world.start(lost)
+    assert world.engines[lost].asset("$G", "T").config.name == "T"
+    assert world.engines[lost].asset("$G", "S").stream.state().messages == 1
+    assert no_errors(world)
+
+
+def test_the_whole_cluster_comes_back(world: RealWorld) -> None:
+    make(world, "S", 3)
+    make(world, "T", 1)
+    make(world, "GONE", 3)
+    assert world.one("STREAM.DELETE.GONE", seconds=2)["success"] is True
+    world.engines[leader_of(world, "S")].asset("$G", "S").stream.publish("s.a", b"x")
+    world.settle(1)
+    for name in world.names:
+        world.stop(name)
+    world.start()
+    assert world.one("STREAM.NAMES", seconds=1)["streams"] == ["S", "T"]
+    assert world.one("STREAM.INFO.S", seconds=1)["state"]["messages"] == 1
+    assert world.one("STREAM.INFO.T", seconds=1)["config"]["name"] == "T"
+    assert no_errors(world)
+
+
+def test_leadership_is_handed_over_on_request(world: RealWorld) -> None:
+    make(world, "S", 3)
+    leader = leader_of(world, "S")
+    other = next(n for n in world.names if n != leader)
+    body = {"placement": {"preferred": other}}
+    assert world.one("STREAM.LEADER.STEPDOWN.S", body, seconds=1)["success"] is True
+    world.settle(1)
+    assert leader_of(world, "S") == other
+    assert no_errors(world)
+
+
+def test_a_server_that_comes_later_becomes_a_member_and_gets_streams(world: RealWorld) -> None:
+    make(world, "S", 3)
+    world.names.append("n3")
+    world.stores["n3"], world.lines["n3"] = fakes.FakeStore(), fakes.Lines()
+    world.start("n3")
+    world.settle(3)
+    assert all(world.engines[n].meta.members() == (["n0", "n1", "n2", "n3"], []) for n in world.names)
+    assert world.one("STREAM.NAMES", at="n3", seconds=1)["streams"] == ["S"]
+    make(world, "T", 3)
+    assert world.engines["n3"].asset("$G", "T") is not None
+    world.stop("n3")
+    world.start("n3")
+    assert world.engines["n3"].asset("$G", "T").config.name == "T"
+    assert no_errors(world)

@@ -85,7 +85,8 @@ def _is_empty(body: bytes) -> bool:
 
 # ---- syntax ----
 
-_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+# The closing quote is optional: an unclosed string is passed over once, not tried again from each of its quotes.
+_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

@@ -116,3 +116,6 @@ cdef class Log:
 
     cdef jsc_log *live(self) except NULL
     cdef jsc_log *take(self)
+
+
+cdef int check(int rc) except -1

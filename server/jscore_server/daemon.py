@@ -19,12 +19,20 @@ SIGNAL_NAMES = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminated"}
 
 def run(options: Options) -> int:
     """Serves until SIGINT or SIGTERM; the exit code."""
-    log = Log(options)
+    log = Log(
+        options.log_file,
+        debug=options.debug,
+        trace=options.trace,
+        logtime=options.logtime,
+        logtime_utc=options.logtime_utc,
+        size_limit=options.log_size_limit,
+        max_num=options.log_max_num,
+    )
     plane = Plane(
         max_payload=options.max_payload,
         max_control_line=options.max_control_line,
         max_pending=options.max_pending,
-        ping_interval_ns=options.ping_interval_ns,
+        ping_interval_ns=int(options.ping_interval * NANOSECOND),
         ping_max=options.ping_max,
     )
     selector = PlaneSelector(plane)
@@ -57,7 +65,7 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
     log.info(f"  ID:       {server.facts.server_id}")
     runtime = None
     try:
-        if options.jetstream is not None:
+        if options.jetstream.enabled:
             from jscore_server.jetstream.runtime import Runtime
 
             runtime = Runtime(server, loop)
@@ -70,8 +78,6 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
         if runtime is not None:
             runtime.stop()
         return 1
-    for warning in options.warnings:
-        log.warn(warning)
     if options.pid_file:
         _write_pid(options.pid_file, log)
     gc.collect()

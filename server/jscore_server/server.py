@@ -23,7 +23,7 @@ from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, read_connect
 from jscore_server.protocol.identity import server_id
-from jscore_server.version import NATS_VERSION
+from jscore_server.version import NATS_VERSION, VERSION
 
 CONN_CLIENT, CONN_ROUTE, CONN_LINK = 0, 1, 2
 EV_CONNECT, EV_INFO, EV_LINK, EV_CLOSED, EV_ERROR = 1, 2, 3, 4, 5
@@ -59,12 +59,13 @@ class Server:
             server_id=identifier,
             server_name=options.server_name or identifier,
             version=NATS_VERSION,
+            own_version=VERSION,
             host=options.host,
             port=options.port,
             max_payload=options.max_payload,
-            jetstream=options.jetstream is not None,
-            cluster=options.cluster.name if options.cluster is not None else "",
-            domain=(options.jetstream.domain or "") if options.jetstream is not None else "",
+            jetstream=options.jetstream.enabled,
+            cluster=options.cluster.name if options.cluster.port else "",
+            domain=options.jetstream.domain if options.jetstream.enabled else "",
         )
         self.clients: dict[int, Client] = {}
         self.next_cid = 1
@@ -96,53 +97,53 @@ class Server:
         if options.client_advertise:
             host, _, port = options.client_advertise.rpartition(":")
             self.facts.host, self.facts.port = (host, int(port)) if host else (options.client_advertise, self.facts.port)
-        if options.cluster is not None:
+        if options.cluster.port:
             self._start_cluster()
         self.facts.connect_urls = self._connect_urls()
         if self.jetstream is not None:
             self.jetstream.start()
         self.log.info(f"Listening for client connections on {shown(options.host, client_sock.getsockname()[1])}")
         self.log.info("Server is ready")
-        if options.cluster is not None and self.routes is not None:
+        if self.routes is not None:
             self.routes.start()
-            if self.links is not None:
-                self.links.start()
+        if self.links is not None:
+            self.links.start()
 
     def _start_cluster(self) -> None:
         cluster = self.options.cluster
-        assert cluster is not None
-        authorization = (cluster.user, cluster.password) if cluster.user else None
+        login = cluster.authorization
+        authorization = (login.user, login.password) if login.user else None
         link = None
         if self.jetstream is not None:
-            link = {"link": 1, "dir": self.jetstream.directory_id}
+            link = {"link": 1, "dir": self.jetstream.raft.directory_id}
             self.links = Links(
                 self.plane,
                 self.log,
                 self.facts.server_name,
-                cluster.name or "",
+                cluster.name,
                 LinkCallbacks(
                     hello=self.jetstream.hello,
                     up=self.jetstream.link_up,
+                    again=self.jetstream.link_hello,
                     down=self.jetstream.link_down,
                     frame=self.jetstream.frame,
                 ),
             )
-            self.jetstream.transport = self.links
-        advertise = (cluster.host or "0.0.0.0", cluster.port)
-        if cluster.port is not None:
-            sock = listen(cluster.host or "0.0.0.0", cluster.port)
-            advertise = (advertise[0], sock.getsockname()[1])
-            self._serve(sock, self._route_accepted)
-            self.log.info(f"Cluster name is {cluster.name}")
-            self.log.info(f"Listening for route connections on {shown(*advertise)}")
+            self.jetstream.set_transport(self.links)
+        host = cluster.host or self.options.host
+        sock = listen(host, cluster.port)
+        advertise = (host, int(sock.getsockname()[1]))
+        self._serve(sock, self._route_accepted)
+        self.log.info(f"Cluster name is {cluster.name}")
+        self.log.info(f"Listening for route connections on {shown(*advertise)}")
         self.routes = Routes(
             self.plane,
             self.log,
             self.facts,
-            name=cluster.name or "",
+            name=cluster.name,
             advertise=advertise,
             link=link,
-            explicit=[(url.host, url.port, url.user or "", url.password or "") for url in cluster.routes],
+            explicit=[(url.host, url.port, url.user, url.password) for url in cluster.routes],
             authorization=authorization,
             callbacks=RouteCallbacks(joined=self._route_joined, left=self._route_left, changed=self._urls_changed),
         )
@@ -197,12 +198,11 @@ class Server:
         client = Client(conn, self.next_cid, ip, port, self.loop.time())
         self.next_cid += 1
         self.plane.write(conn, self._client_info(client))
-        limit = self.options.max_connections
-        if limit is not None and len(self.clients) >= limit:
+        if len(self.clients) >= self.options.max_connections:
             self.plane.close_conn(conn, "Maximum Connections Exceeded", "maximum connections exceeded")
             return
         self.clients[conn] = client
-        if self.log.debugging:
+        if self.log.debug_on:
             self.log.debug(f"{ip}:{port} - cid:{client.cid} - Client connection created")
 
     def _client_info(self, client: Client, account: str = "") -> bytes:
@@ -241,7 +241,7 @@ class Server:
         reason = data.decode("utf-8", "replace")
         client = self.clients.pop(conn, None)
         if client is not None:
-            if self.log.debugging:
+            if self.log.debug_on:
                 self.log.debug(f"{client.ip}:{client.port} - cid:{client.cid} - Client connection closed: {reason}")
             elif reason.startswith("Slow Consumer"):
                 self.log.info(f"{client.ip}:{client.port} - cid:{client.cid} - {reason}")
@@ -305,7 +305,7 @@ class Server:
     def _connect_urls(self) -> list[str]:
         """host:port of every known server's client port, own first; empty when there is only this one to tell of."""
         cluster = self.options.cluster
-        if cluster is None or cluster.no_advertise:
+        if not cluster.port or cluster.no_advertise:
             return []
         host, port = self.facts.host, self.facts.port
         own = [f"{address}:{port}" for address in interface_addresses()] if host in ("0.0.0.0", "::", "") else [shown(host, port)]

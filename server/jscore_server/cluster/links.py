@@ -47,6 +47,7 @@ class LinkCallbacks:
 
     hello: Callable[[], dict[str, Any]]
     up: Callable[[str, dict[str, Any]], None]
+    again: Callable[[str, dict[str, Any]], object]  # a later hello over the same link
     down: Callable[[str], None]
     frame: Callable[[str, int, bytes], None]
 
@@ -174,6 +175,19 @@ class Links:
     def _send_hello(self, conn: int) -> None:
         self.plane.link_send(conn, KIND_HELLO, msgspec.json.encode(self.callbacks.hello()))
 
+    def say_hello(self) -> None:
+        """What we say of ourselves changed: tell all peers."""
+        for peer in self.peers.values():
+            if peer.up:
+                self._send_hello(peer.conn)
+
+    def drop(self, name: str, why: str) -> None:
+        """The peer broke the protocol: its link is closed, with a log line; it may dial again."""
+        peer = self.peers.get(name)
+        if peer is not None and peer.conn:
+            self.log.error(f"Replication link to {name} is dropped: {why}")
+            self.plane.close_conn(peer.conn, "Protocol Violation")
+
     def frame(self, conn: int, kind: int, body: bytes) -> None:
         link = self.conns.get(conn)
         if link is None:
@@ -209,6 +223,8 @@ class Links:
             peer.up = True
             self.log.info(f"Replication link to {peer.name} is up")
             self.callbacks.up(peer.name, hello)
+        else:
+            self.callbacks.again(peer.name, hello)
 
     def closed(self, conn: int, reason: str) -> None:
         link = self.conns.pop(conn, None)

@@ -9,8 +9,7 @@ from libc.stdlib cimport free, malloc
 
 from collections import namedtuple
 
-import jscore
-from jscore._log cimport Log, Store, jsc_log, jsc_record, jsc_store
+from jscore._log cimport Log, Store, check as raise_code, jsc_log, jsc_record, jsc_store
 
 
 cdef extern from "base/jsc_base.h":
@@ -177,10 +176,10 @@ cdef int EVENTS_A_CALL = 512
 
 
 cdef int check(int rc) except? -1:
-    """The one place where a code of the core becomes an exception; passes counts >= 0 through."""
-    if rc >= 0:
-        return rc
-    raise jscore.error_from_code(rc)
+    """Passes counts >= 0 through; codes become jscore's exceptions."""
+    if rc < 0:
+        raise_code(rc)
+    return rc
 
 
 cdef class Subscription:

@@ -19,7 +19,8 @@ class ServerFacts:
 
     server_id: str
     server_name: str
-    version: str
+    version: str  # the NATS level served: clients switch features by it
+    own_version: str
     host: str
     port: int
     max_payload: int
@@ -43,6 +44,7 @@ def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: 
         "server_id": facts.server_id,
         "server_name": facts.server_name,
         "version": facts.version,
+        "jscore_version": facts.own_version,
         "proto": CLIENT_PROTO,
         "go": "jscore",
         "host": facts.host,
@@ -78,6 +80,7 @@ def route_info(facts: ServerFacts, *, host: str, port: int, link: dict[str, Any]
         "server_id": facts.server_id,
         "server_name": facts.server_name,
         "version": facts.version,
+        "jscore_version": facts.own_version,
         "proto": ROUTE_PROTO,
         "go": "jscore",
         "host": host,

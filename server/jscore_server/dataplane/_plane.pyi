@@ -1,0 +1,163 @@
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, final
+
+from jscore import Log, Store
+
+class Msg(NamedTuple):
+    account: str
+    subject: str
+    reply: str
+    headers: bytes
+    data: bytes
+    origin: int
+    origin_kind: int
+
+class StoredMsg(NamedTuple):
+    seq: int
+    subject: str
+    headers: bytes
+    data: bytes
+    ts: int
+
+class StreamState(NamedTuple):
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    num_subjects: int
+    num_deleted: int
+    first_ts: int
+    last_ts: int
+
+class ConsumerState(NamedTuple):
+    delivered_consumer: int
+    delivered_stream: int
+    ack_floor_consumer: int
+    ack_floor_stream: int
+    num_ack_pending: int
+    num_redelivered: int
+    num_waiting: int
+    num_pending: int
+    last_delivered_ns: int
+    last_ack_ns: int
+    push_bound: bool
+
+class ConnInfo(NamedTuple):
+    id: int
+    in_msgs: int
+    out_msgs: int
+    in_bytes: int
+    out_bytes: int
+    pending: int
+    subs: int
+    rtt_ns: int
+    last_activity_ns: int
+    start_ns: int
+    kind: int
+
+class PlaneStats(NamedTuple):
+    in_msgs: int
+    out_msgs: int
+    in_bytes: int
+    out_bytes: int
+    slow_consumers: int
+    subscriptions: int
+    clients: int
+    routes: int
+
+@final
+class Subscription:
+    def close(self) -> None: ...
+
+@final
+class Plane:
+    def __init__(
+        self,
+        *,
+        max_payload: int = ...,
+        max_control_line: int = ...,
+        max_pending: int = ...,
+        ping_interval_ns: int = ...,
+        ping_max: int = ...,
+        auth_required: bool = ...,
+    ) -> None: ...
+    def attach_store(self, store: Store) -> None: ...
+    def own_log(self, log: Log, log_id: int) -> None: ...
+    def disown_log(self, log: Log) -> None: ...
+    def close(self) -> None: ...
+    def watch(self, fd: int, mask: int) -> None: ...
+    def poll(self, timeout_ns: int) -> Sequence[tuple[int, int]]: ...
+    def flush(self) -> None: ...
+    def unix_ns(self) -> int: ...
+    def dispatch(self, handler: Callable[[int, int, int, int, int, bytes], None]) -> bool: ...
+    def adopt(self, fd: int, kind: int) -> int: ...
+    def accept(
+        self,
+        conn: int,
+        account: str,
+        *,
+        verbose: bool,
+        pedantic: bool,
+        echo: bool,
+        headers: bool,
+        no_responders: bool,
+        protocol: int,
+        after_pong: bytes = b"",
+    ) -> bool: ...
+    def route_ready(self, conn: int) -> bool: ...
+    def become_link(self, conn: int) -> bool: ...
+    def write(self, conn: int, data: bytes) -> bool: ...
+    def close_conn(self, conn: int, reason: str, err: str | None = None) -> bool: ...
+    def conn_info(self, conn: int) -> ConnInfo | None: ...
+    def stats(self) -> PlaneStats: ...
+    def subscribe(
+        self,
+        account: str,
+        subject: str,
+        callback: Callable[[Msg], None],
+        *,
+        queue: str = "",
+        local: bool = False,
+        lenient: bool = False,
+    ) -> Subscription: ...
+    def publish(
+        self, account: str, subject: str, data: bytes = b"", *, reply: str = "", headers: bytes = b""
+    ) -> int: ...
+    def interest(self, account: str, subject: str) -> int: ...
+    def link_send(self, conn: int, kind: int, body: bytes) -> bool: ...
+    def link_send_records(self, conn: int, kind: int, head: bytes, log: Log, lo: int, hi: int, cap: int) -> int: ...
+    def add_stream(self, log: Log, stream_id: int, account: str, name: str) -> Stream: ...
+
+@final
+class Stream:
+    log: Log
+    id: int
+    name: str
+    applied: int
+    committed: int
+    def close(self) -> None: ...
+    def configure(self, **limits: Any) -> None: ...
+    def set_subjects(self, subjects: Iterable[str]) -> None: ...
+    def lead(self, term: int) -> None: ...
+    def follow(self) -> None: ...
+    def set_solo(self, on: bool) -> None: ...
+    def propose(self, kind: int, data: bytes) -> int: ...
+    def commit(self, index: int) -> bool: ...
+    def skip(self) -> None: ...
+    def state(self) -> StreamState: ...
+    def get(self, seq: int) -> StoredMsg | None: ...
+    def last(self, pattern: str) -> StoredMsg | None: ...
+    def next(self, pattern: str, from_seq: int) -> StoredMsg | None: ...
+    def seq_at(self, unix_ns: int) -> int | None: ...
+    def subject_counts(self, pattern: str = ">") -> dict[str, int]: ...
+    def deleted(self) -> list[int]: ...
+    def purge(self, filter: str, seq: int, keep: int, reply: str) -> None: ...
+    def delete(self, seq: int, reply: str) -> None: ...
+    def add_consumer(self, consumer_id: int, name: str, created_ns: int, **options: Any) -> Consumer: ...
+
+@final
+class Consumer:
+    id: int
+    name: str
+    def state(self) -> ConsumerState: ...
+    def close(self) -> None: ...

@@ -1,0 +1,264 @@
+"""JetStream's parts of one daemon, built and fed: the store, the Raft host, the engine; and the meta group's birth.
+
+Order of a start: directory checked -> store opened -> hard states read -> engine -> (linked peers) -> meta group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jscore
+
+from jscore_server.jetstream.directory import open_directory
+from jscore_server.jetstream.engine import JetStream
+from jscore_server.jetstream.engine import Options as EngineOptions
+from jscore_server.raft import Adopt, Birth, Bootstrap, ProtocolError, RaftHost
+
+if TYPE_CHECKING:
+    from jscore_server.cluster.links import Links
+    from jscore_server.server import Server
+
+TICK_S = 0.02
+BIRTH_RETRY_S = 0.1
+HARD_STATE_LOG_ID = 2
+EV_FRAME, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_EXPIRED = 7, 9, 10, 11, 12, 20
+
+EventHandler = Callable[[int, int, int, int, bytes], None]
+
+
+class _NoTransport:
+    """The transport of a server without a cluster: nobody to reach."""
+
+    def send(self, peer: str, kind: int, body: bytes) -> bool:
+        return False
+
+    def send_records(self, peer: str, kind: int, head: bytes, log: Any, lo: int, hi: int, cap: int) -> int:
+        return 0
+
+    def connected(self, peer: str) -> bool:
+        return False
+
+
+class Runtime:
+    """Owns the store, the Raft host and the engine of one server. Raises OSError, jscore.Error, StoreRefused at start."""
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        options = server.options.jetstream
+        self.server = server
+        self.log = server.log
+        self.loop = loop
+        self.links: Links | None = None
+        self.plain_routes: set[str] = set()
+        self.rng = random.Random(os.urandom(32))
+        self.directory = os.path.join(options.store_dir or os.path.join(tempfile.gettempdir(), "nats"), "jetstream")
+        open_directory(self.directory)
+        self.store = jscore.Store(sync="always" if options.sync_interval == "always" else float(options.sync_interval))
+        server.plane.attach_store(self.store)
+        self.raft = RaftHost(
+            server.facts.server_name,
+            self.store,
+            self.directory,
+            _NoTransport(),
+            rng=self.rng,
+            log_line=self._log_line,
+        )
+        server.plane.own_log(self.raft.hard_log, HARD_STATE_LOG_ID)
+        self.engine = JetStream(
+            EngineOptions(
+                directory=self.directory,
+                strict=options.strict,
+                domain=options.domain,
+                tags=frozenset(server.options.server_tags),
+                unique_tag=options.unique_tag,
+                server_info=self._server_info,
+            ),
+            server.plane,
+            self.store,
+            self.raft,
+            server_name=server.facts.server_name,
+            cluster_name=server.facts.cluster or None,
+            loop=loop,
+            rng=self.rng,
+            clock=time.time_ns,
+            log=self.log,
+        )
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._birth_timer: asyncio.TimerHandle | None = None
+        self._waiting_for = ""
+
+    def _log_line(self, level: str, text: str) -> None:
+        getattr(self.log, {"warning": "warn"}.get(level, level))(text)
+
+    def _server_info(self) -> dict[str, Any]:
+        facts = self.server.facts
+        info: dict[str, Any] = {"name": facts.server_name, "host": facts.host, "id": facts.server_id, "ver": facts.version}
+        if facts.cluster:
+            info["cluster"] = facts.cluster
+        info.update(jetstream=True, flags=7, seq=0, time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        return info
+
+    # ---- life ----
+
+    def start(self) -> None:
+        self.engine.start()
+        if not self.server.options.cluster.port:
+            if self.raft.birth is None:
+                self.raft.born(Birth("_meta_", (self.server.facts.server_name,), 1))
+            self._open_meta()
+        else:
+            if self.raft.birth is not None:
+                self._open_meta()
+            self._birth()
+        self._tick()
+        self.log.info("Starting JetStream")
+        self.log.info(f"  Store Directory: {self.directory!r}")
+        self.log.info(f"  Sync:            {describe_sync(self.server.options.jetstream.sync_interval)}")
+
+    def stop(self) -> None:
+        for timer in (self._tick_timer, self._birth_timer):
+            if timer is not None:
+                timer.cancel()
+        self.engine.stop()
+        self.server.plane.disown_log(self.raft.hard_log)
+        self.raft.close()
+
+    def set_transport(self, links: Links) -> None:
+        self.links = links
+        self.raft.transport = links
+
+    def _tick(self) -> None:
+        self.raft.tick(time.monotonic_ns())
+        if not self.raft.elected and self.engine.meta is not None and self.engine.meta.commit > 0:
+            self.raft.meta_elected()
+            self._say_hello()
+        self._tick_timer = self.loop.call_later(TICK_S, self._tick)
+
+    # ---- the meta group's birth ----
+
+    def _open_meta(self) -> None:
+        birth = self.raft.birth
+        assert birth is not None
+        self.engine.meta_bootstrap(list(birth.voters), birth.expected)
+
+    def expected(self) -> int:
+        """How many JetStream servers the configuration promises: the routes to others, without plain servers seen."""
+        routes = self.server.routes
+        cluster = self.server.options.cluster
+        count = sum(1 for url in cluster.routes if not self._is_self(url.host, url.port))
+        if routes is not None:
+            count -= len(self.plain_routes)
+        return max(2, count + 1)
+
+    def _is_self(self, host: str, port: int) -> bool:
+        routes, cluster = self.server.routes, self.server.options.cluster
+        if routes is not None and (host, port) in routes.self_addresses:
+            return True
+        return port == cluster.port and host == cluster.host and host not in ("", "0.0.0.0", "::")
+
+    def _birth(self) -> None:
+        """Creates or joins the meta group when the linked peers allow it; asked again until it has lived."""
+        if self._birth_timer is not None:
+            self._birth_timer.cancel()
+            self._birth_timer = None
+        if self.raft.elected:
+            return
+        decision = self.raft.meta_birth(self.expected())
+        if isinstance(decision, Bootstrap):
+            self.log.info(f"JetStream cluster starts with {', '.join(decision.birth.voters)}")
+            self._live(decision.birth)
+        elif isinstance(decision, Adopt):
+            if decision.replaces:
+                self.engine.meta_abandon()
+            self._live(decision.birth)
+        elif self.raft.birth is None and decision.reason != self._waiting_for:
+            self._waiting_for = decision.reason
+            self.log.info(f"JetStream waits for its cluster: {decision.reason}")
+        self._birth_timer = self.loop.call_later(BIRTH_RETRY_S, self._birth)
+
+    def _live(self, birth: Birth) -> None:
+        self.raft.born(birth)
+        self._open_meta()
+        self._say_hello()
+
+    def _say_hello(self) -> None:
+        if self.links is not None:
+            self.links.say_hello()
+
+    # ---- what links and routes tell ----
+
+    def hello(self) -> dict[str, Any]:
+        return {**self.raft.hello(), "jetstream": True, "tags": sorted(self.server.options.server_tags)}
+
+    def link_up(self, peer: str, hello: dict[str, Any]) -> None:
+        if self.link_hello(peer, hello):
+            self.raft.link_up(peer)
+            self.engine.peer_joined(peer, hello)
+
+    def link_hello(self, peer: str, hello: dict[str, Any]) -> bool:
+        """A peer said hello, again perhaps; False when it was none."""
+        try:
+            self.raft.peer_hello(peer, hello)
+        except ProtocolError as err:
+            self._drop(peer, err)
+            return False
+        if not self.raft.elected and self.server.options.cluster.port:
+            self._birth()
+        return True
+
+    def link_down(self, peer: str) -> None:
+        self.raft.link_down(peer)
+        self.engine.peer_left(peer)
+
+    def frame(self, peer: str, kind: int, body: bytes) -> None:
+        try:
+            self.raft.receive(peer, kind, body)
+        except ProtocolError as err:
+            self._drop(peer, err)
+
+    def _drop(self, peer: str, err: ProtocolError) -> None:
+        if self.links is not None:
+            self.links.drop(peer, str(err))
+
+    def route_joined(self, name: str, jetstream: bool) -> None:
+        if not jetstream:
+            self.plain_routes.add(name)
+
+    def route_left(self, name: str) -> None:
+        """A plain server that left still is not a JetStream server: the expected size stays lowered."""
+
+    # ---- events of the plane ----
+
+    def handlers(self) -> dict[int, EventHandler]:
+        return {
+            EV_APPENDED: lambda conn, kind, a, b, data: self.engine.stream_appended(a, b),
+            EV_DURABLE: self._durable,
+            EV_APPLY: lambda conn, kind, a, b, data: self.engine.stream_apply(a),
+            EV_FAILED: self._failed,
+            EV_EXPIRED: lambda conn, kind, a, b, data: self.engine.consumer_expired(a, b),
+        }
+
+    def _log_of(self, log_id: int) -> jscore.Log | None:
+        return self.raft.hard_log if log_id == HARD_STATE_LOG_ID else self.engine.log_of(log_id)
+
+    def _durable(self, conn: int, kind: int, log_id: int, index: int, data: bytes) -> None:
+        log = self._log_of(log_id)
+        if log is not None:
+            self.raft.durable(log)
+
+    def _failed(self, conn: int, kind: int, log_id: int, code: int, data: bytes) -> None:
+        log = self._log_of(log_id)
+        if log is not None:
+            self.raft.durable(log)
+        self.engine.log_failed(log_id, code)
+
+
+def describe_sync(interval: float | str) -> str:
+    if interval == "always":
+        return "before each acknowledgement"
+    return f"every {interval:g}s: what was acknowledged since is lost with the machine's power"

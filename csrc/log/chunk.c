@@ -22,6 +22,13 @@ static void lru_add(jsc_log *log) {
     log->in_lru = true;
 }
 
+void jsc_chunks_touch(jsc_log *log) {
+    log->touched = log->store->polls;
+    if (!log->in_lru || log->store->lru_newest == log) return;
+    lru_remove(log);
+    lru_add(log);
+}
+
 static void give_back(jsc_store *s, jsc_chunk *c) {
     if (c->cap == JSC_SMALL_CHUNK && s->nspare_small < JSC_SPARE_CHUNKS) {
         c->next = s->spare_small;

@@ -198,7 +198,7 @@ static void hand_over(jsc_log *log, bool want_sync) {
     pthread_mutex_unlock(&s->lock);
     log->submitted = log->tail;
     log->submitted_used = log->tail ? log->tail->used : 0;
-    log->touched = s->polls;
+    jsc_chunks_touch(log);
 }
 
 int jsc_log_submit(jsc_log *log) {

@@ -123,6 +123,7 @@ int64_t jsc_store_clock(void);
 /* chunk.c (owner) */
 jsc_chunk *jsc_chunk_take(jsc_log *, jsc_segment *, size_t need);
 void jsc_chunks_recycle(jsc_log *, int keep); /* gives back what is written, but for `keep` chunks */
+void jsc_chunks_touch(jsc_log *);             /* it was busy just now */
 void jsc_chunks_drop(jsc_log *);              /* all of them; the sync thread must have let go */
 void jsc_chunks_free_spare(jsc_store *);
 

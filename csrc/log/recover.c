@@ -239,11 +239,13 @@ static int walk(scan *c) {
         jsc_record r;
         size_t used;
         jsc_trailer t;
-        if (!c->last && !c->pending && c->expected >= c->next) break; /* the next file has it from here */
+        bool complete = !c->last && !c->pending && c->expected >= c->next; /* the next file has it from here */
         if (c->at >= c->size || jsc_record_decode(c->p + c->at, (size_t)(c->size - c->at), &r, &used) != JSC_OK) {
+            if (complete) break;
             if ((rc = bad(c, &stop)) < 0) return rc;
             continue;
         }
+        if (complete && r.kind != JSC_K_TRAILER) break;
         if (r.kind != JSC_K_TRAILER && r.index == c->expected) {
             uint32_t crc = jsc_get32(c->p + c->at);
             if ((rc = jsc_segment_index(s, c->at)) < 0) return rc;
@@ -257,6 +259,7 @@ static int walk(scan *c) {
         }
         if (jsc_trailer_decode(&r, &t) != JSC_OK || t.salt != s->salt || t.start != c->batch_start || t.count != c->pending ||
             t.index != c->expected - 1 || t.crc != jsc_trailer_crc(&t, c->batch_crc)) {
+            if (complete) break;
             if ((rc = bad(c, &stop)) < 0) return rc;
             continue;
         }

@@ -31,12 +31,15 @@ static void wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t ns) {
 
 /* ---- files (sync thread) ---- */
 
-static int segment_create(jsc_log *log, jsc_segment *s) {
+static bool no_space(int rc) { return rc == -ENOSPC || rc == -EDQUOT; }
+
+static int segment_create(jsc_log *log, jsc_segment *s, bool *full) {
     const jsc_vfs *vfs = log->vfs;
     uint8_t head[JSC_SEGMENT_HEAD];
     jsc_segment_head_encode(&(jsc_segment_head){s->salt, s->first, s->prev_term}, head);
     uint64_t step = s->limit < MIB ? s->limit : MIB;
     int rc = vfs->allocate(vfs->self, log->fd, 0, (off_t)step);
+    *full = no_space(rc);
     if (rc < 0) return rc;
     s->allocated = step;
     if ((rc = jsc_write_all(vfs, log->fd, head, sizeof head, 0)) < 0) return rc;
@@ -48,7 +51,7 @@ static int segment_create(jsc_log *log, jsc_segment *s) {
 
 /* Makes s the open segment. The one before is synced first, whatever the sync mode: a file is never created before all
  * that precedes it is on the disk, so only the last file of a log can have a torn tail. */
-static int segment_switch(jsc_log *log, jsc_segment *s) {
+static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
     const jsc_vfs *vfs = log->vfs;
     int rc;
     if (log->open_segment) {
@@ -65,9 +68,10 @@ static int segment_switch(jsc_log *log, jsc_segment *s) {
     if (!path) return -ENOMEM;
     int fd = vfs->open(vfs->self, path, s->created ? O_RDWR : O_RDWR | O_CREAT, 0644);
     free(path);
+    *full = no_space(fd);
     if (fd < 0) return fd;
     log->fd = fd;
-    if (!s->created && (rc = segment_create(log, s)) < 0) {
+    if (!s->created && (rc = segment_create(log, s, full)) < 0) {
         vfs->close(vfs->self, fd);
         log->fd = -1;
         return rc;
@@ -77,16 +81,17 @@ static int segment_switch(jsc_log *log, jsc_segment *s) {
 }
 
 /* Space ahead of the bytes: 1, 4, 16 MiB and then 16 at a time, so that a small log stays small. */
-static int segment_reserve(jsc_log *log, jsc_segment *s, uint64_t end) {
+static int segment_reserve(jsc_log *log, jsc_segment *s, uint64_t end, bool *full) {
     uint64_t want = s->allocated;
     while (want < end) want = want < MIB ? MIB : want < 4 * MIB ? 4 * MIB : want < 16 * MIB ? 16 * MIB : want + 16 * MIB;
     if (want > s->limit) want = s->limit > end ? s->limit : end;
     if (want == s->allocated) return JSC_OK;
     int rc = log->vfs->allocate(log->vfs->self, log->fd, (off_t)s->allocated, (off_t)(want - s->allocated));
-    if (rc == -ENOSPC && want > end) { /* the little that is needed may still fit */
+    if (no_space(rc) && want > end) { /* the little that is needed may still fit */
         want = end;
         rc = log->vfs->allocate(log->vfs->self, log->fd, (off_t)s->allocated, (off_t)(want - s->allocated));
     }
+    *full = no_space(rc);
     if (rc < 0) return rc;
     s->allocated = want;
     return JSC_OK;
@@ -112,13 +117,13 @@ static int write_iovs(const jsc_vfs *vfs, int fd, struct iovec *v, int n, uint64
     return JSC_OK;
 }
 
-/* Writes m's range; on failure m->from says where it stands. *full: no space, nothing is broken. */
+/* Writes m's range; on failure m->from says where it stands. *full: a reservation found no space, nothing is broken. */
 static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
     uint64_t written = atomic_load_explicit(&log->written, memory_order_relaxed);
     int rc = JSC_OK;
     while (m->from && (m->from != m->to || m->from_used < m->to_used)) {
         jsc_segment *s = m->from->segment;
-        if (s != log->open_segment && (rc = segment_switch(log, s)) < 0) break;
+        if (s != log->open_segment && (rc = segment_switch(log, s, full)) < 0) break;
         struct iovec v[IOVS];
         int n = 0;
         uint64_t at = m->from->offset + m->from_used, end = at;
@@ -132,12 +137,9 @@ static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
             stop_used = to;
             if (c == m->to) break;
         }
-        if ((rc = segment_reserve(log, s, end)) < 0) break;
-        if (n && (rc = write_iovs(log->vfs, log->fd, v, n, at)) < 0) {
-            /* A reservation can still end in ENOSPC on a file system that copies on write: that is a failed write. */
-            if (rc == -ENOSPC) rc = JSC_EFULL;
-            break;
-        }
+        if ((rc = segment_reserve(log, s, end, full)) < 0) break;
+        /* ENOSPC here, on a file system that copies on write, is a failed write like any other. */
+        if (n && (rc = write_iovs(log->vfs, log->fd, v, n, at)) < 0) break;
         log->fd_dirty = true;
         written = s->base + end;
         m->from = stop_chunk;
@@ -147,7 +149,6 @@ static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
             m->from_used = 0;
         }
     }
-    *full = rc == -ENOSPC;
     /* Only now: the owner may reuse chunks below it at once. */
     atomic_store_explicit(&log->written, written, memory_order_release);
     return rc;

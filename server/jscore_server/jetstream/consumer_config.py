@@ -53,6 +53,7 @@ DELIVER_NAMES = {
     "last_per_subject": "last per subject",
 }
 ACK_POLICIES = {"none": 0, "all": 1, "explicit": 2}  # JSC_ACK_*
+ZERO_TIME = "0001-01-01T00:00:00"
 GROUP_NAME = re.compile(r"[A-Za-z0-9/_=-]{1,16}")
 
 
@@ -104,6 +105,8 @@ def check_consumer_config(
     other consumers are in `check_workqueue`. Raises: ApiError.
     """
     config = msgspec.structs.replace(config)
+    if config.pause_until is not None and config.pause_until.startswith(ZERO_TIME):
+        config.pause_until = None  # clients written in Go send the zero time for "not paused"
     if not clustered and config.num_replicas > 1:
         raise problem(10074)
     if pedantic:

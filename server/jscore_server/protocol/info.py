@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-API_LEVEL = 4
 CLIENT_PROTO = 1
 # 2: account-aware routes (RS+ and RMSG carry the account), async INFO; we do not send message traces between servers.
 ROUTE_PROTO = 2
@@ -67,7 +66,7 @@ def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: 
     if account:
         info["connect_info"] = True
         info["remote_account"] = account
-    info["api_lvl"] = API_LEVEL
+    # No api_lvl: the features behind JetStream's API levels 1 to 4 are not served yet, and 0 is left out on the wire.
     return info
 
 

@@ -81,6 +81,17 @@ static jsc_log *open_log(jsc_store *s, const char *dir, uint64_t segment_bytes, 
 static void test_crc(void) {
     CHECK(jsc_crc32c(0, "123456789", 9) == 0xE3069283u);
     CHECK(jsc_crc32c(jsc_crc32c(0, "1234", 4), "56789", 5) == 0xE3069283u);
+    /* Every length and alignment agrees with the definition, bit by bit. */
+    static uint8_t bytes[5000];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)rnd(256);
+    for (size_t from = 0; from < 9; from++) {
+        uint32_t slow = ~0u;
+        for (size_t n = 0; from + n < sizeof bytes; n++) {
+            if (n < 100 || n % 37 == from) CHECK(jsc_crc32c(0, bytes + from, n) == ~slow);
+            slow ^= bytes[from + n];
+            for (int k = 0; k < 8; k++) slow = slow >> 1 ^ (slow & 1 ? 0x82f63b78u : 0);
+        }
+    }
 }
 
 static void test_round_trip(const jsc_vfs *vfs, const char *dir, int mode, uint64_t segment_bytes) {

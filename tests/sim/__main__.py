@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from .simulator import Simulator, Violation, run_seed
+from .simulator import Simulator, run_seed
 
 
 def main() -> int:
@@ -26,10 +26,11 @@ def main() -> int:
                 sim.run()
             else:
                 sim = run_seed(seed)
-        except (Violation, AssertionError, Exception) as err:
+        except Exception as err:  # a crash of the core is a finding too
             if sim is not None and sim.trace is not None:
                 print("\n".join(sim.trace))
-            print(f"seed {seed}: {type(err).__name__} {err}\nreplay: python -m tests.sim --start {seed} --seeds 1 --trace")
+            print(f"seed {seed}: {type(err).__name__} {err}")
+            print(f"replay: python -m tests.sim --start {seed} --seeds 1 --trace")
             return 1
         if sim.trace is not None:
             print("\n".join(sim.trace))

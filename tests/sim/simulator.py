@@ -165,6 +165,7 @@ class Simulator:
         self.transfer_rate = rng.choice((0, 0, 1))
         self.disk_delay = rng.choice((1, 10, 200))
         self.cap = rng.choice((1, 3, 50))
+        self.pace = rng.choice((120, 120, 400, 5000))  # the last one lets groups fall idle
         self.blocked: dict[tuple[str, str], bool] = {}
         # The global view.
         self.ghost_terms = [0]
@@ -459,7 +460,15 @@ class Simulator:
         self.drain(node)
 
     def on_append(
-        self, source: str, target: str, term: int, prev: int, prev_term: int, commit: int, terms: list[int], data: list[Any]
+        self,
+        source: str,
+        target: str,
+        term: int,
+        prev: int,
+        prev_term: int,
+        commit: int,
+        terms: list[int],
+        data: list[Any],
     ) -> None:
         node = self.nodes[target]
         core = node.core
@@ -487,7 +496,7 @@ class Simulator:
     def client(self) -> None:
         rng = self.rng
         if self.faults:
-            self.at(1 + int(rng.random() * 120), self.client)
+            self.at(1 + int(rng.random() * self.pace), self.client)
         self.propose_somewhere()
 
     def propose_somewhere(self, tag: str = "p") -> str | None:
@@ -628,7 +637,7 @@ class Simulator:
             self.nodes[name].disk = 0.1
             self.restart(name, self.nodes[name].life)
 
-    # ---- invariants (numbers: spec/raft.md §7) -------------------------------------------------------------------------
+    # ---- invariants (numbers: spec/raft.md §7) -----------------------------------------------------------------------
 
     def check_message(self, node: Node, m: Message) -> None:
         kind = m.kind
@@ -707,7 +716,7 @@ class Simulator:
             if isinstance(data, Members):
                 self.committed_members = data
         if leads and commit >= lo and log.terms[commit] != core.term:
-            raise Violation(f"3: {node.name} commits {commit} of term {log.terms[commit]} by counting in term {core.term}")
+            raise Violation(f"3: {node.name} counts copies of {commit} of term {log.terms[commit]} in {core.term}")
         if leads and commit >= lo:
             self.check_quorum(node, commit)
         node.applied = max(node.applied, commit)
@@ -770,7 +779,7 @@ class Simulator:
             c = self.nodes[name].core
             out.append(
                 f"{name} down" if c is None else
-                f"{name} {c.role.name} t{c.term} last {c.last} commit {c.commit} {c.members.voters}+{c.members.learners}"
+                f"{name} {c.role.name} t{c.term} last {c.last}/{c.commit} {c.members.voters}+{c.members.learners}"
             )  # fmt: skip
         return "; ".join(out)
 

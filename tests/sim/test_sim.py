@@ -120,6 +120,6 @@ def test_a_planted_bug_is_found(options: dict[str, Any]) -> None:
         try:
             run_seed(seed, **options)
         except Violation as err:
-            assert not str(err).startswith("23"), f"seed {seed} found only a lack of progress: {err}"
-            return
+            if not str(err).startswith("23"):
+                return  # 23 is only a lack of progress
     pytest.fail("400 histories did not notice it")

@@ -1,7 +1,7 @@
 """The birth of the meta group: who creates it, once, and who joins. Pure.
 
-A group is born by one durable record (spec/raft.md R-1). Afterwards nothing is inferred from who is connected: a server that
-has such a record keeps it, but for one case: a group that never elected a leader gives way to one that did.
+A group is born by one durable record (spec/raft.md R-1). Afterwards nothing is inferred from who is connected: a server
+that has such a record keeps it, but for one case: a group that never elected a leader gives way to one that did.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Adopt:
 
 
 def decide(own: Hello, expected: int, peers: list[Hello], new_id: str) -> Wait | Bootstrap | Adopt:
-    """What `own` does about the meta group; `peers` are the linked JetStream servers, `new_id` the id of a group born now.
+    """What `own` does about the meta group; `peers` are the linked JetStream servers.
 
-    `expected` is the number of JetStream servers configured: 1 standalone, at least 2 in a cluster.
+    `new_id` is the id of a group born now, `expected` the number of JetStream servers configured: 1 standalone, at
+    least 2 in a cluster.
     """
     live = [p.birth for p in peers if p.birth is not None and p.elected]
     if own.birth is not None:

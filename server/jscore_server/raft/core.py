@@ -4,7 +4,7 @@ Time is a count of ticks that the driver writes to `Core.now` before each input.
 `step_append`, `tick`, `appended`, `durable`, `hard_state_durable`, `sent`, `members_seen`, `peer_up`, `peer_down`,
 `transfer` and `change`. After each one the driver carries out `Core.out`, in this order:
 
-1. `truncate`, then `append` (raw records): the local log. Returning to the core is not needed; `durable` reports the sync.
+1. `truncate`, then `append` (raw records): the local log; `durable` reports the sync.
 2. `hard_state`: hand term, vote and configurations to the disk; call `hard_state_durable(seq)` when they are on it.
 3. `messages`: send now. They promise nothing that is not on the disk already.
 4. `after`: send once every hard state handed out so far is durable.
@@ -12,8 +12,8 @@ Time is a count of ticks that the driver writes to `Core.now` before each input.
 6. `sends`: followers that may be sent records: see `next_send`.
 7. `commit`, then `role`.
 
-The hot path of a leader is appended -> sends -> step(ACK) -> commit. Sources: spec/raft.md §2 (rule numbers R-n), the Raft
-dissertation, and its 2015 correction for single-server changes of membership (R-22).
+The hot path of a leader is appended -> sends -> step(ACK) -> commit. Sources: spec/raft.md §2 (rule numbers R-n), the
+Raft dissertation, and its 2015 correction for single-server changes of membership (R-22).
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class HardState:
     members: list[Members]  # oldest first; the last one is in force
     members_indexes: list[int]  # every MEMBERS record known to be in the log
     scanned: int = 0  # members_indexes is complete up to this index
-    # >= 0: this replica lost its vote or acked records (spec/raft.md §5). It receives, but neither votes nor counts until it
-    # is added anew, or holds what a leader committed that was elected without it: a term above mute_term (-1: not known yet).
+    # >= 0: this replica lost its vote or acked records (spec/raft.md §5). It receives, but neither votes nor counts
+    # until it is added anew, or holds what a leader elected without it committed: a term above mute_term (-1: unknown).
     mute: int = -1
     mute_term: int = -1
 
@@ -173,8 +173,8 @@ class Progress:
 class Output:
     """What the driver has to do now (order: see the module's text). Reused; `clear` after carrying it out."""
 
-    __slots__ = ("after", "append", "append_from", "commit", "hard_state", "lost", "messages", "needs_snapshot", "proposals",
-                 "role", "sends", "truncate")  # fmt: skip
+    __slots__ = ("after", "append", "append_from", "commit", "hard_state", "lost", "messages", "needs_snapshot",
+                 "proposals", "role", "sends", "truncate")  # fmt: skip
 
     def __init__(self) -> None:
         self.truncate = -1
@@ -197,6 +197,8 @@ class Core:
     __slots__ = (
         "acked",
         "busy",
+        "caught",
+        "caught_next",
         "commit",
         "deadline",
         "disk",
@@ -277,6 +279,8 @@ class Core:
         self.heard = -timing.election_max_ticks
         self.suspect = False  # the link to the leader went down
         self.quiet = False  # idle: leader and followers agree on slow heartbeats
+        self.caught = 0  # who holds this much has caught up: the commit index of a heartbeat or two ago (R-24)
+        self.caught_next = 0
         self.busy = now  # last tick at which the leader had something to do
         self.quorum_at = 0
         self.transferee = ""
@@ -309,6 +313,7 @@ class Core:
     def _tick_leader(self) -> None:
         timing = self.timing
         now = self.now
+        self.caught, self.caught_next = self.caught_next, self.commit
         if self._is_idle():
             self.quiet = True
             # Spread, so that thousands of idle groups are no burst.
@@ -332,7 +337,7 @@ class Core:
                 self._queue(p)
 
     def _is_idle(self) -> bool:
-        """Everybody holds and knows everything, and has answered lately: then hosts, not groups, prove liveness (§4)."""
+        """Everybody holds and knows everything and has answered lately: then hosts, not groups, prove liveness (§4)."""
         now, last = self.now, self.last
         if self.commit == last and not self.transferee:
             since = now - (3 * self.timing.quiet_ticks if self.quiet else self.timing.quorum_ticks)
@@ -350,8 +355,8 @@ class Core:
             p.active = self.now  # its host was heard until now
 
     def _heartbeat(self, p: Progress) -> None:
-        # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The end of
-        # what it acked proves its log again after a restart in the same term, when nothing is left to send.
+        # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The
+        # end of what it acked proves its log again after a restart in the same term, when nothing is left to send.
         p.told = commit = self.commit
         match = p.match
         match_term = self.term if match >= self.term_start else self.term_at(match)
@@ -371,7 +376,7 @@ class Core:
         return count >= self.members.quorum
 
     def tell_commit(self) -> None:
-        """Tells followers a commit index that no append has carried yet. For the driver, a tick after `commit` moved."""
+        """Tells followers a commit index that no append has carried. For the driver, a tick after `commit` moved."""
         if self.role is Role.LEADER:
             for p in self.progress.values():
                 if p.told < self.commit and not p.paused:
@@ -383,7 +388,7 @@ class Core:
         self.deadline = self.now + self.timeout
 
     def peer_down(self, name: str) -> None:
-        """The link to `name` was reset: a hint only. A follower of `name` asks the others soon; pre-vote keeps it safe."""
+        """The link to `name` was reset: a hint only. Its follower asks the others soon; pre-vote keeps it safe."""
         if self.role is Role.LEADER:
             p = self.progress.get(name)
             if p is not None:
@@ -394,7 +399,8 @@ class Core:
         elif self.leader == name:
             self.suspect = True
             timing = self.timing
-            self.deadline = min(self.deadline, self.now + self.rng.randint(timing.hint_min_ticks, timing.hint_max_ticks))
+            wait = self.rng.randint(timing.hint_min_ticks, timing.hint_max_ticks)
+            self.deadline = min(self.deadline, self.now + wait)
 
     def peer_up(self, name: str) -> None:
         """The link to `name` is there (again): frames sent before may be lost."""
@@ -413,7 +419,7 @@ class Core:
             return False
         if self.name in self.members.voters:
             return True
-        # Removed by a record that may not be committed: it may be the only one whose log can still win (dissertation 4.2.2).
+        # Removed by a record that may not be committed: perhaps only its log can still win (dissertation 4.2.2).
         former = self.hard.members[-2:-1]
         return self.members.index > self.commit and bool(former) and self.name in former[0].voters
 
@@ -489,6 +495,7 @@ class Core:
         self.suspect = False
         self.quiet = False
         self.busy = self.now
+        self.caught = self.caught_next = self.last
         self.votes = {}
         self.transferee = ""
         self.term_start = self.last + 1
@@ -724,7 +731,7 @@ class Core:
             return False
         if prev_index > self.verified and prev_term != self.term_at(prev_index):
             if prev_index <= self.commit:
-                raise InvariantBroken(f"group {self.group}: committed record {prev_index} has another term at the leader")
+                raise InvariantBroken(f"group {self.group}: committed record {prev_index} differs at the leader")
             hint = self._first_of_term(prev_index)
             self._send(Message(REJECT, peer, self.group, self.term, prev_index, hint=hint))
             return False
@@ -750,7 +757,7 @@ class Core:
         common = min(self.last, new_last)
         if not runs or common < runs[0][0]:
             return 0
-        for first, term, count in reversed(runs):
+        for first, term, _ in reversed(runs):
             if first <= common:
                 if self.term_at(common) == term:
                     return 0  # equal here, so equal everywhere before (log matching)
@@ -786,11 +793,16 @@ class Core:
             self._use_members()
 
     def append_failed(self, last: int) -> None:
-        """The log took nothing of `out.append` (no space): it still ends at `last`. The leader will send again (R-47)."""
+        """The log took nothing of `out.append` (no space) and ends at `last`. The leader will send again (R-47)."""
         self.last = last
         self.verified = min(self.verified, last)
         if self.commit > last:
             self.commit = self.out.commit = last  # nobody was told yet: Output.commit comes after the records
+
+    def resign(self) -> None:
+        """Leads no more, for a reason of the driver's (no space for a record of its own)."""
+        if self.role is not Role.FOLLOWER:
+            self._become_follower(self.term, "")
 
     def disk_failed(self) -> None:
         """The log takes no writes any more: lead no more, vote and ack no more (R-12, R-46)."""
@@ -1015,7 +1027,7 @@ class Core:
             p = self.progress.get(name)
             if name not in current.learners or p is None:
                 raise ChangeRefused(f"{name} must be a learner first")
-            if p.match < self.commit:
+            if p.match < self.caught:
                 raise ChangeRefused(f"{name} has not caught up")
         expected = min(current.expected, len(voters)) if removed else current.expected
         self.out.proposals.append((MEMBERS, Members(0, tuple(voters), tuple(learners), expected)))

@@ -1,4 +1,4 @@
-"""One group of a host: drives a Core over its log and the links. All decisions are the core's; this carries them out."""
+"""One group of a host: drives a Core over its log and the links. The core decides; this carries it out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .core import NOOP, Core, HardState, InvariantBroken, Members, NotLeader, Role
+from .core import NOOP, ChangeRefused, Core, HardState, InvariantBroken, Members, NotLeader, Role
 from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, group_bytes
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ KIND_HOST = 10
 
 FRAME_CAP = 128 * 1024  # bytes of records in one append frame; a larger single record travels alone
 MARK_EVERY = 16384  # committed records between two marks in the hard state, so that a restart scans no more than that
+
+MUTED = "the replica here neither votes nor counts until a leader elected without it has committed"
 
 
 class Log(Protocol):
@@ -79,7 +81,7 @@ def members_from_json(index: int, data: bytes) -> Members:
 
 
 class Group:
-    """A replica of one Raft group. Created by RaftHost.create_group; every method is called on the host's one thread."""
+    """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
         "_draining", "_dropped", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
@@ -189,7 +191,11 @@ class Group:
 
         New ones become learners, are promoted when caught up, then the others are removed. Empty: stop changing.
         """
-        self.wanted = tuple(wanted)
+        self.wanted = tuple(dict.fromkeys(wanted))
+        core = self.core
+        if core.led:
+            core.deadline = min(core.deadline, self.host.ticks + 1)
+            self.host._schedule(self)
 
     def members(self) -> tuple[list[str], list[str]]:
         """(voters, learners) of the configuration in force here."""
@@ -197,7 +203,7 @@ class Group:
         return list(members.voters), list(members.learners)
 
     def replicas(self) -> list[Replica]:
-        """The other members. Lag and activity are known to the leader only; a follower reports 0 and the link's state."""
+        """The other members. Lag and activity are known to the leader only; a follower reports the link's state."""
         core = self.core
         tick_ns = self.host.timing.tick_ms * 1_000_000
         out = []
@@ -263,7 +269,7 @@ class Group:
         try:
             log.append_raw(raw, lo)
             log.submit()
-        except self.host.engine.Error as err:
+        except (self.host.engine.Error, OSError) as err:
             core.append_failed(log.last)
             if log.error:
                 core.disk_failed()
@@ -293,7 +299,10 @@ class Group:
             core.tick()
             self.drain()
             if self.wanted and core.led:
-                self._reconcile()
+                try:
+                    self._reconcile()
+                except (ChangeRefused, NotLeader):
+                    pass  # not now: asked again with the next heartbeat
         except InvariantBroken as err:
             self.fail(str(err))
 
@@ -363,8 +372,8 @@ class Group:
                     seq, out.hard_state = out.hard_state, 0
                     host._write_hard(self, seq)
                 if out.lost:
-                    host.log_line("error", f"raft group {self.id}: this disk lost synced records up to {out.lost}; the replica "
-                                           "neither votes nor counts until a leader elected without it has committed")  # fmt: skip
+                    why = f"this disk lost synced records up to {out.lost}"
+                    host.log_line("error", f"raft group {self.id}: {why}; {MUTED}")
                     out.lost = 0
                 if out.messages:
                     messages, out.messages = out.messages, []
@@ -394,7 +403,8 @@ class Group:
                     again = True
                 if out.needs_snapshot:
                     for name in out.needs_snapshot:
-                        host.log_line("error", f"raft group {self.id}: {name} needs records that the leader's log lacks")
+                        why = f"{name} needs records that the leader's log lacks"
+                        host.log_line("error", f"raft group {self.id}: {why}")
                     out.needs_snapshot.clear()
                 if self._failed:
                     return
@@ -410,12 +420,24 @@ class Group:
             if core.role is not Role.LEADER:
                 return
             if what == NOOP or members is None:
-                index = log.append(KIND_NOOP, term=core.term)
+                index = self._append_own(KIND_NOOP, b"")
             else:
-                index = log.append(KIND_MEMBERS, members_to_json(members), term=core.term)
+                index = self._append_own(KIND_MEMBERS, members_to_json(members))
+            if not index:
+                core.resign()
+                return
+            if members is not None:
                 core.members_seen(index, members.voters, members.learners, members.expected)
             core.appended(index)
         log.submit()
+
+    def _append_own(self, kind: int, data: bytes) -> int:
+        """Appends a record of the group's own as leader; 0 when the log takes none."""
+        try:
+            return self.log.append(kind, data, term=self.core.term)
+        except (self.host.engine.Error, OSError) as err:
+            self.host.log_line("error", f"raft group {self.id}: the log took no record of the leader's: {err}")
+            return 0
 
     def _send_records(self) -> None:
         core, log = self.core, self.log
@@ -452,7 +474,7 @@ class Group:
             core.change(voters, tuple(n for n in learners if n in wanted) + strangers)
         else:
             missing = [n for n in wanted if n not in voters]
-            ready = [n for n in missing if core.progress[n].match >= core.commit]
+            ready = [n for n in missing if core.progress[n].match >= core.caught]
             surplus = [n for n in voters if n not in wanted]
             if ready:
                 core.change(voters + (ready[0],), tuple(n for n in learners if n != ready[0]))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
 from .core import HardState, Members, Role, Timing, recover_members
-from .group import KIND_HOST, KIND_MEMBERS, Group, Log, members_from_json
+from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log, members_from_json
 from .messages import (
     FRAME_APPEND,
     FRAME_SMALL,
@@ -66,7 +66,10 @@ class RaftHost:
         timing: Timing | None = None,
         engine: Any = None,
     ) -> None:
-        """Opens `<directory>/hardstate` in `store`. `engine` (default: the module jscore) has scan_records, Error, Corrupt."""
+        """Opens `<directory>/hardstate` in `store`; `directory` exists.
+
+        `engine` (default: the module jscore) has scan_records, Error, Corrupt.
+        """
         if engine is None:
             import jscore
 
@@ -137,7 +140,14 @@ class RaftHost:
             self._write({"directory": self.directory_id}, wait=True)
 
     def _write(self, body: dict[str, Any], wait: bool = False) -> int:
-        index = self._log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
+        try:
+            index = self._log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
+        except (self.engine.Error, OSError) as err:
+            # What waits for this record waits for ever: no vote, no ack leaves that a restart could forget.
+            self.log_line("error", f"raft: the log of terms and votes takes no more: {err}")
+            if wait:
+                raise
+            return 1 << 62
         self._unsubmitted = True
         if wait:
             self._submit()
@@ -179,9 +189,9 @@ class RaftHost:
     ) -> Group:
         """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
 
-        A server that is not among them takes part once the leader has added it. on_commit may come from the next tick on.
-        `lost`: the group may be older than this directory (see `wiped`), so a replica that is new here neither votes nor counts
-        until a leader elected without it has committed.
+        A server that is not among them takes part once the leader has added it. on_commit may come from the next tick
+        on. `lost`: the group may be older than this directory (see `wiped`), so a replica that is new here neither
+        votes nor counts until a leader elected without it has committed.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -194,12 +204,11 @@ class RaftHost:
                 # Term and vote are gone though the log is not: nobody can know for whom it voted (spec/raft.md §5).
                 hard.mute = log.last
                 hard.term = log.term(log.last)
-                self.log_line("error", f"raft group {group_id}: no term and vote for a log of {log.last} records; "
-                                       "it neither votes nor counts until a leader elected without it has committed")  # fmt: skip
+                why = f"no term and vote for a log of {log.last} records"
+                self.log_line("error", f"raft group {group_id}: {why}; {MUTED}")
             elif lost:
                 hard.mute = 0
-                self.log_line("warn", f"raft group {group_id}: the former replica on this server is gone; the new one neither "
-                                      "votes nor counts until a leader elected without it has committed")  # fmt: skip
+                self.log_line("warn", f"raft group {group_id}: this server's former replica is gone; {MUTED}")
             self._hard[group_id] = hard
         recover_members(hard, log.last, lambda index: _members_at(log, index))
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name)
@@ -332,7 +341,7 @@ class RaftHost:
             self._early = {key: item for key, item in self._early.items() if item[0] >= oldest}
 
     def _prove_liveness(self) -> None:
-        """Hosts, not groups, prove liveness: an empty frame where nothing else goes, and silence is told to all groups."""
+        """Hosts, not groups, prove liveness: an empty frame where nothing else goes; silence is told to all groups."""
         ticks, timing = self.ticks, self.timing
         for peer, told in self._told.items():
             if ticks - told >= timing.heartbeat_ticks and peer not in self._outbox:
@@ -343,7 +352,7 @@ class RaftHost:
                 self._each(lambda group, peer=peer: group.peer(peer, False))  # type: ignore[misc]
 
     def _greet(self, group: Group) -> None:
-        """First tick of a group here: what was known committed is applied, and messages that came too early are heard."""
+        """First tick of a group here: what was known committed is applied, messages that came early are heard."""
         if self.groups.get(group.id) is not group:
             return
         group.core.now = self.ticks

@@ -1,8 +1,8 @@
 """The example's cluster on this machine, and the story that shows what it is for.
 
-`Cluster` starts the three configuration files of `server/conf` on loopback with hosts and ports substituted; `Story` is
-64 publishers that never pause while servers die, and the check that nothing acknowledged was lost. `./dev run` shows them
-to a person, `tests/cluster` asserts them. The client is nats-py, so what holds here holds for an unmodified client.
+`Cluster` starts the three configuration files of `server/conf` on loopback with hosts and ports substituted; `Story`
+is 64 publishers that never pause while servers die, and the check that nothing acknowledged was lost. `./dev run` shows
+them to a person, `tests/cluster` asserts them. The client is nats-py, so what holds here holds for any other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -29,6 +30,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 HOSTS = ("host_a", "host_b", "host_c")
+LIBC = ctypes.CDLL(None)
 FAVOURITE_PORTS = ((4222, 4223, 4224), (6222, 6223, 6224))
 
 
@@ -54,6 +56,12 @@ def favourite_ports() -> tuple[list[int], list[int]]:
     except OSError:
         ports = free_ports(6)
         return ports[:3], ports[3:]
+
+
+def die_with_parent() -> None:
+    """Run in a child before exec: it gets SIGKILL when whoever started it dies, however that happened (Linux)."""
+    pr_set_pdeathsig = 1
+    LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def example_files(folder: Path) -> list[Path]:
@@ -116,6 +124,7 @@ class Server:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
     def kill(self) -> None:
@@ -209,7 +218,7 @@ class Cluster:
 
 
 async def connect(urls: str | list[str], **options: Any) -> Client:
-    """A nats-py client that never gives up reconnecting and keeps its own complaints to itself."""
+    """A nats-py client that never gives up reconnecting, unless told, and keeps its own complaints to itself."""
 
     async def quiet(_: Exception) -> None:
         return None
@@ -217,11 +226,12 @@ async def connect(urls: str | list[str], **options: Any) -> Client:
     settings: dict[str, Any] = {
         "connect_timeout": 2,
         "reconnect_time_wait": 0.1,
-        "max_reconnect_attempts": -1,
+        # Without reconnecting the first attempt counts: -1 would have nats-py try a dead server for ever.
+        "max_reconnect_attempts": -1 if options.get("allow_reconnect", True) else 1,
         "error_cb": quiet,
         **options,
     }
-    return await nats.connect(urls, **settings)
+    return await asyncio.wait_for(nats.connect(urls, **settings), 30)
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float, what: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,8 +47,3 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Cluster
         yield place.ready_example()
     finally:
         place.close()
-
-
-@pytest.fixture
-def run() -> Callable[..., object]:
-    return harness.run

@@ -1,7 +1,7 @@
-"""Starts real daemons for the tests: the example's files with hosts and ports substituted, or a file of the test's own.
+"""Starts real daemons for the tests: the example's files with hosts and ports substituted, or a file of a test's own.
 
-JSCORE_TEST_SERVER names another server command: with `nats-server` the same tests run against the peer, which shows that a
-test asks for what users of the peer have; demands that only we meet are marked `ours`.
+JSCORE_TEST_SERVER names another server command: with `nats-server` the same tests run against the peer, which shows
+that a test asks for what users of the peer have; demands that only we meet are marked `ours`.
 """
 
 from __future__ import annotations

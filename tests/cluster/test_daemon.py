@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import CONF, Lab, Wire, command, free_ports, ours, rss_bytes, run_command, wait_for_log
+from harness import CONF, Lab, Wire, command, free_ports, ours, rss_bytes, run_command, wait_for, wait_for_log
 
 STAMP = r"\[\d+\] \d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{6} \[(INF|WRN|ERR|DBG|TRC|FTL)\] "
 
@@ -106,7 +106,7 @@ def test_flags_alone_make_a_jetstream_server(lab: Lab, spelling: str) -> None:
     )
     server.log = log
 
-    wait_for_file(log)
+    wait_for(log.exists, 15, f"{log} exists")
     wait_for_log(server, "Server is ready")
     with Wire(port) as wire:
         info = wire.until(b"\r\n")
@@ -117,12 +117,6 @@ def test_flags_alone_make_a_jetstream_server(lab: Lab, spelling: str) -> None:
         assert b"account_info_response" in wire.until(b"}\r\n")
     wait_for_log(server, r"\[TRC\].*PUB \$JS\.API\.INFO")
     assert server.stop() == 0
-
-
-def wait_for_file(path: Path) -> None:
-    from harness import wait_for
-
-    wait_for(path.exists, 15, f"{path} exists")
 
 
 def test_info_names_the_peer_level_we_implement(lab: Lab) -> None:

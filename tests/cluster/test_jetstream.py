@@ -1,4 +1,4 @@
-"""JetStream as a client sees it: streams of one and three replicas, consumers, and the errors people's code looks for."""
+"""JetStream as a client sees it: streams of one and three replicas, consumers, and the errors code looks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With two of three servers JetStream works; with one it says so at once and core NATS goes on; the second's return heals."""
+"""Two of three servers are enough; one refuses and core NATS goes on; the second's return heals."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ from jscore_server.jetstream.models import (
     StepDownRequest,
     format_time,
     page,
+    parse_time,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class ConsumerApi:
         engine = self._engine
         assert asset.config is not None
         body = decode_json(request.body, CreateConsumerRequest, strict=engine.options.strict)
+        until = body.config.pause_until
+        if until is not None and parse_time(until) <= engine.clock():
+            body.config.pause_until = None  # a pause that is over; clients send the zero time for none
         config = check_consumer_config(
             check_consumer_request(
                 body, stream=request.args[0], name=name, filter_subject=filter_subject, durable=durable

@@ -103,6 +103,11 @@ class JetStream:
         self.plane = plane
         self.store = store
         self.raft = raft
+        self.shown_name = server_name
+        if cluster_name is None and raft.birth is not None and len(raft.birth.voters) == 1:
+            # Alone, a server may come back under another name (one drawn at random, say); its assignments and its
+            # vote keep the name they were made with.
+            server_name = raft.name = raft.birth.voters[0]
         self.server_name = server_name
         self.cluster_name = cluster_name
         self.account = account

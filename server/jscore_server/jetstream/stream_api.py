@@ -87,13 +87,21 @@ class StreamApi:
         assignment = Assignment(
             account=request.account,
             name=config.name,
-            group=names.new_group_name("S", config.num_replicas, config.storage, engine.rng),
+            group=self._fresh_group(config),
             peers=where.peers,
             preferred=where.preferred,
             created_ns=engine.clock(),
             config=msgspec.to_builtins(config),
         )
         engine.propose_meta(CreateStream(assignment, request.reply), subjects=list(config.subjects))
+
+    def _fresh_group(self, config: StreamConfig) -> str:
+        """A group name that no stream has: directories are named after it."""
+        taken = {a.group for a in self._engine.state.streams()}
+        while True:
+            group = names.new_group_name("S", config.num_replicas, config.storage, self._engine.rng)
+            if group not in taken:
+                return group
 
     def update(self, request: Request) -> None:
         engine = self._engine
@@ -299,7 +307,7 @@ class StreamApi:
         engine = self._engine
         group = asset.group
         if group is None:
-            return ClusterInfo(name=engine.cluster_name or "", leader=engine.server_name)
+            return ClusterInfo(name=engine.cluster_name or "", leader=engine.shown_name)
         replicas = [
             PeerInfo(
                 name=r.name,

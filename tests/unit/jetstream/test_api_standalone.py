@@ -262,6 +262,11 @@ def test_a_consumer_is_created_told_listed_and_deleted(world: World) -> None:
     assert world.one("CONSUMER.NAMES.S")["consumers"] == []
 
 
+def test_a_pause_that_is_over_is_none(world: World) -> None:
+    make(world)
+    assert "pause_until" not in consume(world, pause_until="0001-01-01T00:00:00Z")["config"]
+
+
 def test_all_forms_of_create(world: World) -> None:
     make(world)
     assert consume(world, "d", "CONSUMER.DURABLE.CREATE.S.d")["name"] == "d"

@@ -47,6 +47,7 @@ class RealWorld(fakes.World):
     def __init__(self, directory: Path, names: list[str], **how: Any) -> None:
         super().__init__(directory, names, **how)
         self.founders = list(names)
+        self.called: dict[str, str] = {}  # another name a server starts under
         self.frames: deque[tuple[str, str, int, bytes]] = deque()
         self.real: dict[str, tuple[jscore.Store, RaftHost]] = {}
         self.mono_ns = 1
@@ -58,7 +59,12 @@ class RealWorld(fakes.World):
             root.mkdir(exist_ok=True)
             store = jscore.Store("never")
             raft = RaftHost(
-                name, store, str(root), Link(self, name), rng=random.Random(name), log_line=lambda level, text: None
+                self.called.get(name, name),
+                store,
+                str(root),
+                Link(self, name),
+                rng=random.Random(name),
+                log_line=lambda level, text: None,
             )
             self.real[name] = store, raft
             self.planes[name] = fakes.FakePlane(self, name)
@@ -67,7 +73,7 @@ class RealWorld(fakes.World):
                 self.planes[name],
                 store,
                 raft,
-                server_name=name,
+                server_name=self.called.get(name, name),
                 cluster_name="C" if self.clustered else None,
                 loop=fakes.FakeLoop(self),
                 rng=random.Random(f"seed {name}"),
@@ -178,6 +184,19 @@ def test_a_single_server_keeps_everything_over_a_restart(tmp_path: Path) -> None
     assert world.one("CONSUMER.NAMES.S")["consumers"] == ["c"]
     assert world.one("STREAM.DELETE.S")["success"] is True
     assert no_errors(world)
+    world.stop("n0")
+
+
+def test_a_single_server_may_change_its_name(tmp_path: Path) -> None:
+    world = RealWorld(tmp_path, ["n0"])
+    world.start()
+    make(world, "S", 1)
+    world.stop("n0")
+    world.called["n0"] = "another"
+    world.start("n0")
+    assert world.one("STREAM.INFO.S")["cluster"] == {"leader": "another"}
+    answer = make(world, "T", 1)
+    assert answer.get("did_create") is True, answer
     world.stop("n0")
 
 

@@ -10,7 +10,7 @@ from jscore_server.raft.messages import ACK, FLAG_TRUE, Message
 
 from .simulator import Simulator, Violation, run_seed
 
-SEEDS = 400
+SEEDS = 1000
 
 
 @pytest.mark.parametrize("start", range(0, SEEDS, 100))

@@ -47,7 +47,7 @@ class LinkCallbacks:
 
     hello: Callable[[], dict[str, Any]]
     up: Callable[[str, dict[str, Any]], None]
-    again: Callable[[str, dict[str, Any]], object]  # a later hello over the same link
+    again: Callable[[str, dict[str, Any]], None]  # a later hello over the same link
     down: Callable[[str], None]
     frame: Callable[[str, int, bytes], None]
 

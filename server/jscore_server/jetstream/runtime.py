@@ -196,20 +196,19 @@ class Runtime:
         return {**self.raft.hello(), "jetstream": True, "tags": sorted(self.server.options.server_tags)}
 
     def link_up(self, peer: str, hello: dict[str, Any]) -> None:
-        if self.link_hello(peer, hello):
-            self.raft.link_up(peer)
-            self.engine.peer_joined(peer, hello)
+        self.raft.link_up(peer)
+        self.link_hello(peer, hello)
 
-    def link_hello(self, peer: str, hello: dict[str, Any]) -> bool:
-        """A peer said hello, again perhaps; False when it was none."""
+    def link_hello(self, peer: str, hello: dict[str, Any]) -> None:
+        """A peer said hello, again perhaps: it has a meta group now, or that one has had a leader."""
         try:
             self.raft.peer_hello(peer, hello)
         except ProtocolError as err:
             self._drop(peer, err)
-            return False
-        if not self.raft.elected and self.server.options.cluster.port:
+            return
+        if not self.raft.elected:
             self._birth()
-        return True
+        self.engine.peer_joined(peer, hello)
 
     def link_down(self, peer: str) -> None:
         self.raft.link_down(peer)

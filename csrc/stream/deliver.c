@@ -17,6 +17,7 @@ void jsc_consumer_wake(jsc_consumer *c)
     else
         t->active = c;
     t->active_tail = c;
+    jsc_streams_poke(t);
 }
 
 void jsc_consumer_status(jsc_consumer *c, const char *to, size_t n, const char *status, const char *more)

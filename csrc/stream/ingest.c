@@ -52,6 +52,7 @@ void jsc_stream_touch(jsc_stream *s)
     s->is_touched = 1;
     s->touched_next = s->all->touched;
     s->all->touched = s;
+    jsc_streams_poke(s->all);
 }
 
 int jsc_stream_append(jsc_stream *s, uint8_t kind, const void *subject, size_t sn, const void *headers, size_t hn,

@@ -148,7 +148,9 @@ struct jsc_streams {
     jsc_timers timers;
     uint64_t random;
     int64_t mono, unix_ns;
+    int poked;
 };
+void jsc_streams_poke(jsc_streams *); /* work came up outside a turn: the loop must not sleep on it */
 int64_t jsc_streams_turn(void *streams, int64_t mono, int64_t unix_ns);
 void jsc_streams_apply(jsc_stream *, uint64_t durable); /* solo: applies, and tells the host what stops it */
 void jsc_streams_clock(jsc_streams *, int64_t *mono, int64_t *unix_ns);

@@ -143,4 +143,5 @@ void jsc_stream_age_arm(jsc_stream *s)
     if (s->age_proposed > s->first_seq && due < mono + 250000000)
         due = mono + 250000000; /* already proposed: wait for its apply */
     jsc_timer_set(&s->all->timers, &s->age, due);
+    jsc_streams_poke(s->all);
 }

@@ -67,6 +67,7 @@ void jsc_consumer_mark_dirty(jsc_consumer *c)
     c->is_dirty = 1;
     c->dirty_next = c->stream->all->dirty;
     c->stream->all->dirty = c;
+    jsc_streams_poke(c->stream->all);
 }
 
 void jsc_ops_add(jsc_consumer *c, uint8_t op, uint64_t seq, int64_t ts)

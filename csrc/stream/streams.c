@@ -62,12 +62,22 @@ uint64_t jsc_streams_random(jsc_streams *t)
     return x ^ (x >> 31);
 }
 
+/* Registering the hook again makes it due at once: the host commits, creates consumers and proposes between two polls. */
+void jsc_streams_poke(jsc_streams *t)
+{
+    if (t->poked)
+        return;
+    t->poked = 1;
+    jsc_plane_hook(t->plane, jsc_streams_turn, t);
+}
+
 /* The turn: timers, consumers with something to send, their progress as records, then one submit per stream. */
 int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
 {
     jsc_streams *t = ctx;
     t->mono = mono;
     t->unix_ns = unix_ns;
+    t->poked = 1; /* what comes up in here is seen before the deadline is computed */
     while (t->timers.n && t->timers.heap[1]->due <= mono) {
         jsc_timer *x = t->timers.heap[1];
         jsc_timer_stop(&t->timers, x);
@@ -106,7 +116,8 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
         }
         s = next;
     }
-    if (more)
+    t->poked = 0;
+    if (more || t->active || t->dirty || t->touched)
         return mono;
     return t->timers.n ? t->timers.heap[1]->due : INT64_MAX;
 }

@@ -212,11 +212,17 @@ class Simulator:
                 probe = self.propose_somewhere("probe")
             elif probe in self.acked and self.agreed():
                 break
-            elif probe not in self.waiting and probe not in self.acked:
+            elif probe not in self.acked and not self.may_be_acked(probe):
                 probe = self.propose_somewhere("probe")
         else:
             raise Violation(f"23: a probe did not commit: {self.summary()}")
         self.final()
+
+    def may_be_acked(self, key: str) -> bool:
+        """Whether the leader that took `key` still leads its term, so that the client may hear of it."""
+        waits = self.waiting.get(key)
+        core = self.nodes[waits[0]].core if waits else None
+        return waits is not None and core is not None and core.role is Role.LEADER and core.term == waits[2]
 
     def loop(self, until: int) -> None:
         queue = self.queue
@@ -416,7 +422,8 @@ class Simulator:
         held, node.held = node.held, []
         for item in held:
             if item[0] <= seq:
-                self.transmit(node, item[1])
+                if item[1].term >= core.term:
+                    self.transmit(node, item[1])
             else:
                 node.held.append(item)
         core.now = self.now // TICK

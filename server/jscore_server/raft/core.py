@@ -7,7 +7,7 @@ Time is a count of ticks that the driver writes to `Core.now` before each input.
 1. `truncate`, then `append` (raw records): the local log; `durable` reports the sync.
 2. `hard_state`: hand term, vote and configurations to the disk; call `hard_state_durable(seq)` when they are on it.
 3. `messages`: send now. They promise nothing that is not on the disk already.
-4. `after`: send once every hard state handed out so far is durable.
+4. `after`: send once every hard state handed out so far is durable, if their term is not past by then.
 5. `proposals`: append these records to the own log as leader, then call `appended`.
 6. `sends`: followers that may be sent records: see `next_send`.
 7. `commit`, then `role`.

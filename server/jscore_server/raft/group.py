@@ -328,7 +328,8 @@ class Group:
             keep = []
             for item in held:
                 if item[0] <= seq:
-                    out.append(item[1])
+                    if item[1].term >= self.core.term:  # an ack of an older term may name records cut since
+                        out.append(item[1])
                 else:
                     keep.append(item)
             self.held = keep

@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #define BATCH_PER_TURN 4096 /* messages one consumer sends before others get their share of the turn */
+#define BYTES_PER_TURN (8u << 20)
 #define NONE_RECORD_EVERY 1000
 #define NONE_RECORD_NS 50000000
 
@@ -200,6 +201,7 @@ static int replay_due(jsc_consumer *c, uint64_t seq, int64_t mono)
 static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
 {
     int budget = BATCH_PER_TURN, none = 0;
+    uint64_t bytes = 0;
     outcome o;
     while (c->pulls && budget-- > 0) {
         jsc_pull *p = c->pulls;
@@ -230,6 +232,8 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         }
         taken(c, seq, e, mono, unix_ns);
         c->active_ns = mono;
+        if ((bytes += o.size) >= BYTES_PER_TURN)
+            budget = 0;
         p->sent++;
         p->batch--;
         if (p->has_bytes)
@@ -266,12 +270,14 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
 static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns)
 {
     int budget = BATCH_PER_TURN;
+    uint64_t bytes = 0;
     outcome o;
     if ((!c->bound || mono >= c->bind_due) && !jsc_push_bound(c, mono))
         return;
-    while (budget-- > 0) {
+    while (budget > 0) {
         uint64_t seq;
         jsc_pend *e;
+        budget--;
         if ((c->o.flow_control && c->stalled) || !pick(c, &seq, &e))
             break;
         if (!e && !replay_due(c, seq, mono))
@@ -287,12 +293,14 @@ static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         }
         taken(c, seq, e, mono, unix_ns);
         jsc_push_sent(c, o.size, mono);
+        if ((bytes += o.size) >= BYTES_PER_TURN)
+            budget = 0;
         if (o.busy) {
             c->retry_due = mono + 1000000;
             break;
         }
     }
-    if (budget < 0)
+    if (budget <= 0)
         c->more = 1;
     if (c->bound && c->o.idle_heartbeat_ns > 0 && mono >= c->beat_due)
         jsc_push_beat(c, mono);

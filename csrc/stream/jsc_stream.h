@@ -36,7 +36,9 @@ int jsc_stream_subjects(jsc_stream *, const char *const *subjects, const uint32_
  * the end of a turn in which records were appended the batch is submitted and JSC_EV_APPENDED emitted (not when solo). */
 int jsc_stream_lead(jsc_stream *, uint32_t term);
 void jsc_stream_follow(jsc_stream *); /* unsubscribes; waiting publishers hear nothing */
-/* A group of one: what is durable on this disk is committed and applied in C, without the host language. */
+/* A group of one: what is durable on this disk is committed and applied in C, without the host language; call it before
+ * the first commit. A damaged record then uses up a sequence and is passed over; with replicas the commit returns
+ * JSC_ECORRUPT and stands still instead. */
 void jsc_stream_solo(jsc_stream *, int on);
 /* Appends a record of any other kind as leader (term of jsc_stream_lead); submitted with the turn. */
 int jsc_stream_propose(jsc_stream *, uint8_t kind, const void *data, size_t n, uint64_t *index);
@@ -87,7 +89,8 @@ typedef struct jsc_consumer_options {
     uint32_t deliver_group_len;
 } jsc_consumer_options;
 /* At apply of CONSUMER_CREATE, on every replica, with the record's own time: the start position is computed from the
- * state at that point. id: the host's number, used in events and in CONSUMER_STATE records (so equal on all replicas). */
+ * state at that point. An id that exists already is an update: progress stays, the options are replaced (push stays push,
+ * pull stays pull: JSC_EINVAL otherwise) and *out is the same consumer. id: the host's number, used in events and in CONSUMER_STATE records (so equal on all replicas). */
 int jsc_consumer_new(jsc_stream *, uint64_t id, const char *name, size_t n, int64_t created_ns, const jsc_consumer_options *,
                      jsc_consumer **out);
 void jsc_consumer_free(jsc_consumer *); /* waiting pulls get 409 Consumer Deleted when the stream leads */

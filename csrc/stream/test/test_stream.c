@@ -526,6 +526,53 @@ static void test_start_positions(void)
     bed_free(&b);
 }
 
+static void test_update_keeps_progress(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull), *again;
+    for (int i = 0; i < 6; i++)
+        pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
+    ask(&b, "2");
+    const char *f = "s.odd";
+    uint32_t fl = 5;
+    jsc_consumer_options o = explicit_pull;
+    o.filters = &f, o.filter_lens = &fl, o.nfilters = 1;
+    CHECK(jsc_consumer_new(b.s, 5, "C", 1, b.unix_ns, &o, &again) == JSC_OK && again == c);
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.delivered_stream == 2 && st.num_ack_pending == 2 && st.num_pending == 2);
+    ask(&b, "{\"batch\":5,\"no_wait\":true}");
+    const fake_got *g;
+    CHECK(fake_inbox(b.plane, &g) == 3 && !strcmp(g[0].subject, "s.odd") && !strcmp(g[1].subject, "s.odd"));
+    o.deliver_subject = "push";
+    o.deliver_subject_len = 4;
+    CHECK(jsc_consumer_new(b.s, 5, "C", 1, b.unix_ns, &o, &again) == JSC_EINVAL);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", NULL, "1");
+    settle(&b);
+    jsc_consumer_free(c);
+    CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 409 Consumer Deleted\r\n\r\n");
+    bed_free(&b);
+}
+
+/* A stream that captures what its own consumer delivers takes those copies after the delivery, not inside it. */
+static void test_deliveries_into_the_same_stream_are_safe(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    consumer(&b, 5, "C", &explicit_pull);
+    for (int i = 0; i < 3; i++)
+        pub(&b, "s.a", NULL, "x");
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "s.loop", NULL, "3");
+    settle(&b);
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 6);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "$JS.ACK.S.C.1.1.1.1.1", NULL, "3");
+    settle(&b);
+    bed_free(&b);
+}
+
 static void test_inactive_consumer_is_reported(void)
 {
     bed b;
@@ -702,6 +749,8 @@ int main(void)
     test_workqueue_and_interest();
     test_push_waits_for_interest_and_beats();
     test_start_positions();
+    test_update_keeps_progress();
+    test_deliveries_into_the_same_stream_are_safe();
     test_inactive_consumer_is_reported();
     test_host_records_stop_the_apply();
     test_replay_and_follower_reach_the_same_state();

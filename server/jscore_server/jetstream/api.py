@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jscore
 import msgspec
 
+import jscore
 from jscore_server.jetstream.asset import Lost
 from jscore_server.jetstream.consumer_api import ConsumerApi
 from jscore_server.jetstream.errors import ApiError, problem

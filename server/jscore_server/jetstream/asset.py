@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import jscore
 import msgspec
 
+import jscore
 from jscore_server.jetstream.consumer_config import to_options
 from jscore_server.jetstream.meta import Assignment
 from jscore_server.jetstream.models import ConsumerConfig, StreamConfig
@@ -24,7 +24,6 @@ from jscore_server.raft import ChangeRefused, NotLeader, Role
 
 if TYPE_CHECKING:
     from jscore import Log, Record
-
     from jscore_server.dataplane import Consumer, Plane, Stream, Subscription
     from jscore_server.raft import Group, RaftHost
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jscore
-
 from jscore_server.jetstream.decode import decode_json
 from jscore_server.jetstream.errors import ApiError
 from jscore_server.jetstream.models import MsgGetRequest, format_time, parse_time

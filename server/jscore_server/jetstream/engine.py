@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import jscore
 import msgspec
 
+import jscore
 from jscore_server.jetstream import api, direct, gather, names, placement
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
 from jscore_server.jetstream.meta import (
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from jscore import Log, Store
-
     from jscore_server.dataplane import Plane
     from jscore_server.raft import Group, RaftHost
 

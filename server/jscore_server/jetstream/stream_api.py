@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jscore
 import msgspec
 
+import jscore
 from jscore_server.jetstream import names, placement
 from jscore_server.jetstream.decode import decode_json, must_be_empty, must_not_be_empty, optional_body
 from jscore_server.jetstream.errors import problem

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import jscore
 import msgspec
-
 from jscore_server.jetstream.engine import JetStream, Options
 from jscore_server.raft import NotLeader, Replica, Role
+
+import jscore
 
 HOST_KINDS = {
     jscore.KIND_CONFIG,
@@ -181,7 +181,8 @@ class FakeStream:
         self.solo = on
 
     def propose(self, kind: int, data: bytes, *, subject: str = "") -> int:
-        assert self.term and not self.closed
+        assert self.term
+        assert not self.closed
         index = self.log.append(kind, data, subject=subject.encode(), term=self.term, ts=self.plane.world.now_ns)
         self.plane.world.later(self._appended)
         return index

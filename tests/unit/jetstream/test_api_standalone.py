@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from fakes import World
-
 from jscore_server.jetstream.models import API_LEVEL
 
 

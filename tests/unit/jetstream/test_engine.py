@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import fakes
-import jscore
 import pytest
-
 from jscore_server.jetstream.engine import JetStream, Options
 from jscore_server.raft import Birth, RaftHost
+
+import jscore
 
 TICK_NS = 20_000_000
 

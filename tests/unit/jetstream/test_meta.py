@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from jscore_server.jetstream.meta import (
     Assignment,
     Created,

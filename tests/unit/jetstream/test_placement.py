@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from jscore_server.jetstream.placement import NoPeers, Server, place
 
 
@@ -27,7 +26,7 @@ def test_the_least_loaded_servers_are_taken() -> None:
 
 
 def test_more_replicas_than_servers_are_refused() -> None:
-    with pytest.raises(NoPeers, match="^no suitable peers for placement$"):
+    with pytest.raises(NoPeers, match=r"^no suitable peers for placement$"):
         place(servers(3), 5, shuffle=keep)
 
 

@@ -27,7 +27,8 @@ async def main():
     js = client.jetstream(timeout=5)
     if sys.argv[1] == "write":
         async def created():
-            await api(client, "STREAM.CREATE.NS", {"name": "NS", "subjects": ["ns"], "num_replicas": 3, "storage": "file"})
+            config = {"name": "NS", "subjects": ["ns"], "num_replicas": 3, "storage": "file"}
+            await api(client, "STREAM.CREATE.NS", config)
             return True
         await eventually(created, 40, "stream created")
         for n in range(100):

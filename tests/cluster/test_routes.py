@@ -125,16 +125,16 @@ def test_listing_one_running_server_is_enough(lab: Lab) -> None:
     async def story() -> None:
         second, third = [await connect(url, allow_reconnect=False) for url in cluster.urls[1:]]
         await reaches(second, third)
-        # The server both of them were told about goes away: they must have met.
+
+        async def created() -> bool:
+            await api(second, "STREAM.CREATE.G", {"name": "G", "subjects": ["g"], "num_replicas": 3, "storage": "file"})
+            return True
+
+        await eventually(created, 30, "a stream over all three, two of which met by gossip")
+        # The server both of them were told about goes away: they speak without it.
         cluster.servers[0].kill()
         await reaches(second, third)
         await reaches(third, second)
-
-        async def created() -> bool:
-            await api(second, "STREAM.CREATE.G", {"name": "G", "subjects": ["g"], "num_replicas": 1, "storage": "file"})
-            return True
-
-        await eventually(created, 30, "JetStream works between the two that met by gossip")
         await second.close()
         await third.close()
 

@@ -148,7 +148,7 @@ void jsc_streams_free(jsc_streams *t)
     while (t->all)
         jsc_stream_free(t->all);
     jsc_plane_hook(t->plane, NULL, NULL);
-    jsc_plane_watch(t->plane, jsc_store_eventfd(t->store), 0);
+    jsc_plane_watch_call(t->plane, jsc_store_eventfd(t->store), NULL, NULL);
     while (t->owners) {
         jsc_owner *o = t->owners;
         t->owners = o->next;

@@ -352,6 +352,8 @@ class JetStream:
         log = self.meta_log
         if log is None or self.meta_failed:
             return
+        if not self.raft.elected:
+            self.raft.meta_elected()  # once in the group's life; waits for one sync
         effects: list[Effect] = []
         replayed = self.state.applied + 1 <= self._replay_until
         try:

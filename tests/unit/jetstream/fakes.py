@@ -385,6 +385,10 @@ class FakeRaft:
         self.world, self.name = world, name
         self.groups: dict[str, FakeGroup] = {}
         self.birth = None
+        self.elected = False
+
+    def meta_elected(self) -> None:
+        self.elected = True
 
     def create_group(
         self, group_id: str, log: FakeLog, voters: list[str], *, expected: int = 0, **calls: Any

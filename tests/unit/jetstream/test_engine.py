@@ -111,10 +111,7 @@ class RealWorld(fakes.World):
             self.now_ns += TICK_NS
             self.mono_ns += TICK_NS
             for name in list(self.up):
-                raft, meta = self.real[name][1], self.engines[name].meta
-                raft.tick(self.mono_ns)
-                if meta is not None and meta.commit and not raft.elected:
-                    raft.meta_elected()
+                self.real[name][1].tick(self.mono_ns)
             busy = True
             while busy:
                 busy = self._step()

@@ -16,10 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "server"))
-
 from jscore_server.demo import Cluster, Story, connect, ready
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 async def once(command: list[str], home: Path) -> float:

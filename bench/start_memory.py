@@ -13,10 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "server"))
-
 from jscore_server.demo import Cluster, Server, free_ports, ready
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def resident_mib(pid: int) -> float:

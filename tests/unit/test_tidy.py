@@ -21,7 +21,7 @@ ALLOWED = {
     "protocol": {"protocol"},
     "config": {"config"},
     "dataplane": {"dataplane"},
-    "jetstream": {"jetstream", "raft", "dataplane", "protocol"},
+    "jetstream": {"jetstream", "cluster", "raft", "dataplane", "protocol"},
     "cluster": {"cluster", "raft", "dataplane", "protocol", "config"},
 }
 LONGEST_FUNCTION = 120

@@ -16,6 +16,7 @@ cdef extern from "base/jsc_base.h":
     enum:
         JSC_OK
         JSC_ENOTFOUND
+        JSC_EFULL
         JSC_EHOST
 
 
@@ -399,10 +400,10 @@ cdef class Plane:
 
     def link_send_records(self, uint64_t conn, int kind, bytes head not None, Log log not None, uint64_t lo, uint64_t hi,
                           size_t cap):
-        """The index of the last record sent, 0 when the link is gone. Raises jscore errors of reading the log."""
+        """The index of the last record sent, 0 when the link is gone or full. Raises jscore errors of reading the log."""
         cdef uint64_t last = 0
         cdef int rc = jsc_link_send_records(self.live(), conn, kind, <const char *>head, len(head), log.handle, lo, hi, cap, &last)
-        if rc == JSC_ENOTFOUND:
+        if rc == JSC_ENOTFOUND or rc == JSC_EFULL:
             return 0
         check(rc)
         return last

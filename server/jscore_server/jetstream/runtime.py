@@ -91,6 +91,7 @@ class Runtime:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._birth_timer: asyncio.TimerHandle | None = None
         self._waiting_for = ""
+        self._told_elected = self.raft.elected
 
     def _log_line(self, level: str, text: str) -> None:
         getattr(self.log, {"warning": "warn"}.get(level, level))(text)
@@ -134,8 +135,11 @@ class Runtime:
 
     def _tick(self) -> None:
         self.raft.tick(time.monotonic_ns())
-        if not self.raft.elected and self.engine.meta is not None and self.engine.meta.commit > 0:
+        meta = self.engine.meta
+        if not self.raft.elected and meta is not None and meta.commit > 0:
             self.raft.meta_elected()
+        if self.raft.elected != self._told_elected:
+            self._told_elected = self.raft.elected
             self._say_hello()
         self._tick_timer = self.loop.call_later(TICK_S, self._tick)
 

@@ -636,10 +636,11 @@ async def show_story(cluster: Cluster, stop: asyncio.Event) -> int:
 def main(argv: list[str] | None = None) -> int:
     """`python -m jscore_server.demo`: see `./dev run`."""
     parser = argparse.ArgumentParser(prog="./dev run", description="the example's cluster on this machine")
+    beside = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
     parser.add_argument("--demo", action="store_true", help="also play the story: publishers, kills, verification")
     parser.add_argument("--conf", default="server/conf", help="folder of the example's three files")
     parser.add_argument("--home", default=".run", help="folder for stores and logs")
-    parser.add_argument("--server", default=os.environ.get("JSCORE_TEST_SERVER", "jscore-server"), help="the daemon")
+    parser.add_argument("--server", default=beside, help="the daemon's command")
     return asyncio.run(run(parser.parse_args(argv)))
 
 

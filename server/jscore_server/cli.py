@@ -231,11 +231,9 @@ def _main(prog: str, argv: list[str]) -> int:
     found = faults(options)
     if found:
         raise ConfigError(*found)
-    for note in notes + warnings(options):
-        print(f"{prog}: {note.text}", file=sys.stderr)
     from . import daemon
 
-    return daemon.run(options)
+    return daemon.run(options, [note.text for note in notes + warnings(options)])
 
 
 def _check(prog: str, options: Options, notes: list[Warning]) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Sequence
 
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane, PlaneSelector
@@ -17,8 +18,8 @@ NANOSECOND = 1_000_000_000
 SIGNAL_NAMES = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminated"}
 
 
-def run(options: Options) -> int:
-    """Serves until SIGINT or SIGTERM; the exit code."""
+def run(options: Options, warnings: Sequence[str] = ()) -> int:
+    """Serves until SIGINT or SIGTERM; the exit code. `warnings` of the configuration go to the log first."""
     log = Log(
         options.log_file,
         debug=options.debug,
@@ -28,6 +29,8 @@ def run(options: Options) -> int:
         size_limit=options.log_size_limit,
         max_num=options.log_max_num,
     )
+    for warning in warnings:
+        log.warn(warning)
     plane = Plane(
         max_payload=options.max_payload,
         max_control_line=options.max_control_line,

@@ -121,6 +121,7 @@ class Server:
                 self.log,
                 self.facts.server_name,
                 cluster.name,
+                authorization,
                 LinkCallbacks(
                     hello=self.jetstream.hello,
                     up=self.jetstream.link_up,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ SILENCE_S = 5.0
 RETRY_S = 0.05
 RETRY_SLOW_S = 0.25
 HELLO_TIMEOUT_S = 2.0
+QUIET_REASONS = ("Client Closed", "Read Error", "Write Error", "Server Shutdown")
 
 
 @dataclass
@@ -55,18 +56,27 @@ class LinkCallbacks:
 @dataclass
 class _Conn:
     peer: str  # "" until known
-    dialled: bool
-    opened: float = field(default=0.0)
+    opened: float
+    greeted: bool = False  # our HELLO is on its way: it must hear when what we say changes
 
 
 class Links:
     """All links of one host; the Transport that Raft sends through."""
 
-    def __init__(self, plane: Plane, log: Log, name: str, cluster: str, callbacks: LinkCallbacks) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        log: Log,
+        name: str,
+        cluster: str,
+        authorization: tuple[str, str] | None,
+        callbacks: LinkCallbacks,
+    ) -> None:
         self.plane = plane
         self.log = log
         self.name = name
         self.cluster = cluster
+        self.authorization = authorization
         self.callbacks = callbacks
         self.peers: dict[str, Peer] = {}
         self.conns: dict[int, _Conn] = {}
@@ -119,7 +129,7 @@ class Links:
                 try:
                     sock = await dial(*peer.address)
                     conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
-                    self.conns[conn] = _Conn(peer.name, dialled=True, opened=loop.time())
+                    self.conns[conn] = _Conn(peer.name, opened=loop.time())
                     peer.conn = conn
                     failures = 0
                 except OSError:
@@ -144,6 +154,8 @@ class Links:
             self.plane.close_conn(conn, "Wrong Link Peer")
             return
         ask = {"version": LINK_VERSION, "name": self.name, "cluster": self.cluster, "to": link.peer}
+        if self.authorization is not None:
+            ask["user"], ask["pass"] = self.authorization
         self.plane.write(conn, b"JSLINK " + msgspec.json.encode(ask) + b"\r\n")
         self.plane.become_link(conn)
         self._send_hello(conn)
@@ -155,7 +167,9 @@ class Links:
         except Refused:
             fields = {}
         name = fields.get("name")
-        if fields.get("version") != LINK_VERSION:
+        if self.authorization is not None and (fields.get("user"), fields.get("pass")) != self.authorization:
+            self._refuse(conn, "authorization violation")
+        elif fields.get("version") != LINK_VERSION:
             self._refuse(conn, f"link version {fields.get('version')!r} is not {LINK_VERSION}")
         elif fields.get("cluster") != self.cluster or fields.get("to") != self.name:
             self._refuse(conn, "it was meant for another server or cluster")
@@ -164,7 +178,7 @@ class Links:
         elif not known_peers(name):
             self._refuse(conn, "no route to a server of that name yet")
         else:
-            self.conns[conn] = _Conn(name, dialled=False, opened=asyncio.get_running_loop().time())
+            self.conns[conn] = _Conn(name, opened=asyncio.get_running_loop().time())
             self.plane.become_link(conn)
             self._send_hello(conn)
 
@@ -173,13 +187,14 @@ class Links:
         self.plane.close_conn(conn, "Link Refused")
 
     def _send_hello(self, conn: int) -> None:
+        self.conns[conn].greeted = True
         self.plane.link_send(conn, KIND_HELLO, msgspec.json.encode(self.callbacks.hello()))
 
     def say_hello(self) -> None:
         """What we say of ourselves changed: tell all peers."""
-        for peer in self.peers.values():
-            if peer.up:
-                self._send_hello(peer.conn)
+        for conn, link in list(self.conns.items()):
+            if link.greeted:
+                self._send_hello(conn)
 
     def drop(self, name: str, why: str) -> None:
         """The peer broke the protocol: its link is closed, with a log line; it may dial again."""
@@ -237,6 +252,8 @@ class Links:
             if was_up:
                 self.log.warn(f"Replication link to {peer.name} is down: {reason}")
                 self.callbacks.down(peer.name)
+        elif reason not in QUIET_REASONS:
+            self.log.error(f"lid:{conn} - A link in the name of {link.peer} is dropped: {reason}")
 
     def _beat(self) -> None:
         now = asyncio.get_running_loop().time()

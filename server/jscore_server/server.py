@@ -96,7 +96,9 @@ class Server:
         self._serve(client_sock, self._client_accepted)
         if options.client_advertise:
             host, _, port = options.client_advertise.rpartition(":")
-            self.facts.host, self.facts.port = (host, int(port)) if host else (options.client_advertise, self.facts.port)
+            self.facts.host, self.facts.port = (
+                (host, int(port)) if host else (options.client_advertise, self.facts.port)
+            )
         if options.cluster.port:
             self._start_cluster()
         self.facts.connect_urls = self._connect_urls()
@@ -309,7 +311,11 @@ class Server:
         if not cluster.port or cluster.no_advertise:
             return []
         host, port = self.facts.host, self.facts.port
-        own = [f"{address}:{port}" for address in interface_addresses()] if host in ("0.0.0.0", "::", "") else [shown(host, port)]
+        own = (
+            [f"{address}:{port}" for address in interface_addresses()]
+            if host in ("0.0.0.0", "::", "")
+            else [shown(host, port)]
+        )
         others = self.routes.client_urls() if self.routes is not None else []
         return list(dict.fromkeys(own + others))
 

@@ -242,7 +242,9 @@ class Routes:
                 f'Rejecting connection, cluster name "{cluster}" does not match "{self.facts.cluster}"',
             )
             return
-        if name == self.facts.server_name or any(r.remote_name == name and r.remote_id != remote_id for r in self.by_id.values()):
+        if name == self.facts.server_name or any(
+            r.remote_name == name and r.remote_id != remote_id for r in self.by_id.values()
+        ):
             if name not in self.rejected_names:
                 self.rejected_names.add(name)
                 self.log.error(f'Remote server has a duplicate name: "{name}"')

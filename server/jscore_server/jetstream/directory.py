@@ -39,7 +39,9 @@ def _create(path: str, file: str) -> None:
     os.makedirs(path, exist_ok=True)
     strangers = sorted(name for name in os.listdir(path) if not name.startswith(FILE))
     if strangers:
-        raise StoreRefused(f"{path} holds {strangers[0]!r} but no {FILE}: it is not a store of ours and is left untouched")
+        raise StoreRefused(
+            f"{path} holds {strangers[0]!r} but no {FILE}: it is not a store of ours and is left untouched"
+        )
     draft = file + ".new"
     with open(draft, "w", encoding="utf-8") as out:
         json.dump({"format": FORMAT}, out)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jscore
-
 from jscore_server.jetstream.directory import open_directory
 from jscore_server.jetstream.engine import JetStream
 from jscore_server.jetstream.engine import Options as EngineOptions
@@ -98,7 +97,12 @@ class Runtime:
 
     def _server_info(self) -> dict[str, Any]:
         facts = self.server.facts
-        info: dict[str, Any] = {"name": facts.server_name, "host": facts.host, "id": facts.server_id, "ver": facts.version}
+        info: dict[str, Any] = {
+            "name": facts.server_name,
+            "host": facts.host,
+            "id": facts.server_id,
+            "ver": facts.version,
+        }
         if facts.cluster:
             info["cluster"] = facts.cluster
         info.update(jetstream=True, flags=7, seq=0, time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))

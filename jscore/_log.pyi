@@ -34,7 +34,7 @@ class Recovery(NamedTuple):
     message: str
 
 class Record(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, as at run time
     ts: int
     term: int
     kind: int

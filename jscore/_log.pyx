@@ -152,7 +152,10 @@ cdef class SimDisk:
         jsc_sim_crash(self.sim, keep_percent, torn)
 
     def fail(self, str op, int n, int err) -> None:
-        """The n-th call from now of op ('w' write, 's' sync, 'r' read, 'a' allocate) fails with errno `err`; 0 takes it back."""
+        """The n-th call from now of op fails with errno `err`; 0 takes it back.
+
+        Operations: 'w' write, 's' sync, 'r' read, 'a' allocate.
+        """
         if len(op) != 1:
             raise ValueError("op is one letter")
         jsc_sim_fail(self.sim, ord(op), n, err)
@@ -343,7 +346,10 @@ cdef class Log:
         check(jsc_log_submit(self.live()))
 
     def truncate(self, uint64_t last) -> None:
-        """Removes every record above `last`; durable on return, waits for the disk. Raises: Failed, Full, Corrupt, OSError."""
+        """Removes every record above `last`; durable on return, waits for the disk.
+
+        Raises: Failed, Full, Corrupt, OSError.
+        """
         cdef jsc_log *log = self.live()
         cdef int rc
         with nogil:
@@ -398,7 +404,7 @@ cdef class Log:
         return log
 
     def close(self) -> None:
-        """Submits what is pending, waits until it is durable, closes. Raises the first error met; closed in any case."""
+        """Submits what is pending, waits until it is durable, closes; in any case, then raises the first error met."""
         cdef jsc_log *log = self.take()
         cdef int rc = JSC_OK
         if log != NULL:

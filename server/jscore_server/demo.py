@@ -591,7 +591,7 @@ async def run(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    home = Path(options.home).resolve()
+    home: Path = options.home
     if options.demo:
         shutil.rmtree(home, ignore_errors=True)  # the story counts from sequence 1
     cluster = Cluster(Path(options.conf), home, options.server.split(), favourite_ports())
@@ -639,7 +639,9 @@ def main(argv: list[str] | None = None) -> int:
     beside = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
     parser.add_argument("--demo", action="store_true", help="also play the story: publishers, kills, verification")
     parser.add_argument("--conf", default="server/conf", help="folder of the example's three files")
-    parser.add_argument("--home", default=".run", help="folder for stores and logs")
+    parser.add_argument(
+        "--home", default=".run", type=lambda text: Path(text).resolve(), help="folder for stores and logs"
+    )
     parser.add_argument("--server", default=beside, help="the daemon's command")
     return asyncio.run(run(parser.parse_args(argv)))
 

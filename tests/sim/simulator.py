@@ -615,9 +615,9 @@ class Simulator:
             try:
                 if learners and dice < 0.5:
                     pick = rng.choice(learners)
-                    core.change(voters + (pick,), tuple(n for n in learners if n != pick))
+                    core.change((*voters, pick), tuple(n for n in learners if n != pick))
                 elif outside and dice < 0.7:
-                    core.change(voters, learners + (rng.choice(outside),))
+                    core.change(voters, (*learners, rng.choice(outside)))
                 else:
                     pick = rng.choice(voters)
                     core.change(tuple(n for n in voters if n != pick), learners)

@@ -4,7 +4,7 @@
 One Plane belongs to one thread. Python objects are made per event, never per message on the hot path.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from collections import namedtuple
@@ -83,12 +83,14 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_close(jsc_plane *, uint64_t, const char *, const char *)
     int jsc_conn_stat(jsc_plane *, uint64_t, jsc_conn_info *)
     void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *)
-    int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *, size_t, const char *, size_t, int, uint64_t, jsc_sub **)
+    int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *, size_t, const char *, size_t, int, uint64_t,
+                           jsc_sub **)
     void jsc_unsubscribe(jsc_plane *, jsc_sub *)
     int jsc_publish(jsc_plane *, const jsc_msg *)
     int jsc_interest(jsc_plane *, jsc_account *, const char *, size_t)
     int jsc_link_send(jsc_plane *, uint64_t, uint8_t, const void *, size_t)
-    int jsc_link_send_records(jsc_plane *, uint64_t, uint8_t, const void *, size_t, jsc_log *, uint64_t, uint64_t, size_t, uint64_t *)
+    int jsc_link_send_records(jsc_plane *, uint64_t, uint8_t, const void *, size_t, jsc_log *, uint64_t, uint64_t,
+                              size_t, uint64_t *)
     int jsc_plane_next(jsc_plane *, jsc_event *)
     void jsc_event_done(jsc_event *)
 
@@ -150,17 +152,19 @@ cdef extern from "stream/jsc_stream.h" nogil:
     int jsc_stream_next(jsc_stream *, const char *, size_t, uint64_t, uint64_t *, jsc_record *)
     int jsc_stream_seq_at(jsc_stream *, int64_t, uint64_t *)
     int jsc_stream_subject_counts(jsc_stream *, const char *, size_t,
-                                  int (*each)(void *, const char *, size_t, uint64_t, uint64_t) noexcept, void *) except? -1
+                                  int (*each)(void *, const char *, size_t, uint64_t, uint64_t) noexcept,
+                                  void *) except? -1
     int jsc_stream_deleted(jsc_stream *, int (*each)(void *, uint64_t) noexcept, void *)
     int jsc_stream_purge(jsc_stream *, const char *, size_t, uint64_t, uint64_t, const char *, size_t)
     int jsc_stream_delete(jsc_stream *, uint64_t, const char *, size_t)
-    int jsc_consumer_new(jsc_stream *, uint64_t, const char *, size_t, int64_t, const jsc_consumer_options *, jsc_consumer **)
+    int jsc_consumer_new(jsc_stream *, uint64_t, const char *, size_t, int64_t, const jsc_consumer_options *,
+                         jsc_consumer **)
     void jsc_consumer_free(jsc_consumer *)
     void jsc_consumer_stat(jsc_consumer *, jsc_consumer_state *)
 
 
 Msg = namedtuple("Msg", "account subject reply headers data origin origin_kind")
-Msg.__doc__ = "A message for a subscription of the server: text subjects, bytes headers and data; origin 0 = this server."
+Msg.__doc__ = "A message for a subscription of the server: text subjects, bytes headers and data; origin 0 is us."
 StoredMsg = namedtuple("StoredMsg", "seq subject headers data ts")
 StoredMsg.__doc__ = "A stored message: bytes headers and data, ts in unix ns."
 StreamState = namedtuple("StreamState", "messages bytes first_seq last_seq num_subjects num_deleted first_ts last_ts")
@@ -169,7 +173,9 @@ ConsumerState = namedtuple(
     "delivered_consumer delivered_stream ack_floor_consumer ack_floor_stream num_ack_pending num_redelivered "
     "num_waiting num_pending last_delivered_ns last_ack_ns push_bound",
 )
-ConnInfo = namedtuple("ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind")
+ConnInfo = namedtuple(
+    "ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind"
+)
 PlaneStats = namedtuple("PlaneStats", "in_msgs out_msgs in_bytes out_bytes slow_consumers subscriptions clients routes")
 
 cdef int READY_MAX = 128
@@ -284,8 +290,8 @@ cdef class Plane:
         handler(type, conn, conn_kind, a, b, data). Returns True when more may wait. Exceptions pass through.
         """
         cdef jsc_event ev
-        cdef int i
-        for i in range(EVENTS_A_CALL):
+        cdef int _i
+        for _i in range(EVENTS_A_CALL):
             if self.handle == NULL or not jsc_plane_next(self.handle, &ev):
                 return False
             try:
@@ -350,7 +356,8 @@ cdef class Plane:
     def stats(self):
         cdef jsc_plane_stats s
         jsc_plane_stat(self.live(), &s)
-        return PlaneStats(s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.slow_consumers, s.subscriptions, s.clients, s.routes)
+        return PlaneStats(s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.slow_consumers, s.subscriptions, s.clients,
+                          s.routes)
 
     # ---- subjects ----
 
@@ -398,11 +405,12 @@ cdef class Plane:
     def link_send(self, uint64_t conn, int kind, bytes body not None):
         return jsc_link_send(self.live(), conn, kind, <const char *>body, len(body)) >= 0
 
-    def link_send_records(self, uint64_t conn, int kind, bytes head not None, Log log not None, uint64_t lo, uint64_t hi,
-                          size_t cap):
-        """The index of the last record sent, 0 when the link is gone or full. Raises jscore errors of reading the log."""
+    def link_send_records(self, uint64_t conn, int kind, bytes head not None, Log log not None, uint64_t lo,
+                          uint64_t hi, size_t cap):
+        """The index of the last record sent, 0 when the link is gone or full. Raises what reading the log raises."""
         cdef uint64_t last = 0
-        cdef int rc = jsc_link_send_records(self.live(), conn, kind, <const char *>head, len(head), log.handle, lo, hi, cap, &last)
+        cdef int rc = jsc_link_send_records(self.live(), conn, kind, <const char *>head, len(head), log.handle,
+                                            lo, hi, cap, &last)
         if rc == JSC_ENOTFOUND or rc == JSC_EFULL:
             return 0
         check(rc)
@@ -423,7 +431,8 @@ cdef class Plane:
 
 cdef object stored(uint64_t seq, const jsc_record *r):
     return StoredMsg(seq, r.subject[:r.subject_len].decode("utf-8", "surrogateescape"),
-                     r.headers[:r.headers_len] if r.headers_len else b"", r.data[:r.data_len] if r.data_len else b"", r.ts)
+                     r.headers[:r.headers_len] if r.headers_len else b"",
+                     r.data[:r.data_len] if r.data_len else b"", r.ts)
 
 
 cdef int collect_count(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last) noexcept with gil:
@@ -464,7 +473,8 @@ cdef class Stream:
 
     def configure(self, *, max_msgs=-1, max_bytes=-1, max_msgs_per_subject=-1, max_age_ns=0, duplicate_window_ns=0,
                   max_msg_size=-1, retention=0, discard_new=False, discard_new_per_subject=False, no_ack=False,
-                  sealed=False, deny_delete=False, deny_purge=False, allow_rollup=False, file_storage=True, first_seq=0):
+                  sealed=False, deny_delete=False, deny_purge=False, allow_rollup=False, file_storage=True,
+                  first_seq=0):
         cdef jsc_stream_limits o
         o.max_msgs, o.max_bytes, o.max_msgs_per_subject = max_msgs, max_bytes, max_msgs_per_subject
         o.max_age_ns, o.duplicate_window_ns, o.max_msg_size = max_age_ns, duplicate_window_ns, max_msg_size
@@ -526,7 +536,8 @@ cdef class Stream:
     def state(self):
         cdef jsc_stream_state s
         jsc_stream_stat(self.live(), &s)
-        return StreamState(s.messages, s.bytes, s.first_seq, s.last_seq, s.num_subjects, s.num_deleted, s.first_ts, s.last_ts)
+        return StreamState(s.messages, s.bytes, s.first_seq, s.last_seq, s.num_subjects, s.num_deleted, s.first_ts,
+                           s.last_ts)
 
     def get(self, uint64_t seq):
         """The message of that sequence or None. Raises jscore.Corrupt."""
@@ -610,8 +621,9 @@ cdef class Stream:
             o.deliver_policy, o.ack_policy, o.flow_control = deliver_policy, ack_policy, flow_control
             o.headers_only, o.replay_original, o.opt_start_seq = headers_only, replay_original, opt_start_seq
             o.opt_start_ns, o.ack_wait_ns, o.idle_heartbeat_ns = opt_start_ns, ack_wait_ns, idle_heartbeat_ns
-            o.inactive_threshold_ns, o.max_deliver, o.max_ack_pending = inactive_threshold_ns, max_deliver, max_ack_pending
-            o.max_waiting, o.max_batch, o.max_bytes, o.max_expires_ns = max_waiting, max_batch, max_bytes, max_expires_ns
+            o.inactive_threshold_ns, o.max_deliver = inactive_threshold_ns, max_deliver
+            o.max_ack_pending, o.max_waiting = max_ack_pending, max_waiting
+            o.max_batch, o.max_bytes, o.max_expires_ns = max_batch, max_bytes, max_expires_ns
             o.backoff_ns, o.backoffs = back, <int>nb
             o.filters, o.filter_lens, o.nfilters = p, lens, <int>nf
             o.deliver_subject = <const char *>ds if ds else NULL

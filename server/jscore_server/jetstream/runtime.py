@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jscore
 from jscore_server.jetstream.directory import open_directory
@@ -45,7 +45,10 @@ class _NoTransport:
 
 
 class Runtime:
-    """Owns the store, the Raft host and the engine of one server. Raises OSError, jscore.Error, StoreRefused at start."""
+    """Owns the store, the Raft host and the engine of one server.
+
+    Raises OSError, jscore.Error, StoreRefused at start.
+    """
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         options = server.options.jetstream
@@ -67,7 +70,7 @@ class Runtime:
             rng=self.rng,
             log_line=self._log_line,
         )
-        server.plane.own_log(self.raft.hard_log, HARD_STATE_LOG_ID)
+        server.plane.own_log(self._hard_log(), HARD_STATE_LOG_ID)
         self.engine = JetStream(
             EngineOptions(
                 directory=self.directory,
@@ -130,7 +133,7 @@ class Runtime:
             if timer is not None:
                 timer.cancel()
         self.engine.stop()
-        self.server.plane.disown_log(self.raft.hard_log)
+        self.server.plane.disown_log(self._hard_log())
         self.raft.close()
 
     def set_transport(self, links: Links) -> None:
@@ -251,7 +254,10 @@ class Runtime:
         }
 
     def _log_of(self, log_id: int) -> jscore.Log | None:
-        return self.raft.hard_log if log_id == HARD_STATE_LOG_ID else self.engine.log_of(log_id)
+        return self._hard_log() if log_id == HARD_STATE_LOG_ID else self.engine.log_of(log_id)
+
+    def _hard_log(self) -> jscore.Log:
+        return cast(jscore.Log, self.raft.hard_log)  # Raft names only what it needs of a log; ours come from the store
 
     def _durable(self, conn: int, kind: int, log_id: int, index: int, data: bytes) -> None:
         log = self._log_of(log_id)

@@ -1,4 +1,4 @@
-"""INFO lines: what a server tells a client or a route about itself (client-protocol.md section 3, cluster-protocol.md 2.2)."""
+"""INFO lines: what a server tells a client (client-protocol.md section 3) or a route (cluster-protocol.md 2.2)."""
 
 from __future__ import annotations
 

@@ -478,7 +478,7 @@ class Group:
             ready = [n for n in missing if core.progress[n].match >= core.caught]
             surplus = [n for n in voters if n not in wanted]
             if ready:
-                core.change(voters + (ready[0],), tuple(n for n in learners if n != ready[0]))
+                core.change((*voters, ready[0]), tuple(n for n in learners if n != ready[0]))
             elif not missing and surplus:
                 gone = next((n for n in surplus if n != core.name), surplus[0])  # itself last
                 core.change(tuple(n for n in voters if n != gone), learners)

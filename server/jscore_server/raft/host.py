@@ -39,7 +39,7 @@ class Transport(Protocol):
         """Queues a frame; False when it was not taken (no link, or too much is queued)."""
         ...
 
-    def send_records(self, peer: str, kind: int, head: bytes, log: Log, lo: int, hi: int, cap: int) -> int:
+    def send_records(self, peer: str, kind: int, head: bytes, log: Any, lo: int, hi: int, cap: int) -> int:
         """Queues a frame of `head` and the raw records from lo on, at most hi and about cap bytes but at least one.
 
         Returns the last index sent, 0 when nothing was taken.

@@ -61,5 +61,5 @@ def test_a_message_cut_short_is_refused(m: Message, cut: int) -> None:
 
 @pytest.mark.parametrize("group", ["", "x" * 65])
 def test_group_ids_have_1_to_64_bytes(group: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="1 to 64 bytes"):
         group_bytes(group)

@@ -99,6 +99,10 @@ int jsc_sub_enter(jsc_sub *s) {
 
 void jsc_sub_leave(jsc_sub *s) {
     jsc_plane *p = s->account->plane;
+    if (!s->node) { /* a route's, heard before the route was ready: nobody could find it yet */
+        free(s);
+        return;
+    }
     jsc_index_remove(s);
     jsc_match_forget(s->account, s->subject, s->subject_len);
     if (s->kind != JSC_SUB_ROUTE) {

@@ -387,6 +387,15 @@ static void test_routes(void) {
     leave(&b);
     jsc_plane_free(p);
     jsc_plane_free(q);
+    /* a duplicate route: closed with interest heard but before it was ready */
+    p = plane();
+    peer early = join(p, JSC_CONN_ROUTE);
+    SAY(early, "RS+ $G a\r\nRS+ $G b.> q 2\r\nRS+ $G c\r\nRS- $G c\r\n");
+    turn(p);
+    assert(!jsc_conn_close(p, early.id, "Duplicate Route", NULL));
+    turn(p);
+    leave(&early);
+    jsc_plane_free(p);
     /* the bytes of a peer */
     p = plane();
     peer r = join(p, JSC_CONN_ROUTE), c = client(p);

@@ -28,6 +28,7 @@ typedef struct jsc_plane_options {
     int64_t ping_interval_ns;  /* 2 min; routes min(it, 30 s) */
     int32_t ping_max;          /* 2 */
     uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
+    uint8_t trace;             /* what clients and routes send becomes JSC_EV_TRACE */
 } jsc_plane_options;
 int jsc_plane_new(const jsc_plane_options *, jsc_plane **out);
 void jsc_plane_free(jsc_plane *);
@@ -126,6 +127,7 @@ int jsc_link_send_records(jsc_plane *, uint64_t id, uint8_t kind, const void *he
                           uint64_t hi, size_t cap, uint64_t *last);
 
 /* ---- events for the host language ---- */
+#define JSC_TRACED 4096u
 enum {
     JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
     JSC_EV_INFO = 2,    /* data: the JSON of INFO (routes) */
@@ -139,6 +141,7 @@ enum {
     JSC_EV_DURABLE = 10, /* a: id given to the log's owner, b: durable index */
     JSC_EV_APPLY = 11,   /* a: stream id: the next record is for the host */
     JSC_EV_FAILED = 12,  /* a: id, b: the code: its log no longer takes writes */
+    JSC_EV_TRACE = 13,   /* data: a line as it came, or with a = 1 the first JSC_TRACED bytes of a payload */
 };
 typedef struct jsc_event {
     uint8_t type, conn_kind;

@@ -474,6 +474,13 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
     }
 }
 
+/* `payload`: 0 for a line, 1 for what follows one. */
+static void trace(jsc_conn *c, int payload, const char *s, size_t n) {
+    jsc_event e = {.type = JSC_EV_TRACE, .conn_kind = c->kind, .conn = c->id, .a = (uint64_t)payload, .data = s,
+                   .data_len = (uint32_t)(payload && n > JSC_TRACED ? JSC_TRACED : n)};
+    if (jsc_plane_emit(c->plane, &e)) jsc_conn_end(c, "Internal Error", NULL, 0);
+}
+
 size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
     const char *p = buf, *end = buf + n;
     jsc_plane *pl = c->plane;
@@ -507,6 +514,7 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
                 return n;
             }
             c->skip_line = 0;
+            if (pl->o.trace) trace(c, 0, verbs[v].text, verbs[v].len);
             do_line(c, v, arg, arg);
             p = lf + 1;
             continue;
@@ -533,10 +541,15 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             size_t k = v <= V_HPUB ? do_pub(c, v == V_HPUB, p, arg, le, body, end)
                                    : do_route_msg(c, v, p, arg, le, body, end);
             if (!k) break;
+            if (JSC_UNLIKELY(pl->o.trace)) {
+                trace(c, 0, p, (size_t)(le - p));
+                trace(c, 1, body, k - 2);
+            }
             p = body + k;
             continue;
         }
         while (arg < le && is_blank(*arg)) arg++;
+        if (JSC_UNLIKELY(pl->o.trace)) trace(c, 0, p, (size_t)(le - p));
         p = body;
         do_line(c, v, arg, le);
     }

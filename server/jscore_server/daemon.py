@@ -37,6 +37,7 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
         max_pending=options.max_pending,
         ping_interval_ns=int(options.ping_interval * NANOSECOND),
         ping_max=options.ping_max,
+        trace=options.trace,
     )
     selector = PlaneSelector(plane)
     loop = asyncio.SelectorEventLoop(selector)

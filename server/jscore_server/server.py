@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -27,8 +28,9 @@ from jscore_server.version import NATS_VERSION, VERSION
 
 CONN_CLIENT, CONN_ROUTE, CONN_LINK = 0, 1, 2
 EV_CONNECT, EV_INFO, EV_LINK, EV_CLOSED, EV_ERROR = 1, 2, 3, 4, 5
-EV_FRAME, EV_PONG, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_EXPIRED = 7, 8, 9, 10, 11, 12, 20
+EV_FRAME, EV_PONG, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_TRACE, EV_EXPIRED = 7, 8, 9, 10, 11, 12, 13, 20
 GLOBAL_ACCOUNT = "$G"
+SECRET = re.compile(r'("(?:pass|auth_token|jwt|sig)"\s*:\s*)"(?:[^"\\]|\\.)*"')  # of a CONNECT, for the log
 ACCEPTS_A_TURN = 64
 LISTEN_BACKLOG = 4096
 SETTLED_S = 2.0  # a client this old has had its first PONG: it may get INFO at any time
@@ -81,6 +83,7 @@ class Server:
             EV_LINK: self._on_link,
             EV_CLOSED: self._on_closed,
             EV_ERROR: self._on_error,
+            EV_TRACE: self._on_trace,
             EV_FRAME: self._on_frame,
             EV_PONG: lambda *_: None,
         }
@@ -260,6 +263,18 @@ class Server:
             self.routes.error(conn, text)
         else:
             self.log.debug(f"cid:{conn} - Client Error {text}")
+
+    def _on_trace(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        text = data.decode("utf-8", "replace")
+        if not a and text[:7].upper() == "CONNECT":
+            text = SECRET.sub(r'\1"[REDACTED]"', text)
+        client = self.clients.get(conn)
+        who = f"{client.ip}:{client.port} - cid:{client.cid}" if client is not None else f"rid:{conn}"
+        if not a:
+            self.log.trace(f"{who} - <<- [{text}]")
+        else:
+            shown = self.options.max_traced_msg_len or len(text)
+            self.log.trace(f'{who} - <<- MSG_PAYLOAD: ["{text[:shown]}"]')
 
     # ---- routes and links ----
 

@@ -115,7 +115,11 @@ def test_flags_alone_make_a_jetstream_server(lab: Lab, spelling: str) -> None:
         wire.client()
         wire.send(b"SUB in.box 1\r\nPUB $JS.API.INFO in.box 0\r\n\r\n")
         assert b"account_info_response" in wire.until(b"}\r\n")
-    wait_for_log(server, r"\[TRC\].*PUB \$JS\.API\.INFO")
+    wait_for_log(server, r"\[TRC\].* - <<- \[PUB \$JS\.API\.INFO in\.box 0\]")
+    with Wire(port) as wire:
+        wire.send(b'CONNECT {"user":"u","pass":"se\\"cret"}\r\nPUB a 5\r\nhello\r\n')
+        wait_for_log(server, r'<<- \[CONNECT \{"user":"u","pass":"\[REDACTED\]"\}\]')
+        wait_for_log(server, r'<<- MSG_PAYLOAD: \["hello"\]')
     assert server.stop() == 0
 
 

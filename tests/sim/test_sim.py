@@ -116,10 +116,10 @@ class BelievesItsWholeLog(Core):
     ids=lambda o: o["core_class"].__name__ if "core_class" in o else "ForgetsItsVote",
 )
 def test_a_planted_bug_is_found(options: dict[str, Any]) -> None:
-    for seed in range(400):
+    for seed in range(1500):
         try:
             run_seed(seed, **options)
         except Violation as err:
             if not str(err).startswith("23"):
                 return  # 23 is only a lack of progress
-    pytest.fail("400 histories did not notice it")
+    pytest.fail("1,500 histories did not notice it")

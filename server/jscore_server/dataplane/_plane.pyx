@@ -41,7 +41,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint64_t max_pending
         int64_t ping_interval_ns
         int32_t ping_max
-        uint8_t auth_required
+        uint8_t auth_required, trace
     ctypedef struct jsc_ready:
         int fd
         uint32_t mask
@@ -216,7 +216,7 @@ cdef class Plane:
     cdef jsc_ready ready[128]
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
-                  ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False):
+                  ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False, trace=False):
         cdef jsc_plane_options o
         o.max_payload = max_payload
         o.max_control_line = max_control_line
@@ -224,6 +224,7 @@ cdef class Plane:
         o.ping_interval_ns = ping_interval_ns
         o.ping_max = ping_max
         o.auth_required = auth_required
+        o.trace = trace
         self._callbacks = {}
         self.accounts = {}
         self.next_tag = 1

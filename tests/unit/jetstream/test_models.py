@@ -157,5 +157,5 @@ def test_every_time_comes_back(ns: int) -> None:
     ],
 )
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(ValueError, match="time|month|day|hour|minute|second"):
+    with pytest.raises(ValueError, match=r"time|month|day|hour|minute|second"):
         parse_time(text)

@@ -792,12 +792,12 @@ class Core:
             hard.members[:] = [c for c in hard.members if c.index <= last]
             self._use_members()
 
-    def append_failed(self, last: int) -> None:
-        """The log took nothing of `out.append` (no space) and ends at `last`. The leader will send again (R-47)."""
+    def append_failed(self, last: int, first: int) -> None:
+        """The log took nothing of `out.append`, which began at `first`, and ends at `last`. The leader sends again (R-47)."""
         self.last = last
-        self.verified = min(self.verified, last)
-        if self.commit > last:
-            self.commit = self.out.commit = last  # nobody was told yet: Output.commit comes after the records
+        self.verified = min(self.verified, first - 1)  # what stands there is not what the leader sent
+        if self.commit >= first:
+            self.commit = self.out.commit = first - 1  # nobody was told yet: Output.commit comes after the records
 
     def resign(self) -> None:
         """Leads no more, for a reason of the driver's (no space for a record of its own)."""

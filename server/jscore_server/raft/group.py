@@ -162,9 +162,7 @@ class Group:
         """The stream appended records of the current term as leader: replicate up to log.last."""
         self.host._enter()
         try:
-            core = self.core
-            core.now = self.host.ticks
-            core.appended(self.log.last)
+            self._catch_up()
             self.drain()
         finally:
             self.host._leave()
@@ -227,7 +225,7 @@ class Group:
             return
         self.host._enter()
         try:
-            self.core.now = self.host.ticks
+            self._catch_up()
             act()
             self.drain()
         except InvariantBroken as err:
@@ -235,12 +233,20 @@ class Group:
         finally:
             self.host._leave()
 
+    def _catch_up(self) -> None:
+        """Tells the core what the stream's C side appended since: it must never decide about a log longer than it knows."""
+        core = self.core
+        core.now = self.host.ticks
+        last = self.log.last
+        if last > core.last:
+            core.appended(last)
+
     def receive(self, message: Message) -> None:
         """One small message for this group."""
         if self._failed:
             return
         try:
-            self.core.now = self.host.ticks
+            self._catch_up()
             self.core.step(message)
             self.drain()
         except InvariantBroken as err:
@@ -251,7 +257,7 @@ class Group:
         if self._failed:
             return
         core = self.core
-        core.now = self.host.ticks
+        self._catch_up()
         try:
             if core.step_append(peer, head.term, head.prev_index, head.prev_term, head.commit, runs, raw):
                 self._store(head.members)
@@ -270,7 +276,7 @@ class Group:
             log.append_raw(raw, lo)
             log.submit()
         except (self.host.engine.Error, OSError) as err:
-            core.append_failed(log.last)
+            core.append_failed(log.last, lo)
             if log.error:
                 core.disk_failed()
             self.host.log_line("error", f"raft group {self.id}: the log took no records from {lo} on: {err}")
@@ -295,7 +301,7 @@ class Group:
             return
         core = self.core
         try:
-            core.now = self.host.ticks
+            self._catch_up()
             core.tick()
             self.drain()
             if self.wanted and core.led:
@@ -311,7 +317,7 @@ class Group:
         if self._failed:
             return
         core = self.core
-        core.now = self.host.ticks
+        self._catch_up()
         if self.log.error and core.disk:
             self.host.log_line("error", f"raft group {self.id}: the log failed ({self.log.error}); it only reads now")
             core.disk_failed()
@@ -333,7 +339,7 @@ class Group:
                 else:
                     keep.append(item)
             self.held = keep
-        self.core.now = self.host.ticks
+        self._catch_up()
         self.core.hard_state_durable(seq)
         self.drain()
 

@@ -97,6 +97,25 @@ def test_a_cut_off_leader_steps_down_and_its_records_give_way(cluster: Cluster) 
     assert b"lost" not in [r.data for r in old.store.open("g").records]
 
 
+def test_records_a_stream_appended_unseen_never_count_as_the_new_leaders(cluster: Cluster) -> None:
+    """The stream's C side appends on its own; the next leader's records may arrive before anybody said so."""
+    old = cluster.leader()
+    cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}
+    log = old.store.open("g")
+    cluster.run(2500)
+    new = cluster.leader()
+    for _ in range(3):  # paused in the midst of its last turn as leader, so to say
+        log.append(10, b"unseen", term=old.group.term)
+    log.submit()
+    kept = [new.group.propose(10, b"kept") for _ in range(5)]
+    cluster.settle()
+    cluster.cut.clear()
+    cluster.run(1500)
+    assert old.group.commit == kept[-1]
+    assert [r.data for r in log.records if r.data in (b"unseen", b"kept")] == [b"kept"] * 5
+    assert not old.group._failed
+
+
 def test_all_servers_restart_with_term_vote_and_log(cluster: Cluster) -> None:
     index = cluster.leader().group.propose(10, b"x")
     cluster.run(100)

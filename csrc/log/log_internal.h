@@ -132,6 +132,7 @@ jsc_segment *jsc_segment_new(jsc_log *, uint64_t first);
 void jsc_segment_free(jsc_log *, jsc_segment *);
 int jsc_segment_push(jsc_log *, jsc_segment *); /* takes it as the log's last */
 int jsc_segment_index(jsc_segment *, uint64_t offset); /* notes the next record's offset; 0: damaged */
+int jsc_segment_open(jsc_log *, const jsc_segment *, int flags); /* a descriptor, or -errno */
 int jsc_segment_map(jsc_log *, jsc_segment *);
 jsc_segment *jsc_segment_find(const jsc_log *, uint64_t index);
 char *jsc_segment_path(const jsc_log *, uint64_t first, const char *suffix);

@@ -272,11 +272,8 @@ static int walk(scan *c) {
 /* Cuts the file at `end` and makes that durable, or makes durable what a killed process left in the page cache. */
 static int settle_file(jsc_log *log, jsc_segment *s, uint64_t end, bool cut) {
     const jsc_vfs *vfs = log->vfs;
-    char *path = jsc_segment_path(log, s->first, ".seg");
-    if (!path) return -ENOMEM;
-    int fd = vfs->open(vfs->self, path, O_RDWR, 0), rc = fd;
-    free(path);
-    if (fd < 0) return rc;
+    int fd = jsc_segment_open(log, s, O_RDWR), rc;
+    if (fd < 0) return fd;
     rc = cut ? vfs->truncate(vfs->self, fd, (off_t)end) : 0;
     if (rc == 0) rc = vfs->datasync(vfs->self, fd);
     vfs->close(vfs->self, fd);

@@ -62,14 +62,19 @@ int jsc_segment_index(jsc_segment *s, uint64_t offset) {
     return JSC_OK;
 }
 
+int jsc_segment_open(jsc_log *log, const jsc_segment *s, int flags) {
+    char *path = jsc_segment_path(log, s->first, ".seg");
+    if (!path) return -ENOMEM;
+    int fd = log->vfs->open(log->vfs->self, path, flags, 0);
+    free(path);
+    return fd;
+}
+
 int jsc_segment_map(jsc_log *log, jsc_segment *s) {
     if (s->map) return JSC_OK;
     const jsc_vfs *vfs = log->vfs;
-    char *path = jsc_segment_path(log, s->first, ".seg");
-    if (!path) return -ENOMEM;
-    int fd = vfs->open(vfs->self, path, O_RDONLY, 0), rc = fd;
-    free(path);
-    if (fd < 0) return rc;
+    int fd = jsc_segment_open(log, s, O_RDONLY), rc;
+    if (fd < 0) return fd;
     /* The whole segment at once: bytes beyond the end of the file are mapped but never touched. */
     rc = vfs->map(vfs->self, fd, s->limit, (const void **)&s->map);
     if (rc == 0) s->map_len = s->limit;

@@ -29,11 +29,8 @@ static int unlink_segment(jsc_log *log, uint64_t first) {
 
 static int cut_file(jsc_log *log, jsc_segment *s, uint64_t size) {
     const jsc_vfs *vfs = log->vfs;
-    char *path = jsc_segment_path(log, s->first, ".seg");
-    if (!path) return -ENOMEM;
-    int fd = vfs->open(vfs->self, path, O_RDWR, 0), rc = fd;
-    free(path);
-    if (fd < 0) return rc;
+    int fd = jsc_segment_open(log, s, O_RDWR), rc;
+    if (fd < 0) return fd;
     if ((rc = vfs->truncate(vfs->self, fd, (off_t)size)) == 0) rc = vfs->datasync(vfs->self, fd);
     vfs->close(vfs->self, fd);
     if (rc == 0) s->used = s->allocated = size;

@@ -129,6 +129,17 @@ static void publish(jsc_conn *c, jsc_flow *f) {
     if (!jsc_route(c->plane, f) && c->no_responders && m->reply_len) jsc_route_no_responders(c, f);
 }
 
+/* Whether the payload is here whole, with its CRLF; otherwise says how much is needed, or closes the connection. */
+static int payload_here(jsc_conn *c, const char *op, const char *body, const char *end, int64_t size) {
+    if (end - body < size + 2) {
+        c->need = (size_t)(body - op) + (size_t)size + 2;
+        return 0;
+    }
+    if (body[size] == '\r' && body[size + 1] == '\n') return 1;
+    unknown(c);
+    return 0;
+}
+
 /* PUB and HPUB. line: after the verb, up to le (without CRLF); body: after LF. Returns the bytes of the payload with its
  * CRLF, 0 when more are needed or the connection is closing. */
 static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, const char *le, const char *body,
@@ -165,14 +176,7 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
         jsc_conn_end(c, "Maximum Message Payload Exceeded", "Maximum Payload Violation", 1);
         return 0;
     }
-    if (end - body < size + 2) {
-        c->need = (size_t)(body - op) + (size_t)size + 2;
-        return 0;
-    }
-    if (body[size] != '\r' || body[size + 1] != '\n') {
-        unknown(c);
-        return 0;
-    }
+    if (!payload_here(c, op, body, end, size)) return 0;
     jsc_flow f = {.from = c, .size = t[n - 1].p, .size_len = t[n - 1].n};
     f.m = (jsc_msg){.account = c->account, .subject = t[0].p, .subject_len = t[0].n, .headers = body,
                     .headers_len = (uint32_t)h, .data = body + h, .data_len = (uint32_t)(size - h), .origin = c->id,
@@ -343,14 +347,7 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
         silent(c);
         return 0;
     }
-    if (end - body < size + 2) {
-        c->need = (size_t)(body - op) + (size_t)size + 2;
-        return 0;
-    }
-    if (body[size] != '\r' || body[size + 1] != '\n') {
-        unknown(c);
-        return 0;
-    }
+    if (!payload_here(c, op, body, end, size)) return 0;
     size_t used = (size_t)size + 2;
     count_in(c, (size_t)size);
     jsc_account *a = verb == V_LMSG ? NULL : jsc_account_find(p, t[0].p, t[0].n, 0);

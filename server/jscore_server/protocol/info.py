@@ -57,17 +57,22 @@ def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: 
     info["client_ip"] = client_ip
     if facts.cluster:
         info["cluster"] = facts.cluster
+    _add_optional(info, facts)
+    if account:
+        info["connect_info"] = True
+        info["remote_account"] = account
+    # No api_lvl: the features behind JetStream's API levels 1 to 4 are not served yet, and 0 is left out on the wire.
+    return info
+
+
+def _add_optional(info: dict[str, Any], facts: ServerFacts) -> None:
+    """What either kind of INFO shows only when there is something to show."""
     if facts.domain:
         info["domain"] = facts.domain
     if facts.connect_urls:
         info["connect_urls"] = facts.connect_urls
     if facts.lame_duck:
         info["ldm"] = True
-    if account:
-        info["connect_info"] = True
-        info["remote_account"] = account
-    # No api_lvl: the features behind JetStream's API levels 1 to 4 are not served yet, and 0 is left out on the wire.
-    return info
 
 
 def route_info(facts: ServerFacts, *, host: str, port: int, link: dict[str, Any] | None) -> dict[str, Any]:
@@ -90,12 +95,7 @@ def route_info(facts: ServerFacts, *, host: str, port: int, link: dict[str, Any]
         "cluster": facts.cluster,
         "lnoc": True,
     }
-    if facts.domain:
-        info["domain"] = facts.domain
-    if facts.connect_urls:
-        info["connect_urls"] = facts.connect_urls
-    if facts.lame_duck:
-        info["ldm"] = True
+    _add_optional(info, facts)
     if link is not None:
         info["jscore"] = link
     return info

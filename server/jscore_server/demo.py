@@ -31,6 +31,7 @@ from nats.errors import Error as NatsError
 
 HOSTS = ("host_a", "host_b", "host_c")
 LIBC = ctypes.CDLL(None)
+FIRST_PATIENCE_S = 0.25
 FAVOURITE_PORTS = ((4222, 4223, 4224), (6222, 6223, 6224))
 
 
@@ -392,21 +393,26 @@ class Story:
         await eventually(created, 30, "stream created")
 
     async def publisher(self, client: Client, number: int, stop: asyncio.Event) -> None:
-        """Numbered messages, one after the other, each sent again under the same id until it is acknowledged."""
+        """Numbered messages, one after the other, each sent again under the same id until it is acknowledged.
+
+        What was on its way to a leader that died is never answered, so the first patience is short: it would be the
+        longest part of every gap. It grows with each try, so that a slow cluster is not flooded.
+        """
         subject = self.subject.replace("*", str(number))
         count = 0
         while not stop.is_set():
             identity = f"{number}.{count}"
+            patience = FIRST_PATIENCE_S
             while True:
                 try:
                     answer = await client.request(
-                        subject, identity.encode(), timeout=2, headers={"Nats-Msg-Id": identity}
+                        subject, identity.encode(), timeout=patience, headers={"Nats-Msg-Id": identity}
                     )
                     ack = json.loads(answer.data)
                     if "seq" in ack and "error" not in ack:
                         break
                 except (TimeoutError, NatsError, OSError):
-                    pass
+                    patience = min(2 * patience, 2.0)
                 self.retried += 1
                 await asyncio.sleep(0.02)  # nobody leads: asking faster would not elect anybody
             if self.acked.setdefault(identity, ack["seq"]) != ack["seq"]:

@@ -29,6 +29,7 @@ from jscore_server.raft.messages import ACK, PREVOTE, PREVOTE_REPLY, VOTE, VOTE_
 TICK = 20
 GROUP = "g"
 TIMING = Timing(window=4)  # a short window reaches its rare branches
+CROWDED = Timing(window=4, election_min_ticks=25, election_max_ticks=26, hint_max_ticks=1)  # rivals in most elections
 NOOP_DATA = "noop"
 
 
@@ -165,6 +166,7 @@ class Simulator:
         self.transfer_rate = rng.choice((0, 0, 1))
         self.disk_delay = rng.choice((1, 10, 200))
         self.cap = rng.choice((1, 3, 50))
+        self.timing = rng.choice((TIMING, TIMING, CROWDED))
         self.pace = rng.choice((120, 120, 400, 5000))  # the last one lets groups fall idle
         self.blocked: dict[tuple[str, str], bool] = {}
         # The global view.
@@ -244,7 +246,7 @@ class Simulator:
             hard.vote = ""
         log = node.log
         recover_members(hard, log.last, lambda i: members_at(log, i))
-        core = self.core_class(GROUP, name, log, hard, self.rng, TIMING, now=self.now // TICK)
+        core = self.core_class(GROUP, name, log, hard, self.rng, self.timing, now=self.now // TICK)
         node.core = core
         node.syncing = node.hard_sync = False
         node.applied = 0

@@ -43,7 +43,12 @@ class AcksBeforeSync(Core):
 
 
 class CountsVotesTwice(Core):
-    """A duplicated reply is a second vote."""
+    """A duplicated reply is a second vote. Rivals do not give way here either, or hardly any election is contested."""
+
+    def _on_prevote(self, m: Message) -> None:
+        role, deadline = self.role, self.deadline
+        super()._on_prevote(m)
+        self.role, self.deadline = role, deadline
 
     def _on_vote_reply(self, m: Message) -> None:
         if self.role is Role.CANDIDATE and m.term == self.term and m.flags & FLAG_TRUE:

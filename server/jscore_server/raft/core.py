@@ -99,6 +99,9 @@ class Timing:
     hint_max_ticks: int = 3
     quiet_ticks: int = 50  # an idle group's heartbeats, 1 s: silence of its leader's host is the host's to notice
     idle_ticks: int = 50  # nothing to do for so long makes a group idle
+    again_min_ticks: int = 5  # a candidacy that met a rival, or was asked too early: the next one after 100 to 200 ms
+    again_max_ticks: int = 10
+    hurries: int = 3  # pre-votes asked in quick succession after a reset link to the leader
     retry_ticks: int = 10  # records unanswered for so long on a live link were lost
     window: int = 64  # append frames in flight per follower (R-41: with FRAME_CAP, 8 MiB)
 
@@ -209,6 +212,7 @@ class Core:
         "hard_durable",
         "hard_seq",
         "heard",
+        "hurry",
         "last",
         "leader",
         "led",
@@ -278,6 +282,7 @@ class Core:
         self.hard_durable = 0
         self.heard = -timing.election_max_ticks
         self.suspect = False  # the link to the leader went down
+        self.hurry = 0  # pre-votes still to be asked in quick succession: not everybody may have noticed it yet
         self.quiet = False  # idle: leader and followers agree on slow heartbeats
         self.caught = 0  # who holds this much has caught up: the commit index of a heartbeat or two ago
         self.caught_next = 0
@@ -399,6 +404,7 @@ class Core:
         elif self.leader == name:
             self.suspect = True
             timing = self.timing
+            self.hurry = timing.hurries
             wait = self.rng.randint(timing.hint_min_ticks, timing.hint_max_ticks)
             self.deadline = min(self.deadline, self.now + wait)
 
@@ -430,6 +436,9 @@ class Core:
         self.quiet = False
         self.votes = {self.name: True}
         self._reset_timeout()
+        if self.hurry:
+            self.hurry -= 1
+            self._ask_again_soon()
         if self.term >= MAX_TERM:
             raise InvariantBroken(f"group {self.group}: terms are used up")
         if self._won():
@@ -439,6 +448,11 @@ class Core:
         for name in self.members.voters:
             if name != self.name:
                 self._send(Message(PREVOTE, name, self.group, self.term + 1, self.last, last_term))
+
+    def _ask_again_soon(self) -> None:
+        timing = self.timing
+        soon = self.now + self.rng.randint(timing.again_min_ticks, timing.again_max_ticks)
+        self.deadline = min(self.deadline, soon)
 
     def _campaign(self, transfer: bool) -> None:
         self.role = Role.CANDIDATE
@@ -537,6 +551,13 @@ class Core:
             and not self._hears_leader()
             and self._log_is_new_enough(m)
         )
+        if granted and self.role is Role.PRE_CANDIDATE:
+            own = self.term_at(self.last), self.last
+            if (m.log_term, m.index) != own or m.peer < self.name:
+                # Two that notice a death together would each get its own vote only, and wait for a time-out: one yields.
+                self.role = Role.FOLLOWER
+                self._reset_timeout()
+                self._ask_again_soon()
         reply = Message(PREVOTE_REPLY, m.peer, self.group, m.term, hint=self.term, flags=FLAG_TRUE if granted else 0)
         self.out.messages.append(reply)  # promises nothing: no need to wait for the disk
 
@@ -583,6 +604,8 @@ class Core:
             self.votes[m.peer] = bool(m.flags & FLAG_TRUE)
             if self._won():
                 self._become_leader()
+            elif not m.flags & FLAG_TRUE:
+                self._ask_again_soon()  # a rival has that vote, and perhaps no majority either
 
     def _on_timeout_now(self, m: Message) -> None:
         if m.term == self.term and self.role is Role.FOLLOWER and m.peer == self.leader and self._may_campaign():
@@ -667,6 +690,7 @@ class Core:
             self._become_follower(term, peer)
         self.leader = peer
         self.suspect = False
+        self.hurry = 0
         self.quiet = False
         self.heard = self.now
         self.deadline = self.now + self.timeout

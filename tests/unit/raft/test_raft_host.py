@@ -80,6 +80,29 @@ def test_a_killed_leader_is_replaced_within_half_a_second_of_its_reset_links(clu
     assert back.group.commit == new.group.commit
 
 
+def test_two_that_notice_a_death_in_the_same_moment_do_not_wait_for_a_time_out(cluster: Cluster) -> None:
+    dead = cluster.leader().name
+    cluster.kill(dead)
+    for server in cluster.servers.values():
+        server.group.core.deadline = server.host.ticks + 1
+        server.host._schedule(server.group)
+    cluster.run(100)
+    assert cluster.leader().name != dead
+
+
+def test_a_pre_vote_refused_by_one_who_has_not_noticed_is_asked_again_soon(cluster: Cluster) -> None:
+    dead = cluster.leader().name
+    late, early = (s for s in cluster.servers.values() if s.name != dead)
+    cluster.kill(dead)
+    late.group.core.suspect = False
+    late.group.core.leader = dead
+    late.group.core.deadline = late.host.ticks + 50
+    cluster.run(80)
+    late.group.core.suspect = True
+    cluster.run(240)
+    assert cluster.leader().name == early.name
+
+
 def test_a_cut_off_leader_steps_down_and_its_records_give_way(cluster: Cluster) -> None:
     old = cluster.leader()
     cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}

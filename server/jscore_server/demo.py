@@ -128,6 +128,12 @@ class Server:
                 preexec_fn=die_with_parent,
             )
 
+    def must_run(self) -> None:
+        """Raises RuntimeError with the end of the log when the process ended by itself."""
+        if not self.running:
+            code = self.process.returncode if self.process else None
+            raise RuntimeError(f"{self.name} ended by itself with {code}, the end of its log:\n{self.tail()}")
+
     def kill(self) -> None:
         """SIGKILL, and waits until the process is gone."""
         if self.process is not None:
@@ -277,9 +283,7 @@ async def ready(servers: list[Server], seconds: float = 30) -> None:
     for server in servers:
 
         async def answers(server: Server = server) -> bool:
-            if not server.running:
-                code = server.process.returncode if server.process else None
-                raise RuntimeError(f"{server.name} ended with {code}:\n{server.tail()}")
+            server.must_run()
             client = await connect(server.url, allow_reconnect=False)
             try:
                 await api(client, "INFO", seconds=2)
@@ -373,7 +377,8 @@ class Story:
     twice: list[str] = field(default_factory=list)  # ids whose acknowledgements named two sequences
     retried: int = 0
     gaps: list[float] = field(default_factory=list)  # seconds from a kill to the next acknowledgement
-    last_ack: float = 0.0
+    killed: float = float("inf")  # when the leader was dead for certain
+    answered: float = 0.0  # when a message sent after that was first acknowledged
 
     async def create(self, client: Client, replicas: int = 3) -> None:
         """Creates the stream; waits for as long as the cluster still gathers its members."""
@@ -404,6 +409,7 @@ class Story:
             identity = f"{number}.{count}"
             patience = FIRST_PATIENCE_S
             while True:
+                sent = time.monotonic()
                 try:
                     answer = await client.request(
                         subject, identity.encode(), timeout=patience, headers={"Nats-Msg-Id": identity}
@@ -417,7 +423,8 @@ class Story:
                 await asyncio.sleep(0.02)  # nobody leads: asking faster would not elect anybody
             if self.acked.setdefault(identity, ack["seq"]) != ack["seq"]:
                 self.twice.append(identity)
-            self.last_ack = time.monotonic()
+            if sent > self.killed and not self.answered:
+                self.answered = time.monotonic()
             count += 1
 
     @contextlib.asynccontextmanager
@@ -477,6 +484,8 @@ class Story:
 
         async def settled() -> bool:
             nonlocal cluster
+            for name in names:
+                self.cluster[name].must_run()
             cluster = (await self.info(client))["cluster"]
             good = {
                 peer["name"]
@@ -495,13 +504,13 @@ class Story:
         server = self.cluster[await self.leader(client)]
         killed = time.monotonic()
         server.kill()
+        self.answered, self.killed = 0.0, time.monotonic()  # what was sent before may still be answered from a socket
 
         async def acknowledged() -> bool:
-            # An acknowledgement the dead leader sent may still be in a socket: only a settled restart counts.
-            return self.last_ack > killed + 0.05
+            return self.answered > 0
 
         await eventually(acknowledged, 60, "an acknowledgement after the leader's death")
-        self.gaps.append(self.last_ack - killed)
+        self.gaps.append(self.answered - killed)
         self.viewer.step(f"{server.name}, the leader, killed: next acknowledgement after {self.gaps[-1]:.2f} s")
         return server
 
@@ -593,6 +602,7 @@ class Story:
 
 
 async def run(options: argparse.Namespace) -> int:
+    """Starts the cluster, does what was asked, stops the cluster; SIGINT and SIGTERM end it at any point."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
@@ -601,40 +611,40 @@ async def run(options: argparse.Namespace) -> int:
     if options.demo:
         shutil.rmtree(home, ignore_errors=True)  # the story counts from sequence 1
     cluster = Cluster(Path(options.conf), home, options.server.split(), favourite_ports())
-    try:
-        cluster.start()
-        await ready(cluster.servers)
-        print(f"JetStream is ready: {','.join(cluster.urls)}")
-        print(f"logs and stores: {home}")
-        if options.demo:
-            return await show_story(cluster, stop)
-        print("Ctrl-C stops all three.", flush=True)
-        while not stop.is_set() and all(server.running for server in cluster):
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1)
-        for server in cluster:
-            if not server.running:
-                print(f"{server.name} ended by itself, the end of its log:\n{server.tail()}", file=sys.stderr)
-                return 1
-        return 0
-    finally:
-        print("stopping")
-        cluster.stop()
-
-
-async def show_story(cluster: Cluster, stop: asyncio.Event) -> int:
-    viewer = RichViewer() if sys.stdout.isatty() else PlainViewer()
-    playing = asyncio.create_task(Story(cluster, viewer).play())
+    playing = asyncio.create_task(show(cluster, demo=options.demo))
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({playing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not playing.done():
-            return 130
-        return 1 if playing.result() else 0
+        if playing.done():
+            return playing.result()
+        return 130 if options.demo else 0
+    except (RuntimeError, TimeoutError, OSError) as err:
+        print(f"{err}", file=sys.stderr)
+        return 1
     finally:
         for task in (playing, stopped):
             task.cancel()
         await asyncio.gather(playing, stopped, return_exceptions=True)
+        print("stopping", flush=True)
+        cluster.stop()
+
+
+async def show(cluster: Cluster, *, demo: bool) -> int:
+    """The story with its exit code, or the bare cluster for as long as all of it runs. Raises: RuntimeError."""
+    cluster.start()
+    await ready(cluster.servers)
+    print(f"JetStream is ready: {','.join(cluster.urls)}")
+    print(f"logs and stores: {cluster.home}")
+    if not demo:
+        print("Ctrl-C stops all three.", flush=True)
+        while True:
+            await asyncio.sleep(1)
+            for server in cluster:
+                server.must_run()
+    viewer = RichViewer() if sys.stdout.isatty() else PlainViewer()
+    try:
+        return 1 if await Story(cluster, viewer).play() else 0
+    finally:
         if isinstance(viewer, RichViewer):
             viewer.close()
 

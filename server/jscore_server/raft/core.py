@@ -817,7 +817,7 @@ class Core:
             self._use_members()
 
     def append_failed(self, last: int, first: int) -> None:
-        """The log took nothing of `out.append`, which began at `first`, and ends at `last`. The leader sends again (R-47)."""
+        """The log took nothing of `out.append`, which began at `first`; it ends at `last`. The leader sends again (R-47)."""
         self.last = last
         self.verified = min(self.verified, first - 1)  # what stands there is not what the leader sent
         if self.commit >= first:

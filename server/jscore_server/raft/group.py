@@ -234,7 +234,7 @@ class Group:
             self.host._leave()
 
     def _catch_up(self) -> None:
-        """Tells the core what the stream's C side appended since: it must never decide about a log longer than it knows."""
+        """Tells the core what the stream's C side appended: it must never decide about a log longer than it knows."""
         core = self.core
         core.now = self.host.ticks
         last = self.log.last

@@ -554,7 +554,7 @@ class Core:
         if granted and self.role is Role.PRE_CANDIDATE:
             own = self.term_at(self.last), self.last
             if (m.log_term, m.index) != own or m.peer < self.name:
-                # Two that notice a death together would each get its own vote only, and wait for a time-out: one yields.
+                # Two that notice a death together would each get only its own vote and wait for a time-out: one yields.
                 self.role = Role.FOLLOWER
                 self._reset_timeout()
                 self._ask_again_soon()
@@ -817,7 +817,7 @@ class Core:
             self._use_members()
 
     def append_failed(self, last: int, first: int) -> None:
-        """The log took nothing of `out.append`, which began at `first`; it ends at `last`. The leader sends again (R-47)."""
+        """The log took nothing of `out.append`, which began at `first`; it ends at `last` (R-47)."""
         self.last = last
         self.verified = min(self.verified, first - 1)  # what stands there is not what the leader sent
         if self.commit >= first:

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 
+import jscore
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane, PlaneSelector
 from jscore_server.logs import Log
@@ -77,7 +78,7 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
             server.handlers.update(runtime.handlers())
         selector.dispatch = _dispatcher(plane, server, loop)
         server.start()
-    except (OSError, RuntimeError) as err:
+    except (OSError, RuntimeError, jscore.Error) as err:
         log.fatal(str(err))
         if runtime is not None:
             runtime.stop()

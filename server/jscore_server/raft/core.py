@@ -4,13 +4,14 @@ Time is a count of ticks that the driver writes to `Core.now` before each input.
 `step_append`, `tick`, `appended`, `durable`, `hard_state_durable`, `sent`, `members_seen`, `peer_up`, `peer_down`,
 `transfer` and `change`. After each one the driver carries out `Core.out`, in this order:
 
+0. `role`, as far as leadership was lost: nobody may wait for indexes of the own log that others' records take now.
 1. `truncate`, then `append` (raw records): the local log; `durable` reports the sync.
 2. `hard_state`: hand term, vote and configurations to the disk; call `hard_state_durable(seq)` when they are on it.
 3. `messages`: send now. They promise nothing that is not on the disk already.
 4. `after`: send once every hard state handed out so far is durable, if their term is not past by then.
 5. `proposals`: append these records to the own log as leader, then call `appended`.
 6. `sends`: followers that may be sent records: see `next_send`.
-7. `commit`, then `role`.
+7. `commit`, then the rest of `role`.
 
 The hot path of a leader is appended -> sends -> step(ACK) -> commit. Sources: spec/raft.md §2 (rule numbers R-n), the
 Raft dissertation, and its 2015 correction for single-server changes of membership (R-22).
@@ -554,7 +555,7 @@ class Core:
         if granted and self.role is Role.PRE_CANDIDATE:
             own = self.term_at(self.last), self.last
             if (m.log_term, m.index) != own or m.peer < self.name:
-                # Two that notice a death together would each get only its own vote and wait for a time-out: one yields.
+                # Two that notice a death together would each get their own vote and wait for a time-out: one yields.
                 self.role = Role.FOLLOWER
                 self._reset_timeout()
                 self._ask_again_soon()

@@ -52,7 +52,10 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One other member as its leader sees it. `lag` counts records; `active_ns` is the time since it last answered."""
+    """One other member as its leader sees it. `lag` counts records.
+
+    `active_ns` is the time since it last answered, above 0 once it has ever done so; 0 means never, as far as known.
+    """
 
     name: str
     current: bool
@@ -85,7 +88,7 @@ class Group:
 
     __slots__ = (
         "_draining", "_dropped", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
-        "on_commit", "on_role", "reported", "wanted",
+        "on_commit", "on_role", "reported", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +117,7 @@ class Group:
         self.held: list[tuple[int, Message]] = []
         self.leader_since = 0
         self.reported = 0  # commit index given to on_commit
+        self.told_leader = False  # on_role said so last
         self.wanted: tuple[str, ...] = ()
         self.due = 0
         self._draining = False
@@ -151,8 +155,7 @@ class Group:
         self.log.submit()
         self.host._enter()
         try:
-            core.now = self.host.ticks
-            core.appended(index)
+            self._catch_up()
             self.drain()
         finally:
             self.host._leave()
@@ -215,7 +218,8 @@ class Group:
                 continue
             silent = self.host.ticks - p.active
             current = not offline and silent < core.timing.quorum_ticks and p.match >= core.commit
-            out.append(Replica(name, current, silent * tick_ns, core.last - p.match, offline))
+            active_ns = max(silent * tick_ns, 1) if p.match else 0
+            out.append(Replica(name, current, active_ns, core.last - p.match, offline))
         return out
 
     # ---- inputs from the host --------------------------------------------------------------------------------------
@@ -234,12 +238,18 @@ class Group:
             self.host._leave()
 
     def _catch_up(self) -> None:
-        """Tells the core what the stream's C side appended: it must never decide about a log longer than it knows."""
+        """Tells the core what the stream's C side appended: it must never decide about a log longer than it knows.
+
+        A sync may have been reported before the append that it covers; so what is durable is looked up again.
+        """
         core = self.core
         core.now = self.host.ticks
         last = self.log.last
         if last > core.last:
             core.appended(last)
+            durable = self.log.durable
+            if durable > core.synced:
+                core.durable(durable)
 
     def receive(self, message: Message) -> None:
         """One small message for this group."""
@@ -260,6 +270,7 @@ class Group:
         self._catch_up()
         try:
             if core.step_append(peer, head.term, head.prev_index, head.prev_term, head.commit, runs, raw):
+                self._tell_loss()
                 self._store(head.members)
             self.drain()
         except InvariantBroken as err:
@@ -271,6 +282,8 @@ class Group:
             self._cut()
         raw, lo = out.append, out.append_from
         out.append = None
+        if self._failed:
+            return
         assert isinstance(raw, bytes)
         try:
             log.append_raw(raw, lo)
@@ -292,7 +305,11 @@ class Group:
         last = self.core.out.truncate
         self.core.out.truncate = -1
         self.host.log_line("info", f"raft group {self.id}: records after {last} gave way to the leader's")
-        self.log.truncate(last)
+        try:
+            self.log.truncate(last)
+        except (self.host.engine.Error, OSError) as err:
+            self.fail(f"the records after {last} cannot be cut: {err}")
+            return
         self.core.synced = min(self.log.durable, last)
 
     def tick(self) -> None:
@@ -351,9 +368,11 @@ class Group:
         """Stops this group for good in this process; the host and its other groups go on."""
         self._failed = True
         self.host.log_line("error", f"raft group {self.id} stops: {why}")
-        if self.core.led:
-            self.core.led = False
-            self.on_role(Role.FOLLOWER, self.core.term)
+        core = self.core
+        core.led = False
+        core.leader = ""
+        core.out.role.clear()
+        self._tell(Role.FOLLOWER, core.term)
 
     def drop(self) -> None:
         """The group was removed: nothing is sent or called back any more."""
@@ -373,6 +392,8 @@ class Group:
             again = True
             while again:
                 again = False
+                if out.role:
+                    self._tell_loss()
                 if out.truncate >= 0:
                     self._cut()
                 if out.hard_state:
@@ -396,7 +417,7 @@ class Group:
                 if out.sends:
                     self._send_records()
                 commit = out.commit
-                if commit:
+                if commit and not self._failed:
                     out.commit = 0
                     if core.role is Role.LEADER:
                         host._dirty[self] = None
@@ -405,8 +426,7 @@ class Group:
                 if out.role:
                     roles, out.role = out.role, []
                     for role, term in roles:
-                        self.leader_since = time.time_ns() if role is Role.LEADER else 0
-                        self.on_role(role, term)
+                        self._tell(role, term)
                     again = True
                 if out.needs_snapshot:
                     for name in out.needs_snapshot:
@@ -419,6 +439,22 @@ class Group:
             self._draining = False
             if core.deadline < self.due:
                 host._schedule(self)
+
+    def _tell(self, role: Role, term: int) -> None:
+        leads = role is Role.LEADER
+        if leads or self.told_leader:
+            self.told_leader = leads
+            self.leader_since = time.time_ns() if leads else 0
+            self.on_role(role, term)
+
+    def _tell_loss(self) -> None:
+        """Before the log changes or more is applied: who waits for an index of the lost term must not get another's."""
+        out = self.core.out
+        lost = max((i for i, (role, _) in enumerate(out.role) if role is Role.FOLLOWER), default=-1)
+        if lost >= 0:
+            term = out.role[lost][1]
+            del out.role[: lost + 1]
+            self._tell(Role.FOLLOWER, term)
 
     def _append_proposals(self) -> None:
         core, log = self.core, self.log

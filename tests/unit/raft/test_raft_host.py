@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, NotLeader, ProtocolError, Role
-from raft_fakes import Cluster
+from raft_fakes import Cluster, FakeError
 
 THREE = ["a", "b", "c"]
 
@@ -139,6 +139,67 @@ def test_records_a_stream_appended_unseen_never_count_as_the_new_leaders(cluster
     assert not old.group._failed
 
 
+def test_the_loss_of_leadership_is_told_before_anything_of_the_next_leader_is_applied(cluster: Cluster) -> None:
+    """Else who waits for the old leader's record at an index is told of the new leader's record there."""
+    old = cluster.leader()
+    cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}
+    core = old.group.core
+    core.quorum_at = 1 << 40  # as if paused: it has not noticed when the new leader's records come
+    waiting = old.group.propose(10, b"lost")
+    for server in cluster.servers.values():
+        if server is not old:
+            server.host.link_down(old.name)
+    cluster.run(400)
+    new = next(s for s in cluster.servers.values() if s is not old and s.group.is_leader)
+    while new.store.open("g").last < waiting + 3:
+        new.group.propose(10, b"kept")
+        cluster.settle()
+    seen: list[str] = []
+    old.group.on_role = lambda role, term: seen.append(role.name)
+    old.group.on_commit = lambda index: seen.append("commit")
+    assert old.group.is_leader
+    cluster.cut.clear()
+    for server in cluster.servers.values():
+        if server is not old:
+            server.host.link_up(old.name)
+    cluster.run(1000)
+    assert seen[0] == "FOLLOWER"
+    assert "commit" in seen
+    assert old.store.open("g").read(waiting).data != b"lost"
+
+
+def test_a_sync_told_before_its_records_counts_when_they_are_told(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    other = next(n for n in THREE if n != leader.name)
+    cluster.frozen = {n for n in THREE if n not in (leader.name, other)}
+    log = leader.store.open("g")
+    index = log.append(10, b"x", term=leader.group.term)
+    log.submit()
+    log.durable = index
+    leader.host.durable(log)
+    leader.group.appended()
+    cluster.settle()
+    assert leader.group.commit == index
+
+
+def test_a_log_that_cannot_be_cut_stops_its_group_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = cluster.leader()
+    cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}
+    old.group.propose(10, b"lost")
+    cluster.run(2500)
+    kept = cluster.leader().group.propose(10, b"kept")
+
+    def refuse(last: int) -> None:
+        raise FakeError("disk")
+
+    monkeypatch.setattr(old.store.open("g"), "truncate", refuse)
+    cluster.cut.clear()
+    cluster.run(1000)
+    assert any("cannot be cut" in text for _, text in old.lines)
+    assert kept not in old.commits
+    assert old.group.leader is None
+
+
 def test_all_servers_restart_with_term_vote_and_log(cluster: Cluster) -> None:
     index = cluster.leader().group.propose(10, b"x")
     cluster.run(100)
@@ -260,9 +321,11 @@ def test_replicas_report_lag_and_link(cluster: Cluster) -> None:
     assert by_name[gone].offline
     assert not by_name[gone].current
     assert by_name[gone].lag == 1
+    assert by_name[gone].active_ns >= 200_000_000
     other = next(n for n in by_name if n != gone)
     assert by_name[other].current
     assert by_name[other].lag == 0
+    assert 0 < by_name[other].active_ns < 200_000_000
 
 
 def test_heartbeats_of_many_groups_share_a_frame() -> None:

@@ -17,7 +17,7 @@ import jscore
 from jscore_server.jetstream.directory import open_directory
 from jscore_server.jetstream.engine import JetStream
 from jscore_server.jetstream.engine import Options as EngineOptions
-from jscore_server.raft import Adopt, Birth, Bootstrap, ProtocolError, RaftHost
+from jscore_server.raft import Adopt, Birth, Bootstrap, ProtocolError, RaftHost, Wait
 
 if TYPE_CHECKING:
     from jscore_server.cluster.links import Links
@@ -183,14 +183,19 @@ class Runtime:
         if isinstance(decision, Bootstrap):
             self.log.info(f"JetStream cluster starts with {', '.join(decision.birth.voters)}")
             self._live(decision.birth)
-        elif isinstance(decision, Adopt):
+        elif isinstance(decision, Adopt) and not (decision.replaces and self._meta_records()):
             if decision.replaces:
+                self.log.info("JetStream joins the cluster that the other servers started")
                 self.engine.meta_abandon()
             self._live(decision.birth)
-        elif self.raft.birth is None and decision.reason != self._waiting_for:
+        elif isinstance(decision, Wait) and self.raft.birth is None and decision.reason != self._waiting_for:
             self._waiting_for = decision.reason
             self.log.info(f"JetStream waits for its cluster: {decision.reason}")
         self._birth_timer = self.loop.call_later(BIRTH_RETRY_S, self._birth)
+
+    def _meta_records(self) -> bool:
+        log = self.engine.meta_log
+        return log is not None and log.last >= log.first
 
     def _live(self, birth: Birth) -> None:
         self.raft.born(birth)

@@ -44,7 +44,11 @@ class Bootstrap:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Write a peer's `birth` durably, then create the group; `replaces` one of our own that never lived."""
+    """Write a peer's `birth` durably, then create the group.
+
+    `replaces`: one of our own that never lived is given up. Only a server whose log of it is empty may do so: whoever
+    holds records may be part of the quorum that committed them.
+    """
 
     birth: Birth
     replaces: bool = False
@@ -59,9 +63,11 @@ def decide(own: Hello, expected: int, peers: list[Hello], new_id: str) -> Wait |
     live = [p.birth for p in peers if p.birth is not None and p.elected]
     if own.birth is not None:
         if not own.elected:
-            for birth in live:
-                if birth.group != own.birth.group and own.name in birth.voters:
-                    return Adopt(birth, replaces=True)
+            if any(birth.group == own.birth.group for birth in live):
+                return Wait("the meta group exists")
+            alive = min(live, key=lambda b: (own.name not in b.voters, b.group), default=None)
+            if alive is not None:
+                return Adopt(alive, replaces=True)  # listed there or not: who is not is added by its leader
             unborn = [p.birth for p in peers if p.birth is not None and p.birth.group != own.birth.group]
             better = min((b for b in unborn if own.name in b.voters), key=lambda b: b.group, default=None)
             if better is not None and not live and better.group < own.birth.group:

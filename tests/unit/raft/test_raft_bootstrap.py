@@ -48,3 +48,15 @@ def test_an_own_birth_that_never_lived_gives_way_to_a_live_one() -> None:
 def test_a_birth_that_lived_is_kept_whatever_others_say() -> None:
     own, other = Birth("g1", ("a", "b"), 3), Birth("g0", ("a", "b", "c"), 3)
     assert isinstance(decide(hello("a", own, True), 3, [hello("c", other, True)], "new"), Wait)
+
+
+def test_two_births_at_once_and_the_one_that_cannot_live_gives_way_though_the_other_does_not_list_it() -> None:
+    own, live = Birth("g9", ("b", "c"), 3), Birth("g1", ("a", "c"), 3)
+    peers = [hello("a", live, True), hello("c", live, True)]
+    assert decide(hello("b", own), 3, peers, "new") == Adopt(live, replaces=True)
+
+
+def test_a_birth_that_a_peer_calls_elected_is_kept() -> None:
+    own, other = Birth("g1", ("a", "b", "c"), 5), Birth("g2", ("a", "d", "e"), 5)
+    peers = [hello("b", own, True), hello("d", other, True)]
+    assert isinstance(decide(hello("a", own), 5, peers, "new"), Wait)

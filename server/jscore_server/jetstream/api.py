@@ -207,9 +207,10 @@ class Api:
         if last_try or not engine.meta_quorum_possible():
             request.fail(problem(10008))
         else:
-            self._defer(request, again)
+            self.defer(request, again)
 
-    def _defer(self, request: Request, again: Callable[[], None]) -> None:
+    def defer(self, request: Request, again: Callable[[], None]) -> None:
+        """Calls `again` in a moment; refuses the request when too many wait already."""
         if self._deferred >= DEFERRED_MAX:
             request.fail(problem(10008))
             return
@@ -247,7 +248,7 @@ class Api:
                 if last_try:
                     request.fail(problem(10118 if alive < assignment.quorum else 10008))
                 else:
-                    self._defer(request, again)
+                    self.defer(request, again)
 
     # ---- sending ----
 

@@ -308,6 +308,13 @@ class JetStream:
             for name in sorted(members)
         ]
 
+    def awaits_members(self, count: int) -> bool:
+        """Whether the meta group has fewer than `count` members only because the cluster still gathers."""
+        voters = set(self.meta.members()[0]) if self.meta is not None else set()
+        linked = {name for name, hello in self.online.items() if hello.get("jetstream", True)}
+        expected = self.raft.birth.expected if self.raft.birth is not None else 0
+        return len(voters) < count <= max(expected, len(voters | linked))
+
     def place(self, replicas: int, *, cluster: str, tags: list[str]) -> placement.Placement:
         """Raises: placement.NoPeers."""
         return placement.place(

@@ -5,6 +5,7 @@ Source: jetstream-streams.md §3-§6, §18, §19; clustering.md §4, §5.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -62,7 +63,7 @@ class StreamApi:
 
     # ---- the meta leader's ----
 
-    def create(self, request: Request) -> None:
+    def create(self, request: Request, *, last_try: bool = False) -> None:
         engine = self._engine
         config = self._config(request)
         present = engine.state.get(request.account, config.name)
@@ -83,6 +84,10 @@ class StreamApi:
                 tags=wanted.tags if wanted and engine.clustered else [],
             )
         except placement.NoPeers as err:
+            if not last_try and engine.awaits_members(config.num_replicas):
+                again = partial(self.create, request, last_try=True)
+                self._api.defer(request, lambda: self._api.run(request, again))
+                return
             raise problem(10005, err=err) from err
         assignment = Assignment(
             account=request.account,

@@ -81,6 +81,18 @@ def test_more_replicas_than_servers(world: World) -> None:
     assert answer["error"]["description"] == "no suitable peers for placement"
 
 
+def test_a_create_waits_a_moment_for_a_linked_server_that_is_no_member_yet(world: World) -> None:
+    world.settle()
+    meta = world.engines[world.meta_leader()].meta
+    assert meta is not None
+    meta.set_members(["n0", "n1"])
+    assert error(make(world, "NEVER", 4)) == 10005
+    world.timer(0.3, lambda: meta.set_members(["n0", "n1", "n2"]))
+    assert make(world, "LATE")["did_create"] is True
+    meta.set_members(["n0", "n1"])
+    assert error(make(world, "NEVER")) == 10005
+
+
 def test_update_reaches_all_replicas_and_replicas_cannot_change_yet(world: World) -> None:
     make(world)
     body = {"name": "S", "subjects": ["s.>"], "num_replicas": 3, "max_msgs": 4}

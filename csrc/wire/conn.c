@@ -85,9 +85,7 @@ void jsc_conn_mask(jsc_conn *c) {
 void jsc_conn_end(jsc_conn *c, const char *reason, const char *err, int flush) {
     if (c->closing) return;
     if (err) {
-        jsc_out_put(c, "-ERR '", 6);
-        jsc_out_put(c, err, strlen(err));
-        jsc_out_put(c, "'\r\n", 3);
+        jsc_out_err(c, err, NULL, 0);
         if (c->closing) return;
     }
     snprintf(c->reason_text, sizeof c->reason_text, "%s", reason);
@@ -396,8 +394,8 @@ int jsc_conn_route_ready(jsc_plane *p, uint64_t id) {
     c->ready = 1;
     first_ping(c, SECOND);
     jsc_interest_tell(c);
-    for (uint32_t i = 0; i < c->subs_cap; i++) /* what it told us before counts from now */
-        if (c->subs[i] && !c->subs[i]->node && jsc_sub_enter(c->subs[i])) jsc_conn_end(c, "Internal Error", NULL, 0);
+    c->held = 0;
+    jsc_conn_resume(c); /* what it told us before counts from now */
     return JSC_OK;
 }
 

@@ -22,6 +22,7 @@ int jsc_plane_emit(jsc_plane *p, const jsc_event *e) {
     *q = 0;
     *p->ev_tail = b;
     p->ev_tail = &b->next;
+    if (JSC_UNLIKELY(e->type == JSC_EV_TRACE)) p->trace_bytes += b->bytes;
     jsc_conn *c = e->conn ? jsc_conn_find(p, e->conn) : NULL;
     if (c && (c->event_bytes += b->bytes) > JSC_EVENT_BYTES && !c->flooding) {
         c->flooding = 1;
@@ -40,6 +41,7 @@ int jsc_plane_next(jsc_plane *p, jsc_event *out) {
     if (!b) return 0;
     if (!(p->ev_head = b->next)) p->ev_tail = &p->ev_head;
     *out = b->ev;
+    if (JSC_UNLIKELY(b->ev.type == JSC_EV_TRACE)) p->trace_bytes -= b->bytes;
     jsc_conn *c = b->ev.conn ? jsc_conn_find(p, b->ev.conn) : NULL;
     if (c && c->event_bytes) {
         c->event_bytes -= b->bytes < c->event_bytes ? b->bytes : c->event_bytes;

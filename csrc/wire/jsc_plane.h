@@ -28,7 +28,7 @@ typedef struct jsc_plane_options {
     int64_t ping_interval_ns;  /* 2 min; routes min(it, 30 s) */
     int32_t ping_max;          /* 2 */
     uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
-    uint8_t trace;             /* what clients and routes send becomes JSC_EV_TRACE */
+    uint8_t trace;             /* lines and payloads of both directions become JSC_EV_TRACE */
 } jsc_plane_options;
 int jsc_plane_new(const jsc_plane_options *, jsc_plane **out);
 void jsc_plane_free(jsc_plane *);
@@ -68,7 +68,8 @@ typedef struct jsc_conn_options { /* what CONNECT decided */
  * Without CONNECT a client runs in the plane's default account (jsc_plane_account "$G") with verbose, pedantic, echo on,
  * unless auth_required. A second CONNECT drops all subscriptions. */
 int jsc_conn_accept(jsc_plane *, uint64_t id, const jsc_conn_options *);
-/* Makes a route active: all local interest is sent (RS+) and later changes follow; its RS+ count from now. */
+/* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,
+ * PONG, -ERR and JSLINK are taken from it: with the first interest or message reading stops, and goes on now. */
 int jsc_conn_route_ready(jsc_plane *, uint64_t id);
 /* From here on the connection speaks frames (see below); bytes already received after the JSLINK line are frames. */
 int jsc_conn_become_link(jsc_plane *, uint64_t id);
@@ -105,8 +106,9 @@ void jsc_unsubscribe(jsc_plane *, jsc_sub *);
 /* Routes as if a client with echo had published it: local subscribers, then routes. Returns how many took it. */
 int jsc_publish(jsc_plane *, const jsc_msg *m);
 /* JetStream delivery: matched by `deliver`, shown with m->subject and m->reply. Over a route it travels as
- * RMSG account deliver reply@subject. Returns how many took it (0: no interest); *busy is set when a local receiver
- * has more than 4 MiB waiting: stop for this turn. */
+ * RMSG account deliver reply@subject. Returns how many took it (0 and not *busy: no interest); *busy is set when a
+ * receiver has more than 4 MiB waiting: stop for this turn. With half of max_pending waiting on a route or on the only
+ * receiver nothing is sent: 0, and *busy. */
 int jsc_deliver(jsc_plane *, const char *deliver, size_t n, const jsc_msg *m, int *busy);
 int jsc_interest(jsc_plane *, jsc_account *, const char *subject, size_t n); /* count of subscribers incl. routes */
 /* Pattern match by the subject rules; both valid subjects. */
@@ -127,7 +129,6 @@ int jsc_link_send_records(jsc_plane *, uint64_t id, uint8_t kind, const void *he
                           uint64_t hi, size_t cap, uint64_t *last);
 
 /* ---- events for the host language ---- */
-#define JSC_TRACED 4096u
 enum {
     JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
     JSC_EV_INFO = 2,    /* data: the JSON of INFO (routes) */
@@ -141,7 +142,8 @@ enum {
     JSC_EV_DURABLE = 10, /* a: id given to the log's owner, b: durable index */
     JSC_EV_APPLY = 11,   /* a: stream id: the next record is for the host */
     JSC_EV_FAILED = 12,  /* a: id, b: the code: its log no longer takes writes */
-    JSC_EV_TRACE = 13,   /* data: a line as it came, or with a = 1 the first JSC_TRACED bytes of a payload */
+    JSC_EV_TRACE = 13,   /* a: 0 received, 1 sent; b: 0 for a line without its CRLF, else the size of the payload whose
+                          * first MiB is data. a = 2: b lines were dropped as too many wait */
 };
 typedef struct jsc_event {
     uint8_t type, conn_kind;

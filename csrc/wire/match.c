@@ -77,6 +77,7 @@ static void forget_prefix(jsc_account *a, const char *s, uint32_t n, int wild) {
 
 void jsc_match_forget(jsc_account *a, const char *s, uint32_t n) {
     int wild = jsc_index_has_wildcard(s, n);
+    jsc_plane *p = a->plane;
     forget_prefix(a, s, n, wild);
     if (!a->slots_used) return;
     if (!wild) {
@@ -84,13 +85,18 @@ void jsc_match_forget(jsc_account *a, const char *s, uint32_t n) {
         if (slot->match && slot->match->subject_len == n && !memcmp(slot->match->subject, s, n)) drop(a, slot);
         return;
     }
+    if (p->forget_at != p->mono) {
+        p->forget_at = p->mono;
+        p->forget_spent = 0;
+    }
     const char *dot = memchr(s, '.', n);
     int any = (dot ? dot - s : (long)n) == 1 && (*s == '*' || *s == '>');
     uint32_t lo = any ? 0 : chain_of(s, n), hi = any ? JSC_CHAINS : lo + 1;
     for (; lo < hi; lo++)
         for (jsc_match *m = a->chains[lo], *next; m; m = next) {
             next = m->chain_next;
-            if (jsc_subject_matches(s, n, m->subject, m->subject_len)) drop(a, &a->slots[m->hash & (a->slots_n - 1)]);
+            /* Out of budget: forgetting what was not asked for costs a look-up later; comparing costs now, every time. */
+            if (++p->forget_spent > JSC_FORGET_BUDGET || jsc_subject_matches(s, n, m->subject, m->subject_len)) drop(a, &a->slots[m->hash & (a->slots_n - 1)]);
         }
 }
 
@@ -258,7 +264,7 @@ static jsc_match *by_prefix(jsc_account *a, const char *s, uint32_t n) {
     jsc_prefix *x = &a->prefixes[jsc_hash(s, len) % JSC_PREFIXES];
     jsc_match *m = scratch(p);
     if (!m) return NULL;
-    if (dot[1] && dot + 1 < s + n && x->sub && x->len == len && !memcmp(x->text, s, len))
+    if (dot + 1 < s + n && x->sub && x->len == len && !memcmp(x->text, s, len))
         return classify(m, &x->sub, 1) ? NULL : enter(p, m);
     if (jsc_index_find(a, s, n) || classify(m, p->found.v, p->found.n)) return NULL;
     if (p->found.n == 1 && !p->found.v[0]->queue_len && jsc_index_lone(a, s, len)) {

@@ -46,6 +46,7 @@ char *jsc_out_room(jsc_conn *c, size_t n) {
 }
 
 void jsc_out_done(jsc_conn *c, char *end) {
+    if (JSC_UNLIKELY(c->plane->o.trace)) jsc_trace_out(c, c->out.p + c->out.len, end);
     c->out.len = (size_t)(end - c->out.p);
     if (!c->dirty) {
         c->dirty = 1;
@@ -64,6 +65,20 @@ void jsc_out_done(jsc_conn *c, char *end) {
 void jsc_out_put(jsc_conn *c, const void *b, size_t n) {
     char *q = jsc_out_room(c, n);
     if (q) jsc_out_done(c, jsc_copy(q, b, n));
+}
+
+void jsc_out_err(jsc_conn *c, const char *text, const char *s, size_t n) {
+    size_t tn = strlen(text);
+    char *q = jsc_out_room(c, 6 + tn + 2 + n + 1 + 3);
+    if (!q) return;
+    q = jsc_copy(q, "-ERR '", 6);
+    q = jsc_copy(q, text, tn);
+    if (s) {
+        q = jsc_copy(q, " \"", 2);
+        q = jsc_copy(q, s, n);
+        *q++ = '"';
+    }
+    jsc_out_done(c, jsc_copy(q, "'\r\n", 3));
 }
 
 void jsc_out_send(jsc_conn *c) {

@@ -89,17 +89,6 @@ static int starts(const char *s, uint32_t n, const char *with, uint32_t wn) {
     return n >= wn && !memcmp(s, with, wn);
 }
 
-static void complain(jsc_conn *c, const char *text, const char *s, uint32_t n) {
-    jsc_out_put(c, "-ERR '", 6);
-    jsc_out_put(c, text, strlen(text));
-    if (s) {
-        jsc_out_put(c, " \"", 2);
-        jsc_out_put(c, s, n);
-        jsc_out_put(c, "\"", 1);
-    }
-    jsc_out_put(c, "'\r\n", 3);
-}
-
 static inline void count_in(jsc_conn *c, size_t n) {
     c->in_msgs++;
     c->in_bytes += n;
@@ -111,18 +100,18 @@ static void publish(jsc_conn *c, jsc_flow *f) {
     const jsc_msg *m = &f->m;
     count_in(c, (size_t)m->headers_len + m->data_len);
     if (JSC_UNLIKELY(c->pedantic) && !jsc_subject_valid(m->subject, m->subject_len, 1))
-        complain(c, "Invalid Publish Subject", NULL, 0);
+        jsc_out_err(c, "Invalid Publish Subject", NULL, 0);
     char s0 = m->subject[0];
     if (JSC_UNLIKELY(s0 == '_' || s0 == '$') &&
         ((starts(m->subject, m->subject_len, "_GR_.", 5) && m->subject_len > 5) ||
          (starts(m->subject, m->subject_len, "$NRG.", 5) && !c->account->is_system))) {
-        complain(c, "Permissions Violation for Publish to", m->subject, m->subject_len);
+        jsc_out_err(c, "Permissions Violation for Publish to", m->subject, m->subject_len);
         return;
     }
     if (m->reply_len && (m->reply[0] == '_' || m->reply[0] == '$') &&
         (starts(m->reply, m->reply_len, "_R_.", 4) || (starts(m->reply, m->reply_len, "_GR_.", 5) && m->reply_len > 5) ||
          (starts(m->reply, m->reply_len, "$JS.ACK.", 8) && m->reply_len > 8))) {
-        complain(c, "Permissions Violation for Publish with Reply of", m->reply, m->reply_len);
+        jsc_out_err(c, "Permissions Violation for Publish with Reply of", m->reply, m->reply_len);
         return;
     }
     if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
@@ -189,6 +178,7 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
         f.tail = t[1].p;
         f.tail_len = (uint32_t)(body + size + 2 - t[1].p);
     }
+    if (JSC_UNLIKELY(p->o.trace)) jsc_trace_in(c, op, (size_t)(le - op), body, (size_t)size);
     publish(c, &f);
     return (size_t)size + 2;
 }
@@ -201,7 +191,7 @@ static void do_sub(jsc_conn *c, int n) {
     }
     jsc_token *sid = &t[n - 1];
     if (!jsc_subject_valid(t[0].p, t[0].n, 0)) {
-        complain(c, "Invalid Subject", NULL, 0);
+        jsc_out_err(c, "Invalid Subject", NULL, 0);
         return;
     }
     if (n == 3 && t[1].n == 5 && !memcmp(t[1].p, "_sys_", 5)) {
@@ -211,7 +201,7 @@ static void do_sub(jsc_conn *c, int n) {
                              (int)t[0].n, t[0].p);
             jsc_out_put(c, text, (size_t)k);
         } else {
-            complain(c, "Permissions Violation for Subscription to", t[0].p, t[0].n);
+            jsc_out_err(c, "Permissions Violation for Subscription to", t[0].p, t[0].n);
         }
         return;
     }
@@ -268,7 +258,7 @@ static void do_interest(jsc_conn *c, int add, int n) {
         return;
     }
     if (!jsc_subject_valid(t[1].p, t[1].n, 0)) {
-        complain(c, "Invalid Subject", NULL, 0);
+        jsc_out_err(c, "Invalid Subject", NULL, 0);
         return;
     }
     int queue = n > 2;
@@ -296,14 +286,11 @@ static void do_interest(jsc_conn *c, int add, int n) {
     if (s && add && weight > 0) {
         if (s->weight != (uint32_t)weight) {
             s->weight = (uint32_t)weight;
-            if (s->node) jsc_match_forget(s->account, s->subject, s->subject_len);
+            jsc_match_forget(s->account, s->subject, s->subject_len);
         }
     } else if (s) {
         jsc_conn_sub_remove(c, s);
-        if (s->node)
-            jsc_sub_leave(s);
-        else
-            free(s);
+        jsc_sub_leave(s);
     } else if (add && weight > 0) {
         s = jsc_sub_new(JSC_SUB_ROUTE, a, t[1].p, t[1].n, queue ? t[2].p : NULL, queue ? t[2].n : 0, key, kn);
         if (s) {
@@ -314,7 +301,7 @@ static void do_interest(jsc_conn *c, int add, int n) {
         if (!s || jsc_conn_sub_add(c, s)) {
             free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
-        } else if (c->ready && jsc_sub_enter(s)) {
+        } else if (jsc_sub_enter(s)) {
             jsc_conn_sub_remove(c, s);
             free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
@@ -349,6 +336,7 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
     }
     if (!payload_here(c, op, body, end, size)) return 0;
     size_t used = (size_t)size + 2;
+    if (JSC_UNLIKELY(p->o.trace)) jsc_trace_in(c, op, (size_t)(le - op), body, (size_t)size);
     count_in(c, (size_t)size);
     jsc_account *a = verb == V_LMSG ? NULL : jsc_account_find(p, t[0].p, t[0].n, 0);
     if (!a) return used; /* nobody here: the interest it answers is gone */
@@ -471,13 +459,6 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
     }
 }
 
-/* `payload`: 0 for a line, 1 for what follows one. */
-static void trace(jsc_conn *c, int payload, const char *s, size_t n) {
-    jsc_event e = {.type = JSC_EV_TRACE, .conn_kind = c->kind, .conn = c->id, .a = (uint64_t)payload, .data = s,
-                   .data_len = (uint32_t)(payload && n > JSC_TRACED ? JSC_TRACED : n)};
-    if (jsc_plane_emit(c->plane, &e)) jsc_conn_end(c, "Internal Error", NULL, 0);
-}
-
 size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
     const char *p = buf, *end = buf + n;
     jsc_plane *pl = c->plane;
@@ -504,6 +485,10 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             break;
         }
         if (v == V_MORE) break;
+        if (JSC_UNLIKELY(kind == JSC_CONN_ROUTE && !c->ready) && v >= V_RSP && v <= V_LMSG) {
+            c->held = 1; /* the host has yet to decide whether this is a peer */
+            break;
+        }
         const char *arg = c->skip_line ? p : p + verbs[v].len, *lf = memchr(arg, '\n', (size_t)(end - arg));
         if (verbs[v].flags & IGNORES) {
             if (!lf) { /* the rest of the line means nothing, however long: forget it as it comes */
@@ -511,7 +496,7 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
                 return n;
             }
             c->skip_line = 0;
-            if (pl->o.trace) trace(c, 0, verbs[v].text, verbs[v].len);
+            if (JSC_UNLIKELY(pl->o.trace)) jsc_trace_in(c, verbs[v].text, verbs[v].len, NULL, 0);
             do_line(c, v, arg, arg);
             p = lf + 1;
             continue;
@@ -528,25 +513,15 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
         }
         if (!lf) break;
         const char *body = lf + 1;
-        if (v == V_PUB || v == V_HPUB || v >= V_RMSG) {
-            if (v == V_LINK) {
-                while (arg < le && is_blank(*arg)) arg++;
-                p = body;
-                do_line(c, v, arg, le);
-                continue;
-            }
+        if (v == V_PUB || v == V_HPUB || (v >= V_RMSG && v != V_LINK)) {
             size_t k = v <= V_HPUB ? do_pub(c, v == V_HPUB, p, arg, le, body, end)
                                    : do_route_msg(c, v, p, arg, le, body, end);
             if (!k) break;
-            if (JSC_UNLIKELY(pl->o.trace)) {
-                trace(c, 0, p, (size_t)(le - p));
-                trace(c, 1, body, k - 2);
-            }
             p = body + k;
             continue;
         }
+        if (JSC_UNLIKELY(pl->o.trace)) jsc_trace_in(c, p, (size_t)(le - p), NULL, 0);
         while (arg < le && is_blank(*arg)) arg++;
-        if (JSC_UNLIKELY(pl->o.trace)) trace(c, 0, p, (size_t)(le - p));
         p = body;
         do_line(c, v, arg, le);
     }

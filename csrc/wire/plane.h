@@ -16,6 +16,9 @@ enum {
     JSC_EVENT_BYTES = 4 << 20,   /* events of one connection waiting for the host: above it reading pauses */
     JSC_PAUSE_NS = 10000000,     /* the longest pause for a slow receiver */
     JSC_ROUTE_PAYLOAD = 64 << 20, /* largest message a peer may send, whatever its own max_payload */
+    JSC_TRACE_BYTES = 16 << 20, /* trace lines waiting for the host: above it they are dropped */
+    JSC_TRACE_PAYLOAD = 1 << 20, /* of a payload that is shown */
+    JSC_FORGET_BUDGET = 65536, /* remembered subjects compared with new wildcards in one turn, about 2 ms */
     JSC_TURNS = 64,
     JSC_DEPTH = 64, /* publishing from callbacks of callbacks: deeper messages are dropped */
     JSC_SPARE = 16, /* output buffers kept warm */
@@ -136,6 +139,7 @@ struct jsc_conn {
     uint8_t slow_down;  /* paused because a receiver of its messages is behind */
     uint8_t flooding;   /* paused because its events wait */
     uint8_t blocked;    /* the socket takes no more: waits for EPOLLOUT */
+    uint8_t held;       /* a route not active yet that sends what only active ones may */
     uint8_t closing, flush_last, dirty, queued, ready, pong_seen, skip_line;
     uint8_t whole; /* what is being queued must not count as a slow consumer */
     jsc_account *account;
@@ -162,7 +166,7 @@ static inline size_t jsc_pending(const jsc_conn *c) {
     return c->out.len - c->out_head;
 }
 static inline int jsc_conn_stopped(const jsc_conn *c) {
-    return c->closing | c->waiting | c->slow_down | c->flooding;
+    return c->closing | c->waiting | c->held | c->slow_down | c->flooding;
 }
 
 typedef struct jsc_token {
@@ -220,7 +224,10 @@ struct jsc_plane {
     jsc_turn_fn hook;
     void *hook_ctx;
     int64_t hook_next;
-    uint64_t rng;
+    uint64_t rng, untraced;
+    size_t trace_bytes;
+    int64_t forget_at; /* the turn of forget_spent */
+    uint32_t forget_spent;
     jsc_plane_stats stats;
 };
 
@@ -243,6 +250,7 @@ void jsc_conn_sub_remove(jsc_conn *, jsc_sub *);
 char *jsc_out_room(jsc_conn *, size_t n);
 void jsc_out_done(jsc_conn *, char *end);
 void jsc_out_put(jsc_conn *, const void *, size_t);
+void jsc_out_err(jsc_conn *, const char *text, const char *s, size_t n); /* -ERR 'text' or, with s, -ERR 'text "s"' */
 void jsc_out_send(jsc_conn *);
 void jsc_out_flush(jsc_plane *);
 void jsc_out_free(jsc_conn *);
@@ -283,10 +291,14 @@ typedef struct jsc_flow {
     jsc_conn *from;
     uint32_t tail_len, size_len, match_len;
     uint8_t server; /* published by the server itself */
+    uint8_t gentle; /* can come again later: not sent to who is far behind */
     int busy;
 } jsc_flow;
 int jsc_route(jsc_plane *, jsc_flow *); /* how many took it, lenient ones not counted */
 void jsc_route_no_responders(jsc_conn *, const jsc_flow *);
+/* trace.c */
+void jsc_trace_in(jsc_conn *, const char *line, size_t n, const char *payload, size_t pn);
+void jsc_trace_out(jsc_conn *, const char *, const char *end);
 /* event.c */
 void jsc_emit_text(jsc_conn *, int type, const char *, size_t n);
 

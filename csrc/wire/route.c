@@ -225,6 +225,15 @@ static int named_groups(jsc_plane *p, const jsc_match *mt, jsc_flow *f) {
     return took;
 }
 
+/* A peer, or the only receiver, that has half of all it may have waiting. */
+static int crowded(const jsc_plane *p, const jsc_match *mt) {
+    for (uint32_t i = 0; i < mt->n_hops; i++)
+        if (jsc_pending(mt->hops[i].conn) > p->o.max_pending / 2) return 1;
+    if (mt->n_plain != 1 || mt->n_groups) return 0;
+    const jsc_sub *s = mt->plain[0].sub;
+    return s->kind == JSC_SUB_CLIENT && jsc_pending(s->conn) > p->o.max_pending / 2;
+}
+
 int jsc_route(jsc_plane *p, jsc_flow *f) {
     if (!f->match) {
         f->match = f->m.subject;
@@ -234,6 +243,11 @@ int jsc_route(jsc_plane *p, jsc_flow *f) {
                                   f->match_len);
     if (JSC_UNLIKELY(!mt)) return 0;
     int took = 0;
+    if (f->gentle && JSC_UNLIKELY(crowded(p, mt))) {
+        f->busy = 1;
+        jsc_match_put(p, mt);
+        return 0;
+    }
     for (uint32_t i = 0; i < mt->n_plain; i++) took += give(p, &mt->plain[i], mt, f);
     if (f->from && f->from->kind == JSC_CONN_ROUTE) { /* one hop: never on to another peer */
         if (f->queues) took += named_groups(p, mt, f);
@@ -283,7 +297,7 @@ int jsc_publish(jsc_plane *p, const jsc_msg *m) {
 }
 
 int jsc_deliver(jsc_plane *p, const char *deliver, size_t n, const jsc_msg *m, int *busy) {
-    jsc_flow f = {.m = *m, .server = 1, .match = deliver, .match_len = (uint32_t)n};
+    jsc_flow f = {.m = *m, .server = 1, .gentle = 1, .match = deliver, .match_len = (uint32_t)n};
     int took = jsc_route(p, &f);
     if (busy && f.busy) *busy = 1;
     return took;

@@ -6,19 +6,20 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    jsc_plane_options o = {.max_payload = 4096, .max_pending = 1 << 16};
+    jsc_plane_options o = {.max_payload = 4096, .max_pending = 1 << 16, .trace = n > 1 && data[1] & 1};
     jsc_plane *p;
     int sv[2];
     uint64_t id;
     if (n < 2 || n > 65536 || jsc_plane_new(&o, &p)) return 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv)) abort();
     if (jsc_conn_adopt(p, sv[0], data[0] % 3, "", 0, &id)) abort();
-    if (data[0] % 3 == 1) jsc_conn_route_ready(p, id);
+    if (data[0] % 3 == 1 && data[0] & 64) jsc_conn_route_ready(p, id);
     size_t cut = 1 + data[0] % n;
     for (int part = 0; part < 2; part++) {
         const uint8_t *b = part ? data + cut : data + 1;
         size_t k = part ? n - cut : cut - 1;
         if (k && send(sv[1], b, k, MSG_NOSIGNAL) < 0) break;
+        if (part && data[0] % 3 == 1 && data[0] & 32) jsc_conn_route_ready(p, id);
         for (int i = 0; i < 3; i++) {
             jsc_ready r[4];
             jsc_plane_poll(p, 0, r, 4);

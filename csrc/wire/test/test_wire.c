@@ -365,6 +365,7 @@ static void test_routes(void) {
     jsc_account *g = jsc_plane_account(p, "$G", 2);
     assert(jsc_interest(p, g, "foo.x", 5) == 0); /* counts from ready on */
     assert(!jsc_conn_route_ready(p, rp));
+    turn(p);
     assert(jsc_interest(p, g, "foo.x", 5) == 1);
     SAY(a, "PUB foo.x 2\r\nhi\r\nPUB foo.y r 2\r\nho\r\nHPUB foo.z 12 12\r\nNATS/1.0\r\n\r\n\r\nPUB w 1\r\n1\r\nPUB w re 1\r\n2\r\n");
     turn(p);
@@ -420,6 +421,148 @@ static void test_routes(void) {
     SAY(r, "SUB a 1\r\n");
     EXPECT(r, "-ERR 'Unknown Protocol Operation'\r\n");
     leave(&c);
+    leave(&r);
+    jsc_plane_free(p);
+}
+
+/* Nothing is taken from a route that the host has not made active, and it may vanish before that. */
+static void test_route_not_ready(void) {
+    jsc_plane *p = plane();
+    peer c = client(p), r = join(p, JSC_CONN_ROUTE);
+    jsc_account *g = jsc_plane_account(p, "$G", 2);
+    SAY(c, "SUB a 1\r\n");
+    last_type = 0;
+    SAY(r, "INFO {}\r\nRS+ $G far\r\nRS+ $G w q 3\r\nRMSG $G a 1\r\nx\r\nINFO {\"later\":1}\r\n");
+    turn(p);
+    assert(last_type == JSC_EV_INFO && !strcmp(last_event, "{}"));
+    EXPECT(c, "");
+    assert(jsc_interest(p, g, "far", 3) == 0);
+    closed_reason[0] = 0;
+    leave(&r);
+    assert(!strcmp(closed_reason, "Client Closed"));
+    r = join(p, JSC_CONN_ROUTE);
+    SAY(r, "RS+ $G far\r\nRS+ $G w q 3\r\nRMSG $G a 1\r\nx\r\nINFO {\"later\":1}\r\n");
+    assert(!jsc_conn_route_ready(p, r.id));
+    EXPECT(c, "MSG a 1 1\r\nx\r\n");
+    assert(jsc_interest(p, g, "far", 3) == 1 && !strcmp(last_event, "{\"later\":1}"));
+    leave(&r);
+    assert(jsc_interest(p, g, "far", 3) == 0);
+    leave(&c);
+    jsc_plane_free(p);
+}
+
+/* A subject is only as long as it says: what lies behind it is not read. */
+static void test_subject_ends_where_it_ends(void) {
+    jsc_plane *p = plane();
+    char *s = malloc(11);
+    memcpy(s, "_INBOX.abc.", 11);
+    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2), .subject = s, .subject_len = 11};
+    assert(jsc_publish(p, &m) == 0);
+    free(s);
+    jsc_plane_free(p);
+}
+
+/* Wildcards come and go beside many remembered subjects: every message still reaches whoever asks for it then. */
+static void test_churn(void) {
+    enum { SUBJECTS = 4000, ROUNDS = 60 };
+    jsc_plane *p = plane();
+    peer a = client(p), b = client(p);
+    char line[64];
+    SAY(a, "SUB o.> 1\r\nPING\r\n");
+    EXPECT(a, "PONG\r\n");
+    for (int twice = 0; twice < 3; twice++)
+        for (int i = 0; i < SUBJECTS; i++) {
+            say(&b, line, (size_t)snprintf(line, sizeof line, "PUB o.%d.x 1\r\ny\r\n", i));
+            if (i % 200 == 0) drain(&a);
+        }
+    turn(p);
+    drain(&a);
+    a.n = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        say(&b, line, (size_t)snprintf(line, sizeof line, "SUB o.*.x %d\r\nPUB o.7.x 1\r\nz\r\nUNSUB %d\r\n", i, i));
+        char want[64];
+        snprintf(want, sizeof want, "MSG o.7.x %d 1\r\nz\r\n", i);
+        expect_at(&b, want, __LINE__);
+    }
+    turn(p);
+    drain(&a);
+    assert(count(a.got, "MSG o.7.x 1 1\r\nz\r\n") == ROUNDS);
+    leave(&a);
+    leave(&b);
+    jsc_plane_free(p);
+}
+
+static char traced[1 << 16];
+static void collect(jsc_plane *p) {
+    jsc_ready r[8];
+    for (int i = 0; i < 4; i++) {
+        assert(jsc_plane_poll(p, 0, r, 8) >= 0);
+        for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e))
+            if (e.type == JSC_EV_TRACE) {
+                size_t n = strlen(traced);
+                snprintf(traced + n, sizeof traced - n, "%s%s%.*s\n", e.a ? ">" : "<", e.b ? "=" : " ", (int)e.data_len, e.data);
+            }
+    }
+}
+
+/* With tracing on, every line and payload of both directions becomes an event. */
+static void test_trace(void) {
+    jsc_plane *p = plane_with((jsc_plane_options){.trace = 1});
+    peer c = join(p, JSC_CONN_CLIENT), r = join(p, JSC_CONN_ROUTE);
+    assert(!jsc_conn_route_ready(p, r.id));
+    collect(p);
+    traced[0] = 0;
+    send(c.fd, "SUB a q 1\r\nPUB a 2\r\nhi\r\nPUB b 0\r\n\r\nping\r\nSUB a..b 2\r\n", 53, 0);
+    collect(p);
+    assert(!strcmp(traced, "< SUB a q 1\n> RS+ $G a q 1\n> +OK\n< PUB a 2\n<=hi\n> +OK\n> MSG a 1 2\n>=hi\n"
+                           "< PUB b 0\n> +OK\n< PING\n> PONG\n< SUB a..b 2\n> -ERR 'Invalid Subject'\n"));
+    traced[0] = 0;
+    send(r.fd, "RMSG $G a | q 2\r\nho\r\n", 21, 0);
+    collect(p);
+    assert(!strcmp(traced, "< RMSG $G a | q 2\n<=ho\n> MSG a 1 2\n>=ho\n"));
+    leave(&c);
+    leave(&r);
+    jsc_plane_free(p);
+    /* lines that nobody takes are dropped and counted, not kept for ever */
+    p = plane_with((jsc_plane_options){.trace = 1});
+    c = client(p);
+    SAY(c, "SUB a 1\r\n");
+    turn(p);
+    static char big[1 << 20];
+    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2), .subject = "a", .subject_len = 1, .data = big, .data_len = sizeof big};
+    for (int i = 0; i < 24; i++) assert(jsc_publish(p, &m) == 1);
+    size_t held = 0;
+    uint64_t lost = 0;
+    for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e)) held += e.data_len;
+    assert(held <= 17u << 20);
+    assert(jsc_publish(p, &m) == 1);
+    for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e))
+        if (e.type == JSC_EV_TRACE && e.a == 2) lost = e.b;
+    assert(lost > 0);
+    leave(&c);
+    jsc_plane_free(p);
+}
+
+/* JetStream's deliveries over a route wait when the route is far behind; they do not end it. */
+static void test_deliver_waits_for_a_route(void) {
+    jsc_plane *p = plane_with((jsc_plane_options){.max_pending = 1 << 20});
+    peer r = join(p, JSC_CONN_ROUTE);
+    assert(!jsc_conn_route_ready(p, r.id));
+    SAY(r, "RS+ $G in\r\n");
+    turn(p);
+    static char big[100000];
+    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2), .subject = "orig", .subject_len = 4, .data = big, .data_len = sizeof big};
+    int taken = 0;
+    for (int i = 0; i < 100; i++) {
+        int busy = 0, n = jsc_deliver(p, "in", 2, &m, &busy);
+        taken += n;
+        assert(n || busy);
+        jsc_plane_flush(p);
+    }
+    assert(taken > 4 && taken < 20);
+    turn(p);
+    jsc_conn_info at;
+    assert(!jsc_conn_stat(p, r.id, &at) && at.pending < 1 << 20);
     leave(&r);
     jsc_plane_free(p);
 }
@@ -549,6 +692,11 @@ int main(void) {
     test_queues();
     test_callbacks();
     test_routes();
+    test_route_not_ready();
+    test_subject_ends_where_it_ends();
+    test_churn();
+    test_trace();
+    test_deliver_waits_for_a_route();
     test_links();
     test_slow();
     test_loop();

@@ -226,6 +226,10 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
             jsc_pull_end(c, p, "409 Message Size Exceeds MaxBytes", 1);
             continue;
         }
+        if (!o.sent && o.busy) { /* the receiver has too much waiting to be given more */
+            c->retry_due = mono + 1000000;
+            return;
+        }
         if (!o.sent) {
             jsc_pull_drop(c, p);
             continue;
@@ -286,6 +290,10 @@ static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         if (o.sent < 0) {
             pass_over(c, seq, e);
             continue;
+        }
+        if (!o.sent && o.busy) {
+            c->retry_due = mono + 1000000;
+            break;
         }
         if (!o.sent) {
             jsc_push_bound(c, mono);

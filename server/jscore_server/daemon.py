@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 from collections.abc import Sequence
 
@@ -40,6 +41,7 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
         ping_max=options.ping_max,
         trace=options.trace,
     )
+    raise_file_limit(log)
     selector = PlaneSelector(plane)
     loop = asyncio.SelectorEventLoop(selector)
     try:
@@ -49,6 +51,15 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
         loop.close()
         plane.close()
         log.close()
+
+
+def raise_file_limit(log: Log) -> None:
+    """As many descriptors as the system lets this process have: each connection and each log takes some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as err:
+        log.debug(f"The limit of {soft} open files stays: {err}")
 
 
 async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelector) -> int:

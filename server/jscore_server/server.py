@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
-import re
 import socket
 import struct
 from collections.abc import Callable
@@ -24,15 +24,16 @@ from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, read_connect
 from jscore_server.protocol.identity import server_id
+from jscore_server.protocol.trace import LOST, traced
 from jscore_server.version import NATS_VERSION, VERSION
 
 CONN_CLIENT, CONN_ROUTE, CONN_LINK = 0, 1, 2
 EV_CONNECT, EV_INFO, EV_LINK, EV_CLOSED, EV_ERROR = 1, 2, 3, 4, 5
 EV_FRAME, EV_PONG, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_TRACE, EV_EXPIRED = 7, 8, 9, 10, 11, 12, 13, 20
 GLOBAL_ACCOUNT = "$G"
-SECRET = re.compile(r'("(?:pass|auth_token|jwt|sig)"\s*:\s*)"(?:[^"\\]|\\.)*"')  # of a CONNECT, for the log
 ACCEPTS_A_TURN = 64
 LISTEN_BACKLOG = 4096
+ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
 SETTLED_S = 2.0  # a client this old has had its first PONG: it may get INFO at any time
 SIOCGIFADDR = 0x8915
 
@@ -77,15 +78,16 @@ class Server:
         self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
         self.loop: asyncio.AbstractEventLoop | None = None
         self._urls_timer: asyncio.TimerHandle | None = None
+        self._accept_troubled = False
         self.handlers: dict[int, Callable[[int, int, int, int, bytes], None]] = {
             EV_CONNECT: self._on_connect,
             EV_INFO: self._on_info,
             EV_LINK: self._on_link,
             EV_CLOSED: self._on_closed,
             EV_ERROR: self._on_error,
-            EV_TRACE: self._on_trace,
             EV_FRAME: self._on_frame,
             EV_PONG: lambda *_: None,
+            EV_TRACE: self._on_trace,
         }
 
     # ---- start and stop ----
@@ -189,12 +191,33 @@ class Server:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as err:
-                self.log.error(f"Accept error: {err}")
+                self._accept_failed(sock, accepted, err)
                 return
             conn.setblocking(False)
-            with contextlib.suppress(OSError):
-                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            accepted(conn, address[0], address[1])
+            try:
+                accepted(conn, address[0], address[1])
+            except OSError as err:
+                self._accept_failed(sock, accepted, err)
+                return
+            self._accept_troubled = False
+
+    def _accept_failed(
+        self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None], err: OSError
+    ) -> None:
+        """The listener stays readable while a connection waits: without a pause the loop would spin."""
+        assert self.loop is not None
+        if not self._accept_troubled:
+            self.log.error(f"Accept error: {err}")
+        if err.errno in (errno.ECONNABORTED, errno.EPROTO):
+            return
+        self._accept_troubled = True
+        self.loop.remove_reader(sock.fileno())
+
+        def resume() -> None:
+            if sock in self.listeners and self.loop is not None:
+                self.loop.add_reader(sock.fileno(), self._accept, sock, accepted)
+
+        self.loop.call_later(ACCEPT_PAUSE_S, resume)
 
     # ---- clients ----
 
@@ -265,16 +288,17 @@ class Server:
             self.log.debug(f"cid:{conn} - Client Error {text}")
 
     def _on_trace(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
-        text = data.decode("utf-8", "replace")
-        if not a and text[:7].upper() == "CONNECT":
-            text = SECRET.sub(r'\1"[REDACTED]"', text)
+        if a == LOST:
+            self.log.trace(f"{b} lines were not traced: the log is slower than the traffic")
+            return
         client = self.clients.get(conn)
-        who = f"{client.ip}:{client.port} - cid:{client.cid}" if client is not None else f"rid:{conn}"
-        if not a:
-            self.log.trace(f"{who} - <<- [{text}]")
+        if client is not None:
+            who = f"{client.ip}:{client.port} - cid:{client.cid}"
         else:
-            shown = self.options.max_traced_msg_len or len(text)
-            self.log.trace(f'{who} - <<- MSG_PAYLOAD: ["{text[:shown]}"]')
+            who = f"{self.routes.described(conn) if self.routes is not None else ''}rid:{conn}"
+            if kind == CONN_CLIENT:  # its INFO, before it has a number
+                return
+        self.log.trace(f"{who} - {traced(a, b, data, self.options.max_traced_msg_len)}")
 
     # ---- routes and links ----
 
@@ -293,7 +317,9 @@ class Server:
         if self.links is None:
             self.plane.close_conn(conn, "Link Refused")
             return
-        self.routes.routes.pop(conn, None)
+        if not self.routes.release(conn):
+            self.plane.close_conn(conn, "Protocol Violation")
+            return
         self.links.asked(conn, data, self.links.peers.__contains__)
 
     def _on_frame(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:

@@ -27,6 +27,7 @@ RETRY_FIRST_S = 0.1
 RETRY_S = 0.5
 IMPLICIT_ATTEMPTS = 600
 GOSSIP_PEERS_MAX = 1024
+HANDSHAKE_S = 5.0  # a connection that has not said by then who it is is closed
 
 Address = tuple[str, int]
 
@@ -39,6 +40,7 @@ class Route:
     solicited: bool
     peer_ip: str
     address: Address | None = None  # what was dialled
+    trusted: bool = True  # it has shown the cluster's password, or none is needed
     remote_id: str = ""
     remote_name: str = ""
     info: dict[str, Any] = field(default_factory=dict)
@@ -118,8 +120,33 @@ class Routes:
     def accepted(self, sock: socket.socket, peer_ip: str) -> None:
         """A connection on the cluster port: the peer may be a route or a replication link."""
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
-        self.routes[conn] = Route(conn, solicited=False, peer_ip=peer_ip)
+        self.routes[conn] = Route(conn, solicited=False, peer_ip=peer_ip, trusted=self.authorization is None)
         self.plane.write(conn, self.own_info())
+        asyncio.get_running_loop().call_later(HANDSHAKE_S, self._introduced, conn)
+
+    def _introduced(self, conn: int) -> None:
+        route = self.routes.get(conn)
+        if route is not None and not route.remote_id:
+            self.plane.close_conn(conn, "Authentication Timeout")
+
+    def release(self, conn: int) -> bool:
+        """The connection is no route after all (it asks to be a link). False when it is one already, or is unknown."""
+        route = self.routes.get(conn)
+        if route is None or route.remote_id:
+            return False
+        del self.routes[conn]
+        return True
+
+    def described(self, conn: int) -> str:
+        """Where a route leads, for the log."""
+        route = self.routes.get(conn)
+        return (
+            f"{route.address[0]}:{route.address[1]} - "
+            if route and route.address
+            else f"{route.peer_ip} - "
+            if route
+            else ""
+        )
 
     async def _keep(self, host: str, port: int, user: str, password: str, attempts: int) -> None:
         """Dials until connected, again after a loss; `attempts` 0 = for ever, else for a server learned by gossip."""
@@ -133,6 +160,7 @@ class Routes:
                 continue
             try:
                 sock = await dial(host, port)
+                self._solicit(sock, address, user, password)
             except OSError as err:
                 failures += 1
                 if attempts and failures >= attempts:
@@ -142,7 +170,6 @@ class Routes:
                 await asyncio.sleep(RETRY_FIRST_S if failures < 20 else RETRY_S)
                 continue
             failures = 0
-            self._solicit(sock, address, user, password)
             for _ in range(20):  # the handshake is one round trip; a refused one must not be redialled in a storm
                 await asyncio.sleep(RETRY_FIRST_S)
                 if address in self.self_addresses or self.id_at.get(address) in self.by_id:
@@ -152,6 +179,7 @@ class Routes:
         peer_ip = sock.getpeername()[0]
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
         self.routes[conn] = Route(conn, solicited=True, peer_ip=peer_ip, address=address)
+        asyncio.get_running_loop().call_later(HANDSHAKE_S, self._introduced, conn)
         connect: dict[str, Any] = {
             "echo": True,
             "verbose": False,
@@ -194,6 +222,10 @@ class Routes:
             )
         elif self.authorization is not None and (fields.get("user"), fields.get("pass")) != self.authorization:
             self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
+        else:
+            route = self.routes.get(conn)
+            if route is not None:
+                route.trusted = True
 
     def error(self, conn: int, text: str) -> None:
         route = self.routes.get(conn)
@@ -206,6 +238,9 @@ class Routes:
         """INFO from a route: the first registers it, later ones are updates or gossip about a third server."""
         route = self.routes.get(conn)
         if route is None:
+            return
+        if not route.trusted:
+            self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
             return
         try:
             fields = decode_object(body)

@@ -6,6 +6,7 @@ One Plane belongs to one thread. Python objects are made per event, never per me
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from posix.unistd cimport close as close_fd
 
 from collections import namedtuple
 
@@ -41,7 +42,8 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint64_t max_pending
         int64_t ping_interval_ns
         int32_t ping_max
-        uint8_t auth_required, trace
+        uint8_t auth_required
+        uint8_t trace
     ctypedef struct jsc_ready:
         int fd
         uint32_t mask
@@ -216,7 +218,8 @@ cdef class Plane:
     cdef jsc_ready ready[128]
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
-                  ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False, trace=False):
+                  ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False,
+                  trace=False):
         cdef jsc_plane_options o
         o.max_payload = max_payload
         o.max_control_line = max_control_line
@@ -317,9 +320,12 @@ cdef class Plane:
     # ---- connections ----
 
     def adopt(self, int fd, int kind):
-        """Takes over a connected non-blocking descriptor; the connection's id."""
+        """Takes over a connected non-blocking descriptor, closed also when this raises OSError; the connection's id."""
         cdef uint64_t ident = 0
-        check(jsc_conn_adopt(self.live(), fd, kind, NULL, 0, &ident))
+        cdef int rc = jsc_conn_adopt(self.live(), fd, kind, NULL, 0, &ident)
+        if rc < 0:
+            close_fd(fd)
+        check(rc)
         return ident
 
     def accept(self, uint64_t conn, str account, *, bint verbose, bint pedantic, bint echo, bint headers,

@@ -12,9 +12,10 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jscore_server.cluster.links import LinkCallbacks, Links
 from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
@@ -26,6 +27,9 @@ from jscore_server.protocol.connect import Connect, Refused, read_connect
 from jscore_server.protocol.identity import server_id
 from jscore_server.protocol.trace import LOST, traced
 from jscore_server.version import NATS_VERSION, VERSION
+
+if TYPE_CHECKING:
+    from jscore_server.monitoring.http import Listener
 
 CONN_CLIENT, CONN_ROUTE, CONN_LINK = 0, 1, 2
 EV_CONNECT, EV_INFO, EV_LINK, EV_CLOSED, EV_ERROR = 1, 2, 3, 4, 5
@@ -73,6 +77,10 @@ class Server:
         self.clients: dict[int, Client] = {}
         self.next_cid = 1
         self.listeners: list[socket.socket] = []
+        self.started_ns = time.time_ns()
+        self.client_port = 0
+        self.http_port = 0
+        self.monitoring: Listener | None = None
         self.routes: Routes | None = None
         self.links: Links | None = None
         self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
@@ -97,7 +105,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         options = self.options
         client_sock = listen(options.host, options.port)
-        self.facts.port = client_sock.getsockname()[1]
+        self.client_port = self.facts.port = client_sock.getsockname()[1]
         self._serve(client_sock, self._client_accepted)
         if options.client_advertise:
             host, _, port = options.client_advertise.rpartition(":")
@@ -109,12 +117,25 @@ class Server:
         self.facts.connect_urls = self._connect_urls()
         if self.jetstream is not None:
             self.jetstream.start()
-        self.log.info(f"Listening for client connections on {shown(options.host, client_sock.getsockname()[1])}")
+        if options.http_port:
+            self._start_monitoring()
+        self.log.info(f"Listening for client connections on {shown(options.host, self.client_port)}")
         self.log.info("Server is ready")
         if self.routes is not None:
             self.routes.start()
         if self.links is not None:
             self.links.start()
+
+    def _start_monitoring(self) -> None:
+        from jscore_server.monitoring.endpoints import Endpoints
+        from jscore_server.monitoring.http import Listener
+
+        host = self.options.http_host or self.options.host
+        sock = listen(host, self.options.http_port)
+        self.http_port = sock.getsockname()[1]
+        self.log.info(f"Starting http monitor on {shown(host, self.http_port)}")
+        self.monitoring = Listener(sock, Endpoints(self).handle, self.log.error)
+        self.monitoring.start()
 
     def _start_cluster(self) -> None:
         cluster = self.options.cluster
@@ -163,6 +184,8 @@ class Server:
             self.loop.remove_reader(sock.fileno())
             sock.close()
         self.listeners.clear()
+        if self.monitoring is not None:
+            self.monitoring.close()
         if self.routes is not None:
             self.routes.stop()
         if self.links is not None:

@@ -23,6 +23,7 @@ ALLOWED = {
     "dataplane": {"dataplane"},
     "jetstream": {"jetstream", "cluster", "raft", "dataplane", "protocol"},
     "cluster": {"cluster", "raft", "dataplane", "protocol", "config"},
+    "monitoring": {"monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane"},
 }
 LONGEST_FUNCTION = 120
 

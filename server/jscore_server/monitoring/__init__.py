@@ -1,0 +1,1 @@
+"""What operators and their tools read over HTTP: `http` speaks, `query` reads what was asked, `endpoints` answers."""

@@ -4,7 +4,17 @@ A message's path in order: selector.py (asyncio waits in C) -> csrc/wire (read, 
 apply, ack) -> csrc/log (write, sync). Python sees events only: `_plane.pyx` turns them into calls.
 """
 
-from jscore_server.dataplane._plane import Consumer, Msg, Plane, StoredMsg, Stream, StreamState, Subscription
+from jscore_server.dataplane._plane import ConnInfo, Consumer, Msg, Plane, StoredMsg, Stream, StreamState, Subscription
 from jscore_server.dataplane.selector import PlaneSelector
 
-__all__ = ["Consumer", "Msg", "Plane", "PlaneSelector", "StoredMsg", "Stream", "StreamState", "Subscription"]
+__all__ = [
+    "ConnInfo",
+    "Consumer",
+    "Msg",
+    "Plane",
+    "PlaneSelector",
+    "StoredMsg",
+    "Stream",
+    "StreamState",
+    "Subscription",
+]

@@ -107,6 +107,7 @@ class Asset:
         self._raft = raft
         self._on_ready = on_ready
         self._lines = lines
+        self._held = False  # the stream takes no publishes while its leadership is handed over
         self._busy = False
         self._commit = 0
 
@@ -126,7 +127,9 @@ class Asset:
             list(self.assignment.peers),
             on_commit=self.advance,
             on_role=self._on_role,
+            on_hold=self._on_hold,
             preferred=self.assignment.preferred,
+            lost=self._raft.lost(self.assignment.born),
         )
 
     def _start_solo(self) -> None:
@@ -174,6 +177,24 @@ class Asset:
         else:
             self._step_down()
 
+    def _on_hold(self, stage: int) -> None:
+        if self.failed or self.config is None or self.group is None:
+            return
+        if stage == 1:
+            self._held = True
+            self.stream.set_subjects([])
+        elif stage == 2:
+            self._step_down()  # consumers' progress still made the log grow
+        elif self.leading:
+            self._release()
+        else:
+            self._lead(self.group.term)
+
+    def _release(self) -> None:
+        if self._held:
+            self._held = False
+            self.stream.set_subjects(list(self.config.subjects or ()) if self.config is not None else [])
+
     def _lead(self, term: int) -> None:
         if self.failed:
             self._resign()
@@ -194,6 +215,7 @@ class Asset:
         if self.leading:
             self.leading = False
             self.stream.follow()
+        self._release()
         self.unsubscribe()
         self._config_proposed = 0
         self._creating.clear()
@@ -331,7 +353,8 @@ class Asset:
             return False
         config = msgspec.convert(record.config, StreamConfig)
         self.stream.configure(**to_limits(config))
-        self.stream.set_subjects(list(config.subjects or ()))
+        if not self._held:
+            self.stream.set_subjects(list(config.subjects or ()))
         self.config = config
         self.version = record.version
         return True

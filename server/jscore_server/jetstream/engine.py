@@ -162,6 +162,7 @@ class JetStream:
             on_commit=self._meta_commit,
             on_role=self._meta_role,
             expected=expected,
+            lost=self.raft.wiped,
         )
 
     def meta_abandon(self) -> None:

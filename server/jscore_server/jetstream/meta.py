@@ -22,7 +22,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One stream: who holds it and what it should be.
 
     `config` is the JSON object of the stream configuration with all defaults filled in. `version` is the meta index of
-    the entry that set it: a replica's own configuration carries the version too, so that the older never wins.
+    the entry that set it: a replica's own configuration carries it too, so that the older never wins. `born` is
+    the meta index of the entry that created the stream.
     """
 
     account: str
@@ -33,6 +34,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     config: dict[str, Any]
     preferred: str = ""
     version: int = 0
+    born: int = 0
 
     @property
     def replicas(self) -> int:
@@ -165,7 +167,7 @@ class MetaState:
                 return [self._delete(entry)]
 
     def _create(self, index: int, entry: CreateStream) -> Effect:
-        wanted = msgspec.structs.replace(entry.assignment, version=index)
+        wanted = msgspec.structs.replace(entry.assignment, version=index, born=index)
         key = (wanted.account, wanted.name)
         present = self._streams.get(key)
         if present is not None:

@@ -21,6 +21,8 @@ KIND_HOST = 10
 FRAME_CAP = 128 * 1024  # bytes of records in one append frame; a larger single record travels alone
 MARK_EVERY = 16384  # committed records between two marks in the hard state, so that a restart scans no more than that
 
+MEND_EVERY_TICKS = 250
+
 MUTED = "the replica here neither votes nor counts until a leader elected without it has committed"
 
 
@@ -88,7 +90,7 @@ class Group:
 
     __slots__ = (
         "_draining", "_dropped", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
-        "on_commit", "on_role", "reported", "told_leader", "wanted",
+        "mended", "on_commit", "on_hold", "on_role", "paused", "reported", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -100,12 +102,16 @@ class Group:
         on_commit: Callable[[int], None],
         on_role: Callable[[Role, int], None],
         preferred: bool,
+        on_hold: Callable[[int], None] | None = None,
     ) -> None:
         self.host = host
         self.id = group_id
         self.log = log
         self.on_commit = on_commit
         self.on_role = on_role
+        self.on_hold = on_hold
+        self.paused = 0  # what on_hold was told last
+        self.mended = host.ticks  # when leadership last moved
         self._raw_id = group_bytes(group_id)
         recovery = getattr(log, "recovery", None)
         commit = int(recovery.commit) if recovery is not None else 0
@@ -173,6 +179,34 @@ class Group:
     def transfer(self, target: str) -> None:
         """Hands leadership to `target` (spec/raft.md R-13). Raises NotLeader, ChangeRefused."""
         self._input(lambda: self.core.transfer(target))
+        core = self.core
+        if core.transferee and not self._failed:
+            core.deadline = min(core.deadline, self.host.ticks + self.host.timing.heartbeat_ticks)
+            self.host._schedule(self)
+            self._hold()
+
+    def _hold(self) -> None:
+        """Transfers need the log to stand still (R-13): first without publishes, then without anything."""
+        core = self.core
+        stage = 0
+        if core.transferee and core.led:
+            stage = 2 if self.host.ticks * 2 >= core.transfer_at * 2 - core.timing.election_max_ticks else 1
+        if stage != self.paused:
+            self.paused = stage
+            if self.on_hold is not None:
+                self.on_hold(stage)
+
+    def _mend(self) -> None:
+        """A member that lost its vote counts again after an election without it: so there is one (spec/raft.md §5)."""
+        core, host = self.core, self.host
+        if core.transferee or host.ticks - self.mended < MEND_EVERY_TICKS:
+            return
+        up = [p for n, p in core.progress.items() if n in core.members.voters and host.transport.connected(n)]
+        if any(not p.counted and p.match >= core.caught for p in up):
+            others = [p for p in up if p.counted and p.match >= core.caught]
+            if others:
+                self.mended = host.ticks
+                self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
 
     def step_down(self) -> None:
         """Gives up leadership: hands it to the voter that is furthest ahead. Raises NotLeader."""
@@ -326,6 +360,10 @@ class Group:
                     self._reconcile()
                 except (ChangeRefused, NotLeader):
                     pass  # not now: asked again with the next heartbeat
+            if core.led:
+                self._mend()
+            if self.paused:
+                self._hold()
         except InvariantBroken as err:
             self.fail(str(err))
 
@@ -444,7 +482,9 @@ class Group:
         leads = role is Role.LEADER
         if leads or self.told_leader:
             self.told_leader = leads
+            self.paused = 0
             self.leader_since = time.time_ns() if leads else 0
+            self.mended = self.host.ticks
             self.on_role(role, term)
 
     def _tell_loss(self) -> None:

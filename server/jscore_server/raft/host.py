@@ -86,6 +86,9 @@ class RaftHost:
         self.elected = False
         self.directory_id = ""
         self.wiped = False  # peers knew this server by another directory: its votes and acks of then are gone (R-3)
+        # Groups created by meta entries up to this one may have known the former directory. -1: not known yet, so all.
+        self.wiped_until = -1
+        self._meta_lasts: dict[str, int] = {}  # where the meta logs of peers ended when they said hello
         self._known: dict[str, str] = {}  # the directory id by which a peer was first met (R-2)
         self._by_log: dict[Any, Group] = {}
         self._hard: dict[str, HardState] = {}
@@ -133,6 +136,7 @@ class RaftHost:
                 self._known[body["peer"]] = body["id"]
             elif "wiped" in body:
                 self.wiped = True
+                self.wiped_until = int(body.get("until", -1))
             elif "directory" in body:
                 self.directory_id = body["directory"]
         if not self.directory_id:
@@ -186,12 +190,14 @@ class RaftHost:
         preferred: str = "",
         expected: int = 0,
         lost: bool = False,
+        on_hold: Callable[[int], None] | None = None,
     ) -> Group:
         """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
 
         A server that is not among them takes part once the leader has added it. on_commit may come from the next tick
         on. `lost`: the group may be older than this directory (see `wiped`), so a replica that is new here neither
-        votes nor counts until a leader elected without it has committed.
+        votes nor counts until a leader elected without it has committed. `on_hold`: leadership is being handed over, so
+        the leader's log has to stop growing: 1 take no more publishes, 2 append nothing at all, 0 it came to nothing.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -211,7 +217,7 @@ class RaftHost:
                 self.log_line("warn", f"raft group {group_id}: this server's former replica is gone; {MUTED}")
             self._hard[group_id] = hard
         recover_members(hard, log.last, lambda index: _members_at(log, index))
-        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name)
+        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold)
         self.groups[group_id] = group
         self._by_log[log] = group
         self._enter()
@@ -428,7 +434,33 @@ class RaftHost:
             "birth": None if birth is None else [birth.group, list(birth.voters), birth.expected],
             "elected": self.elected,
             "known": dict(self._known),
+            "meta": -1 if self.birth is None else self._meta_last(self.birth.group),
         }
+
+    def _meta_last(self, group_id: str) -> int:
+        group = self.groups.get(group_id)
+        return group.log.last if group is not None else -1
+
+    def lost(self, created: int) -> bool:
+        """Whether a group created by meta entry `created` may have had a vote or an acked record of this server's that
+        went with its former directory (see `wiped`): to be passed to create_group.
+        """
+        return self.wiped and (self.wiped_until < 0 or created <= self.wiped_until)
+
+    def _bound_loss(self, hello: Hello, meta_last: int, met: set[str]) -> None:
+        """Once every server ever met has said where its meta log ends: what comes later is new to all.
+
+        The former self can have taken part only in what was committed, and some other server holds each such entry.
+        """
+        if meta_last >= 0:
+            self._meta_lasts[hello.name] = meta_last
+        met |= self._known.keys()
+        if hello.birth is not None:
+            met.update(hello.birth.voters)
+        met.discard(self.name)
+        if met and met <= self._meta_lasts.keys():
+            self.wiped_until = max(self._meta_lasts.values())
+            self._write({"wiped": True, "until": self.wiped_until})
 
     def peer_hello(self, peer: str, hello: dict[str, Any]) -> None:
         """A peer's `hello`. Raises ProtocolError when it is none."""
@@ -439,6 +471,9 @@ class RaftHost:
                 if not all(isinstance(n, str) for n in [group, *voters]) or not isinstance(expected, int):
                     raise ValueError
                 found = Birth(group, tuple(voters), expected)
+            meta_last = hello.get("meta", -1)
+            if not isinstance(meta_last, int):
+                raise ValueError
             directory, own = str(hello["directory"]), hello["known"].get(self.name, self.directory_id)
             self._hellos[peer] = Hello(peer, directory, found, bool(hello["elected"]))
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -447,6 +482,8 @@ class RaftHost:
             self.wiped = True
             self.log_line("warn", f"{peer} knew this server by another store directory: what that one promised is lost")
             self._write({"wiped": True})
+        if self.wiped and self.wiped_until < 0:
+            self._bound_loss(self._hellos[peer], meta_last, set(hello["known"]))
         known = self._known.get(peer)
         if known is None:
             self._known[peer] = directory

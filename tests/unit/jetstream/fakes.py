@@ -386,6 +386,10 @@ class FakeRaft:
         self.groups: dict[str, FakeGroup] = {}
         self.birth = None
         self.elected = False
+        self.wiped = False
+
+    def lost(self, created: int) -> bool:
+        return False
 
     def meta_elected(self) -> None:
         self.elected = True

@@ -423,6 +423,67 @@ def test_a_wiped_server_learns_it_from_a_peer_and_its_replica_does_not_vote(clus
     assert server.group.commit == cluster.leader().group.commit
 
 
+def test_what_a_wiped_server_may_have_lost_ends_where_all_others_meta_logs_end(cluster: Cluster) -> None:
+    wiped = cluster.servers["a"].host
+    birth = ["m", THREE, 3]
+
+    def hello(name: str, last: int, known: dict[str, str]) -> dict[str, object]:
+        return {"name": name, "directory": name, "birth": birth, "elected": True, "known": known, "meta": last}
+
+    assert not wiped.lost(7)
+    wiped.peer_hello("b", hello("b", 7, {"a": "former", "c": "c"}))
+    assert wiped.lost(7)
+    assert wiped.lost(100)  # c may hold more
+    wiped.peer_hello("c", hello("c", 9, {"a": "former", "b": "b"}))
+    assert wiped.lost(9)
+    assert not wiped.lost(10)
+    cluster.settle()
+    cluster.kill("a")
+    again = cluster.start("a").host
+    assert again.lost(9)
+    assert not again.lost(10)
+
+
+def test_leadership_moves_once_so_that_a_member_that_lost_its_vote_counts_again(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    leader.group.propose(10, b"x")
+    cluster.run(100)
+    victim, other = (n for n in THREE if n != leader.name)
+    cluster.kill(victim)
+    cluster.stores[victim].logs.clear()
+    cluster.start(victim).create(THREE, lost=True)
+    assert cluster.servers[victim].group.core.hard.mute >= 0
+    cluster.run(8000)
+    assert cluster.servers[victim].group.core.hard.mute < 0
+    assert cluster.leader().name == other
+    cluster.run(8000)
+    assert cluster.leader().name == other
+    cluster.kill(other)
+    cluster.run(3000)
+    assert cluster.leader().name in (leader.name, victim)
+
+
+def test_the_log_is_held_still_while_leadership_is_handed_over(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    target = next(n for n in THREE if n != leader.name)
+    cluster.frozen = set(THREE) - {leader.name}
+    leader.group.propose(10, b"x")
+    told: list[int] = []
+    leader.group.on_hold = told.append
+    leader.group.transfer(target)
+    assert told == [1]
+    cluster.run(700)
+    assert told == [1, 2]
+    cluster.run(500)
+    if leader.group.is_leader:
+        assert told == [1, 2, 0]
+    cluster.frozen.clear()
+    cluster.run(3000)
+    cluster.leader().group.transfer(next(n for n in THREE if n != cluster.leader().name))
+    cluster.run(200)
+    assert told[-1] != 2
+
+
 @pytest.mark.parametrize("hello", [{}, {"directory": 1, "birth": [1], "elected": 0}, {"birth": None, "known": 3}])
 def test_a_hello_that_is_none_is_refused(cluster: Cluster, hello: dict[str, object]) -> None:
     with pytest.raises(ProtocolError):

@@ -384,7 +384,7 @@ void jsc_consumer_lead(jsc_consumer *c)
     c->active_ns = mono;
     c->beat_due = c->o.idle_heartbeat_ns > 0 && c->push ? mono + c->o.idle_heartbeat_ns : JSC_NEVER;
     c->bind_due = c->retry_due = c->replay_due = c->report_due = c->pulls_due = JSC_NEVER;
-    c->replay_ts = 0;
+    c->replay_ts = c->bind_wait = 0;
     c->bound = c->stalled = c->limited = 0;
     c->fc_window = 2u << 20;
     c->fc_out = c->fc_asked = 0;

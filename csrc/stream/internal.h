@@ -278,7 +278,7 @@ struct jsc_consumer {
     uint32_t npulls;
     int64_t pulls_due;
     jsc_timer timer;
-    int64_t active_ns, beat_due, bind_due, replay_due, retry_due, report_due;
+    int64_t active_ns, beat_due, bind_due, bind_wait, replay_due, retry_due, report_due;
     uint64_t replay_ts;
     /* operations of this turn */
     jsc_bytes ops, replies;

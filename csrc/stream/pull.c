@@ -228,6 +228,10 @@ void jsc_pull_sweep(jsc_consumer *c, int64_t mono)
             continue;
         }
         if (p->beat > 0 && p->beat_due <= mono) {
+            if (p->no_wait && p->sent) { /* one that wanted what there is got some, and now has to wait: as the peer */
+                jsc_pull_end(c, p, "404 No Messages", 0);
+                continue;
+            }
             pull_beat(c, p);
             p->beat_due = mono + p->beat;
         }

@@ -2,6 +2,8 @@
 #include "internal.h"
 
 #define FC_WINDOW_MAX (32ull << 20)
+#define BIND_FIRST_NS 500000
+#define BIND_LAST_NS 16000000
 
 int jsc_push_bound(jsc_consumer *c, int64_t mono)
 {
@@ -18,7 +20,9 @@ int jsc_push_bound(jsc_consumer *c, int64_t mono)
     }
     if (c->bound)
         c->active_ns = mono;
-    c->bind_due = mono + (c->bound ? 1000000000 : 20000000);
+    /* Clients often subscribe right after the creation was answered: looked at soon at first, then ever less often. */
+    c->bind_wait = c->bound ? 0 : !c->bind_wait ? BIND_FIRST_NS : c->bind_wait < BIND_LAST_NS ? 2 * c->bind_wait : c->bind_wait;
+    c->bind_due = mono + (c->bound ? 1000000000 : c->bind_wait);
     return c->bound;
 }
 

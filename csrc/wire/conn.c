@@ -431,7 +431,8 @@ int jsc_conn_stat(jsc_plane *p, uint64_t id, jsc_conn_info *out) {
     if (!c) return JSC_ENOTFOUND;
     *out = (jsc_conn_info){.id = c->id, .in_msgs = c->in_msgs, .out_msgs = c->out_msgs, .in_bytes = c->in_bytes,
                            .out_bytes = c->out_bytes, .pending = jsc_pending(c), .subs = c->subs_n, .rtt_ns = c->rtt,
-                           .last_activity_ns = c->active_unix, .start_ns = c->start_unix, .fd = c->fd, .kind = c->kind};
+                           .last_activity_ns = c->active_unix, .start_ns = c->start_unix, .fd = c->fd, .kind = c->kind,
+                           .greeted = c->connected && !c->after_pong};
     return JSC_OK;
 }
 

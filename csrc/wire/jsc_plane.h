@@ -80,6 +80,7 @@ typedef struct jsc_conn_info {
     uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs;
     int64_t rtt_ns, last_activity_ns, start_ns; /* unix ns; rtt 0 unknown */
     int fd, kind;
+    uint8_t greeted; /* the INFO that follows the first PONG was sent: another one may follow at any time */
 } jsc_conn_info;
 int jsc_conn_stat(jsc_plane *, uint64_t id, jsc_conn_info *out);
 int jsc_conn_list(jsc_plane *, int kind, uint64_t *ids, int max); /* kind -1: all */

@@ -38,7 +38,8 @@ GLOBAL_ACCOUNT = "$G"
 ACCEPTS_A_TURN = 64
 LISTEN_BACKLOG = 4096
 ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
-SETTLED_S = 2.0  # a client this old has had its first PONG: it may get INFO at any time
+SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it ever asked for a PONG
+TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over
 SIOCGIFADDR = 0x8915
 
 
@@ -52,6 +53,7 @@ class Client:
     port: int
     since: float
     connect: Connect | None = None
+    told: list[str] | None = None  # the client URLs of the last INFO it got
 
 
 class Server:
@@ -277,6 +279,7 @@ class Server:
             self.plane.close_conn(conn, err.reason, err.error)
             return
         client.connect = connect
+        client.told = self.facts.connect_urls
         self.plane.accept(
             conn,
             GLOBAL_ACCOUNT,
@@ -397,15 +400,20 @@ class Server:
         self._urls_timer = None
         now = self.loop.time()
         young = False
+        urls = self.facts.connect_urls
         for client in self.clients.values():
             if client.connect is None or client.connect.protocol < 1:
                 continue
-            if now - client.since < SETTLED_S:
+            if client.told == urls:
+                continue
+            info = self.plane.conn_info(client.conn)
+            if info is not None and not info.greeted and now - client.since < SETTLED_S:
                 young = True
-            else:
-                self.plane.write(client.conn, self._client_info(client))
+                continue
+            client.told = urls
+            self.plane.write(client.conn, self._client_info(client))
         if young:
-            self._urls_timer = self.loop.call_later(SETTLED_S, self._tell_clients)
+            self._urls_timer = self.loop.call_later(TELL_AGAIN_S, self._tell_clients)
 
     # ---- events ----
 

@@ -54,6 +54,7 @@ class ConnInfo(NamedTuple):
     last_activity_ns: int
     start_ns: int
     kind: int
+    greeted: bool
 
 class PlaneStats(NamedTuple):
     in_msgs: int

@@ -56,6 +56,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs
         int64_t rtt_ns, last_activity_ns, start_ns
         int fd, kind
+        uint8_t greeted
     ctypedef struct jsc_plane_stats:
         uint64_t in_msgs, out_msgs, in_bytes, out_bytes, slow_consumers, subscriptions, clients, routes
     ctypedef struct jsc_event:
@@ -176,7 +177,7 @@ ConsumerState = namedtuple(
     "num_waiting num_pending last_delivered_ns last_ack_ns push_bound",
 )
 ConnInfo = namedtuple(
-    "ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind"
+    "ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind greeted"
 )
 PlaneStats = namedtuple("PlaneStats", "in_msgs out_msgs in_bytes out_bytes slow_consumers subscriptions clients routes")
 
@@ -358,7 +359,7 @@ cdef class Plane:
         if jsc_conn_stat(self.live(), conn, &s) < 0:
             return None
         return ConnInfo(s.id, s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.pending, s.subs, s.rtt_ns,
-                        s.last_activity_ns, s.start_ns, s.kind)
+                        s.last_activity_ns, s.start_ns, s.kind, bool(s.greeted))
 
     def stats(self):
         cdef jsc_plane_stats s

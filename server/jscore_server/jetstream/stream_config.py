@@ -346,7 +346,6 @@ def _check_supported(config: StreamConfig) -> None:
         (bool(config.sources), "sources"),
         (config.republish is not None, "republish"),
         (config.subject_transform is not None, "subject_transform"),
-        (config.allow_msg_ttl, "allow_msg_ttl"),
         (config.subject_delete_marker_ttl > 0, "subject_delete_marker_ttl"),
         (config.allow_msg_counter, "allow_msg_counter"),
         (config.allow_atomic, "allow_atomic"),

@@ -47,7 +47,6 @@ def refused(number: int, config: StreamConfig, **options: object) -> str:
         (StreamConfig(sources=[StreamSource("x")]), "sources"),
         (StreamConfig(republish=Republish("a", "b")), "republish"),
         (StreamConfig(subject_transform=SubjectTransform("a", "b")), "subject_transform"),
-        (StreamConfig(allow_msg_ttl=True), "allow_msg_ttl"),
         (StreamConfig(allow_msg_counter=True), "allow_msg_counter"),
         (StreamConfig(allow_atomic=True), "allow_atomic"),
         (StreamConfig(allow_batched=True), "allow_batched"),

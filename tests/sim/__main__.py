@@ -6,7 +6,8 @@ import argparse
 import sys
 import time
 
-from .simulator import Simulator, run_seed
+from .engine import EngineSimulator
+from .simulator import Simulator
 
 
 def main() -> int:
@@ -15,23 +16,26 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--trace", action="store_true", help="print every event of the (single) seed")
+    parser.add_argument("--engine", action="store_true", help="over the real log engine on simulated disks")
     options = parser.parse_args()
+    kind = EngineSimulator if options.engine else Simulator
     began = time.monotonic()
     events = acked = elections = 0
     for seed in range(options.start, options.start + options.seeds):
         sim: Simulator | None = None
         try:
-            if options.trace:
-                sim = Simulator(seed, trace=True)
-                sim.run()
-            else:
-                sim = run_seed(seed)
+            sim = kind(seed, trace=options.trace)
+            sim.run()
         except Exception as err:  # a crash of the core is a finding too
             if sim is not None and sim.trace is not None:
                 print("\n".join(sim.trace))
             print(f"seed {seed}: {type(err).__name__} {err}")
-            print(f"replay: python -m tests.sim --start {seed} --seeds 1 --trace")
+            engine = " --engine" if options.engine else ""
+            print(f"replay: python -m tests.sim --start {seed} --seeds 1 --trace{engine}")
             return 1
+        finally:
+            if isinstance(sim, EngineSimulator):
+                sim.close()
         if sim.trace is not None:
             print("\n".join(sim.trace))
         events += sim.events

@@ -246,7 +246,8 @@ class Simulator:
             hard.vote = ""
         log = node.log
         recover_members(hard, log.last, lambda i: members_at(log, i))
-        core = self.core_class(GROUP, name, log, hard, self.rng, self.timing, now=self.now // TICK)
+        known = getattr(log, "known_commit", 0)
+        core = self.core_class(GROUP, name, log, hard, self.rng, self.timing, commit=known, now=self.now // TICK)
         node.core = core
         node.syncing = node.hard_sync = False
         node.applied = 0

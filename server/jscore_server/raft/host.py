@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from . import hardlog
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
 from .core import HardState, Members, Role, Timing, recover_members
 from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log, members_from_json
@@ -92,7 +93,8 @@ class RaftHost:
         self._known: dict[str, str] = {}  # the directory id by which a peer was first met (R-2)
         self._by_log: dict[Any, Group] = {}
         self._hard: dict[str, HardState] = {}
-        self._log: Log = store.open(f"{directory}/hardstate")
+        hardlog.settle(directory)
+        self._log: Log = store.open(f"{directory}/{hardlog.NAME}")
         self._pending: deque[tuple[int, Group, int]] = deque()  # (index in the hard state log, group, seq)
         self._unsubmitted = False
         self._outbox: dict[str, list[bytes]] = {}
@@ -107,6 +109,8 @@ class RaftHost:
         self._depth = 0
         self._now_ns = -1
         self._load()
+        if getattr(self._log, "bytes", 0) > hardlog.REWRITE_BYTES:
+            self._shorten(store, directory)
 
     # ---- hard state ------------------------------------------------------------------------------------------------
 
@@ -143,6 +147,34 @@ class RaftHost:
             self.directory_id = f"{self.rng.getrandbits(128):032x}"
             self._write({"directory": self.directory_id}, wait=True)
 
+    def _shorten(self, store: Any, directory: str) -> None:
+        """The log holds every election there ever was: only what counts now is kept."""
+
+        def fill(log: Log) -> None:
+            for body in self._bodies():
+                log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
+
+        before = self._log.last
+        try:
+            self._log = hardlog.rewrite(store, directory, self._log, fill)
+        except hardlog.NotReplaced as err:
+            self.log_line("warn", f"raft: the log of terms and votes stays as long as it is: {err}")
+            return
+        self.log_line("info", f"raft: {before} records of terms and votes became {self._log.last}")
+
+    def _bodies(self) -> Iterator[dict[str, Any]]:
+        yield {"directory": self.directory_id}
+        if self.birth is not None:
+            yield {"birth": [self.birth.group, list(self.birth.voters), self.birth.expected]}
+        if self.elected:
+            yield {"elected": True}
+        for peer, directory_id in self._known.items():
+            yield {"peer": peer, "id": directory_id}
+        if self.wiped:
+            yield {"wiped": True, "until": self.wiped_until}
+        for group_id, hard in self._hard.items():
+            yield _hard_body(group_id, hard)
+
     def _write(self, body: dict[str, Any], wait: bool = False) -> int:
         try:
             index = self._log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
@@ -165,17 +197,7 @@ class RaftHost:
         self._log.submit()
 
     def _write_hard(self, group: Group, seq: int) -> None:
-        hard = group.core.hard
-        body = {
-            "g": group.id,
-            "t": hard.term,
-            "v": hard.vote,
-            "m": [(c.index, c.voters, c.learners, c.expected) for c in hard.members],
-            "i": hard.members_indexes,
-            "s": hard.scanned,
-            "q": [hard.mute, hard.mute_term],
-        }
-        self._pending.append((self._write(body), group, seq))
+        self._pending.append((self._write(_hard_body(group.id, group.core.hard)), group, seq))
 
     # ---- groups ----------------------------------------------------------------------------------------------------
 
@@ -520,6 +542,18 @@ class RaftHost:
             group.drop()
         self.groups.clear()
         self._log.close()
+
+
+def _hard_body(group_id: str, hard: HardState) -> dict[str, Any]:
+    return {
+        "g": group_id,
+        "t": hard.term,
+        "v": hard.vote,
+        "m": [(c.index, c.voters, c.learners, c.expected) for c in hard.members],
+        "i": hard.members_indexes,
+        "s": hard.scanned,
+        "q": [hard.mute, hard.mute_term],
+    }
 
 
 def _members_at(log: Log, index: int) -> Members | None:

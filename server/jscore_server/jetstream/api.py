@@ -101,6 +101,7 @@ class Api:
         self.total = 0
         self.errors = 0
         self._deferred = 0
+        self._for_meta: list[Callable[[], None]] = []  # what waits for a leader of the meta group
         self._user_info_seq = 0
         self._subscriptions: list[Subscription] = []
         self._table = self._routes()
@@ -197,9 +198,9 @@ class Api:
         if engine.is_meta_leader:
             self.run(request, lambda: route.serve(request))
         elif engine.meta_leader is None:
-            self._no_meta(request, last_try, lambda: self._at_meta(request, route, last_try=True))
+            self._no_meta(request, last_try, lambda: self._at_meta(request, route, last_try=True), wakes=True)
 
-    def _no_meta(self, request: Request, last_try: bool, again: Callable[[], None]) -> None:
+    def _no_meta(self, request: Request, last_try: bool, again: Callable[[], None], *, wakes: bool = False) -> None:
         """10008: at once when no quorum can be there, else after a moment in which a leader may turn up."""
         engine = self._engine
         if engine.meta is None and any(hello.get("elected") for hello in engine.online.values()):
@@ -207,19 +208,34 @@ class Api:
         if last_try or not engine.meta_quorum_possible():
             request.fail(problem(10008))
         else:
-            self.defer(request, again)
+            self.defer(request, again, wakes=wakes)
 
-    def defer(self, request: Request, again: Callable[[], None]) -> None:
+    def meta_led(self) -> None:
+        """This server leads the meta group from now on: what waited only for that is served."""
+        waiting, self._for_meta = self._for_meta, []
+        for call in waiting:
+            self._engine.after(0, call)
+
+    def defer(self, request: Request, again: Callable[[], None], *, wakes: bool = False) -> None:
         """Calls `again` in a moment; refuses the request when too many wait already."""
         if self._deferred >= DEFERRED_MAX:
             request.fail(problem(10008))
             return
         self._deferred += 1
+        called = False
 
         def call() -> None:
+            nonlocal called
+            if called:
+                return
+            called = True
             self._deferred -= 1
+            if wakes and call in self._for_meta:
+                self._for_meta.remove(call)
             again()
 
+        if wakes:
+            self._for_meta.append(call)
         self._engine.after(DEFER_SECONDS, call)
 
     def _at_stream(self, request: Request, route: Route, *, last_try: bool = False) -> None:

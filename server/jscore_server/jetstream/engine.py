@@ -346,6 +346,7 @@ class JetStream:
         self._proposed.clear()
         if role is Role.LEADER:
             self._enlist()
+            self.api.meta_led()
 
     def _enlist(self) -> None:
         """As meta leader, makes the connected JetStream servers members of the meta group. Nobody is removed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import World
+from jscore_server.raft import Role
 
 
 @pytest.fixture
@@ -91,6 +92,24 @@ def test_a_create_waits_a_moment_for_a_linked_server_that_is_no_member_yet(world
     assert make(world, "LATE")["did_create"] is True
     meta.set_members(["n0", "n1"])
     assert error(make(world, "NEVER")) == 10005
+
+
+def test_a_request_waits_only_until_the_meta_group_has_a_leader(world: World) -> None:
+    world.settle()
+    group = next(iter(world.rafts["n0"].groups))
+    leader = world.rafts[world.meta_leader()].groups[group]
+    replicas = [raft.groups[group] for raft in world.rafts.values()]
+    for replica in replicas:
+        replica.leader, replica.is_leader = None, False
+
+    def elected() -> None:
+        for replica in replicas:
+            replica.leader, replica.is_leader = leader.raft.name, replica is leader
+        leader.on_role(Role.LEADER, 2)
+
+    world.timer(0.1, elected)
+    assert len(world.ask("INFO", seconds=0.2)) == 1
+    assert world.ask("INFO", seconds=2) != []
 
 
 def test_update_reaches_all_replicas_and_replicas_cannot_change_yet(world: World) -> None:

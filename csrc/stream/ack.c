@@ -128,7 +128,7 @@ static int go_duration(const char *s, size_t n, int64_t *out)
             return 0;
         total += v * units[k].ns;
     }
-    if (total > 9e18)
+    if (total > (double)JSC_LONG)
         return 0;
     *out = (int64_t)total;
     return 1;
@@ -155,7 +155,7 @@ static int64_t nak_delay(const char *s, size_t n)
                 while (i < n && s[i] >= '0' && s[i] <= '9')
                     i++;
                 uint64_t v;
-                return jsc_parse_u64(s + from, i - from, &v) && v < (uint64_t)INT64_MAX / 4 ? (int64_t)v : 0;
+                return jsc_parse_u64(s + from, i - from, &v) && v < (uint64_t)JSC_LONG ? (int64_t)v : 0;
             }
         return 0;
     }

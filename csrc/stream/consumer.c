@@ -141,6 +141,56 @@ void jsc_consumer_purged(jsc_stream *s)
         }
 }
 
+/* ---- found by id: progress records name it ---- */
+static uint32_t by_id_home(const jsc_stream *s, uint64_t id)
+{
+    return (uint32_t)((id * 0x9e3779b97f4a7c15ull) >> 32) & (s->by_id_cap - 1);
+}
+
+static uint32_t by_id_slot(const jsc_stream *s, uint64_t id)
+{
+    uint32_t i = by_id_home(s, id);
+    while (s->by_id[i] && s->by_id[i]->id != id)
+        i = (i + 1) & (s->by_id_cap - 1);
+    return i;
+}
+
+jsc_consumer *jsc_consumer_by_id(const jsc_stream *s, uint64_t id)
+{
+    return s->nconsumers ? s->by_id[by_id_slot(s, id)] : NULL;
+}
+
+/* Room for one more. 0: no memory. */
+static int by_id_room(jsc_stream *s)
+{
+    if ((s->nconsumers + 1) * 2 <= s->by_id_cap)
+        return 1;
+    uint32_t cap = s->by_id_cap ? s->by_id_cap * 2 : 8;
+    jsc_consumer **v = calloc(cap, sizeof(jsc_consumer *));
+    if (!v)
+        return 0;
+    free(s->by_id);
+    s->by_id = v;
+    s->by_id_cap = cap;
+    for (jsc_consumer *c = s->consumers; c; c = c->next)
+        s->by_id[by_id_slot(s, c->id)] = c;
+    return 1;
+}
+
+static void by_id_remove(jsc_stream *s, const jsc_consumer *c)
+{
+    uint32_t mask = s->by_id_cap - 1, i = by_id_slot(s, c->id);
+    s->by_id[i] = NULL;
+    for (uint32_t j = (i + 1) & mask; s->by_id[j]; j = (j + 1) & mask) { /* close the gap */
+        uint32_t home = by_id_home(s, s->by_id[j]->id);
+        if (((j - home) & mask) >= ((j - i) & mask)) {
+            s->by_id[i] = s->by_id[j];
+            s->by_id[j] = NULL;
+            i = j;
+        }
+    }
+}
+
 /* ---- life ---- */
 static void options_free(jsc_consumer_options *o)
 {
@@ -173,7 +223,8 @@ static void options_copy(jsc_consumer_options *to, const jsc_consumer_options *o
     if (o->backoffs > 0) {
         int64_t *b = malloc((size_t)o->backoffs * sizeof *b);
         JSC_ASSERT(b);
-        memcpy(b, o->backoff_ns, (size_t)o->backoffs * sizeof *b);
+        for (int i = 0; i < o->backoffs; i++)
+            b[i] = o->backoff_ns[i] < JSC_LONG ? o->backoff_ns[i] : JSC_LONG;
         to->backoff_ns = b;
     }
     if (o->nfilters > 0) {
@@ -187,6 +238,10 @@ static void options_copy(jsc_consumer_options *to, const jsc_consumer_options *o
         to->filters = f;
         to->filter_lens = l;
     }
+    int64_t *durations[] = {&to->ack_wait_ns, &to->idle_heartbeat_ns, &to->inactive_threshold_ns, &to->max_expires_ns};
+    for (size_t i = 0; i < sizeof durations / sizeof *durations; i++)
+        if (*durations[i] > JSC_LONG)
+            *durations[i] = JSC_LONG;
     to->deliver_subject = o->deliver_subject ? copy_text(o->deliver_subject, o->deliver_subject_len) : NULL;
     to->deliver_group = o->deliver_group ? copy_text(o->deliver_group, o->deliver_group_len) : NULL;
 }
@@ -276,15 +331,15 @@ int jsc_consumer_new(jsc_stream *s, uint64_t id, const char *name, size_t n, int
 {
     if (!n || n > 255)
         return JSC_EINVAL;
-    for (jsc_consumer *c = s->consumers; c; c = c->next)
-        if (c->id == id) {
-            if (!c->push != !o->deliver_subject)
-                return JSC_EINVAL;
-            consumer_update(c, o);
-            *out = c;
-            return JSC_OK;
-        }
-    jsc_consumer *c = calloc(1, sizeof *c);
+    jsc_consumer *c = jsc_consumer_by_id(s, id);
+    if (c) {
+        if (!c->push != !o->deliver_subject)
+            return JSC_EINVAL;
+        consumer_update(c, o);
+        *out = c;
+        return JSC_OK;
+    }
+    c = by_id_room(s) ? calloc(1, sizeof *c) : NULL;
     if (!c)
         return -ENOMEM;
     c->stream = s;
@@ -299,10 +354,12 @@ int jsc_consumer_new(jsc_stream *s, uint64_t id, const char *name, size_t n, int
     c->none_due = c->report_due = c->pulls_due = JSC_NEVER;
     c->prefix_len = (uint32_t)snprintf(c->prefix, sizeof c->prefix, "$JS.ACK.%s.%s.", s->name, c->name);
     c->applied.dseq = c->applied.fseq = c->applied.counted_to = start_position(c);
-    jsc_consumer **p = &s->consumers; /* at the end: every replica lists them in the order of creation */
-    while (*p)
-        p = &(*p)->next;
-    *p = c;
+    if (s->consumers_tail)
+        s->consumers_tail->next = c;
+    else
+        s->consumers = c;
+    s->consumers_tail = c;
+    s->by_id[by_id_slot(s, id)] = c;
     s->nconsumers++;
     if (s->leading)
         jsc_consumer_lead(c);
@@ -340,13 +397,15 @@ void jsc_consumer_free(jsc_consumer *c)
         return;
     jsc_stream *s = c->stream;
     if (s->leading)
-        jsc_consumer_unlead(c, "409 Consumer Deleted");
+        jsc_consumer_unlead(c, "409 Consumer Deleted", 0);
     unlist(c);
-    for (jsc_consumer **p = &s->consumers; *p; p = &(*p)->next)
-        if (*p == c) {
-            *p = c->next;
-            break;
-        }
+    jsc_consumer *before = NULL;
+    for (jsc_consumer *x = s->consumers; x != c; x = x->next)
+        before = x;
+    *(before ? &before->next : &s->consumers) = c->next;
+    if (s->consumers_tail == c)
+        s->consumers_tail = before;
+    by_id_remove(s, c);
     s->nconsumers--;
     if (s->limits.retention == JSC_RETAIN_INTEREST && !s->closing)
         for (uint64_t q = s->first_seq; s->messages && (q = jsc_seqs_live_from(&s->seqs, q, s->last_seq)) <= s->last_seq; q++) {
@@ -412,12 +471,12 @@ void jsc_consumer_lead(jsc_consumer *c)
     jsc_consumer_wake(c);
 }
 
-void jsc_consumer_unlead(jsc_consumer *c, const char *status)
+void jsc_consumer_unlead(jsc_consumer *c, const char *status, int pending)
 {
     jsc_plane *plane = c->stream->all->plane;
     c->running = 1;
     while (c->pulls)
-        jsc_pull_end(c, c->pulls, status, 0);
+        jsc_pull_end(c, c->pulls, status, pending);
     c->running = 0;
     jsc_sub **subs[] = {&c->sub_next, &c->sub_ack, &c->sub_fc};
     for (int i = 0; i < 3; i++)

@@ -236,6 +236,7 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         }
         taken(c, seq, e, mono, unix_ns);
         c->active_ns = mono;
+        c->stream->all->spent += o.size + 256;
         if ((bytes += o.size) >= BYTES_PER_TURN)
             budget = 0;
         p->sent++;
@@ -301,6 +302,7 @@ static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         }
         taken(c, seq, e, mono, unix_ns);
         jsc_push_sent(c, o.size, mono);
+        c->stream->all->spent += o.size + 256;
         if ((bytes += o.size) >= BYTES_PER_TURN)
             budget = 0;
         if (o.busy) {

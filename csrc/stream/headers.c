@@ -24,6 +24,35 @@ int jsc_parse_u64(const char *s, size_t n, uint64_t *out)
     return 1;
 }
 
+static int same_word(const char *s, const char *name, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((s[i] | 0x20) != (name[i] | 0x20))
+            return 0;
+    return 1;
+}
+
+int jsc_header_find(const char *h, size_t n, const char *name, jsc_span *value, jsc_span *line)
+{
+    const char *end = h + n;
+    size_t len = strlen(name);
+    while (h < end) {
+        const char *nl = memchr(h, '\n', (size_t)(end - h)), *next = nl ? nl + 1 : end;
+        if ((size_t)(next - h) > len && h[len] == ':' && same_word(h, name, len)) {
+            const char *v = h + len + 1, *ve = next;
+            while (v < ve && (*v == ' ' || *v == '\t'))
+                v++;
+            while (ve > v && (ve[-1] == ' ' || ve[-1] == '\t' || ve[-1] == '\r' || ve[-1] == '\n'))
+                ve--;
+            *value = (jsc_span){v, (uint32_t)(ve - v)};
+            *line = (jsc_span){h, (uint32_t)(next - h)};
+            return 1;
+        }
+        h = next;
+    }
+    return 0;
+}
+
 void jsc_headers_parse(const char *h, size_t n, jsc_headers *out)
 {
     memset(out, 0, sizeof *out);

@@ -76,14 +76,17 @@ int jsc_stream_propose(jsc_stream *s, uint8_t kind, const void *data, size_t n, 
     return jsc_stream_append(s, kind, NULL, 0, NULL, 0, data, n, index);
 }
 
-/* A status line a client wrote is not stored. Returns headers to store, in scratch when they had to change. */
+/* A status line a client wrote is not stored, nor what only a server may say of a request. Returns headers to store, in
+ * scratch when they had to change; NULL when none are left. */
 static const char *ingest_headers(const char *h, uint32_t *n, char **scratch)
 {
-    static const char plain[] = "NATS/1.0\r\n";
-    if (*n < 12 || !memcmp(h, plain, 10))
+    static const char plain[] = "NATS/1.0\r\n", info[] = "Nats-Request-Info";
+    jsc_span value, line;
+    if (*n < 12 || memcmp(h, plain, 8))
         return h;
     const char *nl = memchr(h, '\n', *n);
-    if (!nl || memcmp(h, plain, 8))
+    int status = memcmp(h, plain, 10) != 0;
+    if (!nl || (!status && !jsc_header_find(h, *n, info, &value, &line)))
         return h;
     uint32_t rest = *n - (uint32_t)(nl + 1 - h);
     char *p = malloc(rest + 10u);
@@ -93,7 +96,11 @@ static const char *ingest_headers(const char *h, uint32_t *n, char **scratch)
     memcpy(p + 10, nl + 1, rest);
     *scratch = p;
     *n = rest + 10;
-    return p;
+    while (jsc_header_find(p, *n, info, &value, &line)) {
+        *n -= line.n;
+        memmove(p + (line.p - p), line.p + line.n, *n - (size_t)(line.p - p));
+    }
+    return *n <= 12 ? (*n = 0, NULL) : p;
 }
 
 static void ingest_message(jsc_stream *s, const jsc_msg *m)
@@ -108,7 +115,8 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m)
         jsc_stream_error(s, m->reply, rn, 400, 10097, "header size exceeds maximum allowed of 64k", 42);
         return;
     }
-    if (jsc_log_last(s->log) - s->applied >= JSC_BACKLOG_MSGS || s->backlog_bytes + size > JSC_BACKLOG_BYTES) {
+    if (jsc_log_last(s->log) - s->applied >= JSC_BACKLOG_MSGS || s->backlog_bytes + size > JSC_BACKLOG_BYTES ||
+        s->pubs.held + rn > JSC_BACKLOG_REPLIES) {
         jsc_stream_error(s, m->reply, rn, 429, 10167, "too many requests", 17);
         return;
     }
@@ -133,9 +141,10 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m)
 /* A message that arrives while a record of the same log is being delivered: framing it now could move that record. */
 static void ingest_defer(jsc_stream *s, const jsc_msg *m)
 {
-    if (s->deferred_n >= 1024)
+    size_t size = (size_t)m->subject_len + m->reply_len + m->headers_len + m->data_len;
+    if (s->deferred_n >= 1024 || s->deferred_bytes + size > JSC_DEFERRED_BYTES)
         return; /* only a client that feeds a stream's deliveries back into it gets here */
-    jsc_deferred *d = malloc(sizeof *d + m->subject_len + m->reply_len + m->headers_len + m->data_len);
+    jsc_deferred *d = malloc(sizeof *d + size);
     if (!d)
         return;
     d->next = NULL;
@@ -154,6 +163,7 @@ static void ingest_defer(jsc_stream *s, const jsc_msg *m)
     *s->deferred_tail = d;
     s->deferred_tail = &d->next;
     s->deferred_n++;
+    s->deferred_bytes += size;
     jsc_stream_touch(s);
 }
 
@@ -163,6 +173,7 @@ void jsc_stream_flush_deferred(jsc_stream *s)
     s->deferred = NULL;
     s->deferred_tail = &s->deferred;
     s->deferred_n = 0;
+    s->deferred_bytes = 0;
     while (d) {
         jsc_deferred *next = d->next;
         jsc_msg m = {.account = s->account, .subject_len = d->subject_len, .reply_len = d->reply_len,

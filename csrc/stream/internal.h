@@ -6,7 +6,11 @@
 #define JSC_MAX_RECORD (32u << 20)       /* largest stored message, spec streams §6 */
 #define JSC_BACKLOG_MSGS 100000u         /* unapplied messages before 429, spec streams §7 */
 #define JSC_BACKLOG_BYTES (128ull << 20) /* unapplied bytes before 429 */
+#define JSC_BACKLOG_REPLIES (64u << 20)  /* bytes of where those are to be answered, before 429 */
+#define JSC_DEFERRED_BYTES (16u << 20)   /* messages held back while one is being delivered */
+#define JSC_TURN_SPEND (16u << 20)       /* bytes all consumers together send in a turn, each message 256 more: about 10 ms */
 #define JSC_NEVER INT64_MAX
+#define JSC_LONG (INT64_MAX / 4) /* durations are cut to this, 73 years, so that sums with clocks fit */
 
 /* ---- timers: one binary heap per server ---- */
 typedef struct jsc_timer {
@@ -37,6 +41,7 @@ typedef struct jsc_waiters {
         uint32_t off, len; /* of the reply in bytes */
     } *ring;
     uint32_t head, n, cap; /* cap a power of two */
+    uint32_t held; /* bytes of replies */
     char *bytes;
     uint32_t bcap, bhead, btail; /* ring of replies; each reply contiguous; empty when n == 0 */
 } jsc_waiters;
@@ -127,6 +132,8 @@ typedef struct jsc_headers {
 } jsc_headers;
 void jsc_headers_parse(const char *h, size_t n, jsc_headers *out);
 int jsc_span_eq(jsc_span, const char *);
+/* The first header of that name in any case; *line is the whole line with its end. 0 when there is none. */
+int jsc_header_find(const char *h, size_t n, const char *name, jsc_span *value, jsc_span *line);
 int jsc_parse_u64(const char *, size_t, uint64_t *); /* 1 when all decimal digits */
 
 /* ---- server ---- */
@@ -146,7 +153,7 @@ struct jsc_streams {
     jsc_consumer *active, *active_tail; /* to be served at the end of the turn */
     jsc_consumer *dirty;  /* have operations to propose */
     jsc_timers timers;
-    uint64_t random;
+    uint64_t random, spent;
     int64_t mono, unix_ns;
     int poked;
 };
@@ -192,6 +199,7 @@ struct jsc_stream {
     jsc_waiters pubs, acks;
     jsc_deferred *deferred, **deferred_tail;
     uint32_t deferred_n;
+    size_t deferred_bytes;
     /* state */
     uint64_t messages, bytes, first_seq, last_seq;
     uint64_t last_msg_index; /* record of the last stored message, for Nats-Expected-Last-Msg-Id; 0 none */
@@ -201,8 +209,9 @@ struct jsc_stream {
     jsc_dedupe dedupe;
     jsc_timer age;
     uint64_t age_proposed;
-    jsc_consumer *consumers;
-    uint32_t nconsumers;
+    jsc_consumer *consumers, *consumers_tail; /* in the order of creation, the same on every replica */
+    jsc_consumer **by_id; /* open addressing */
+    uint32_t nconsumers, by_id_cap;
     uint8_t stored; /* messages were stored since consumers were last woken */
 };
 int jsc_stream_append(jsc_stream *, uint8_t kind, const void *subject, size_t sn, const void *headers, size_t hn,
@@ -304,7 +313,8 @@ void jsc_consumer_purged(jsc_stream *);
 void jsc_consumer_subject_gone(jsc_stream *, uint32_t subject);
 int jsc_stream_wanted(jsc_stream *, uint64_t seq, const jsc_entry *e);
 void jsc_consumer_lead(jsc_consumer *);
-void jsc_consumer_unlead(jsc_consumer *, const char *status);
+void jsc_consumer_unlead(jsc_consumer *, const char *status, int pending);
+jsc_consumer *jsc_consumer_by_id(const jsc_stream *, uint64_t id);
 /* progress.c */
 jsc_pend *jsc_progress_find(jsc_progress *, uint64_t seq);
 int jsc_progress_deliver(jsc_progress *, uint64_t seq, int64_t ts, int track);

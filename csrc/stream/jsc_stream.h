@@ -15,6 +15,8 @@ void jsc_streams_free(jsc_streams *);
 int jsc_streams_own_log(jsc_streams *, jsc_log *, uint64_t id);
 void jsc_streams_disown_log(jsc_streams *, jsc_log *); /* before closing it */
 
+#define JSC_API_LEVEL 0 /* as API_LEVEL in jetstream/models.py */
+#define JSC_SEQ_MAX (1ull << 62) /* no sequence is set beyond it: those after it must have numbers too */
 enum { JSC_RETAIN_LIMITS = 0, JSC_RETAIN_INTEREST = 1, JSC_RETAIN_WORKQUEUE = 2 };
 typedef struct jsc_stream_limits { /* -1 = none where signed; ns */
     int64_t max_msgs, max_bytes, max_msgs_per_subject, max_age_ns, duplicate_window_ns;
@@ -36,6 +38,8 @@ int jsc_stream_subjects(jsc_stream *, const char *const *subjects, const uint32_
  * the end of a turn in which records were appended the batch is submitted and JSC_EV_APPENDED emitted (not when solo). */
 int jsc_stream_lead(jsc_stream *, uint32_t term);
 void jsc_stream_follow(jsc_stream *); /* unsubscribes; waiting publishers hear nothing */
+/* As follow, at a clean stop of the server: waiting pulls get 409 Server Shutdown, a solo stream keeps the last acks. */
+void jsc_stream_shutdown(jsc_stream *);
 /* A group of one: what is durable on this disk is committed and applied in C, without the host language; call it before
  * the first commit. A damaged record then uses up a sequence and is passed over; with replicas the commit returns
  * JSC_ECORRUPT and stands still instead. */
@@ -65,7 +69,7 @@ int jsc_stream_subject_counts(jsc_stream *, const char *pattern, size_t n,
                               int (*each)(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last_seq), void *ctx);
 /* Deleted sequences between first and last: each(ctx, seq). */
 int jsc_stream_deleted(jsc_stream *, int (*each)(void *ctx, uint64_t seq), void *ctx);
-/* Asks for a record; when it is applied, `reply` (copied) gets the JSON answer through the plane:
+/* seq above JSC_SEQ_MAX is JSC_EINVAL. Asks for a record; when it is applied, `reply` (copied) gets the JSON answer through the plane:
  * {"type":"io.nats.jetstream.api.v1.stream_purge_response","success":true,"purged":N} ; delete likewise. */
 int jsc_stream_purge(jsc_stream *, const char *filter, size_t n, uint64_t seq, uint64_t keep, const char *reply, size_t rn);
 int jsc_stream_delete(jsc_stream *, uint64_t seq, const char *reply, size_t rn);

@@ -65,6 +65,8 @@ uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uin
 {
     uint64_t before = s->messages, below = s->last_seq + 1;
     int all = !n || (n == 1 && filter[0] == '>');
+    if (seq > JSC_SEQ_MAX)
+        seq = 0;
     if (seq && seq < below)
         below = seq;
     if (keep) { /* walk down from the end until `keep` are passed */

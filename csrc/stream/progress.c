@@ -38,8 +38,21 @@ static void floor_follow(jsc_progress *p)
     }
 }
 
+/* Keeps what is pending, and the last of what is gone before each: the ack floor steps on it. Toward the tail, so that
+ * nobody's position in the ring moves down. */
+static void squeeze(jsc_progress *p)
+{
+    uint64_t to = p->tail;
+    for (uint64_t i = p->tail; i-- > p->head;)
+        if (at(p, i)->state || i + 1 == p->tail || at(p, to)->state)
+            *at(p, --to) = *at(p, i);
+    p->head = to;
+}
+
 int jsc_progress_deliver(jsc_progress *p, uint64_t seq, int64_t ts, int track)
 {
+    if (track && p->tail - p->head == p->cap && p->cap > 64 && p->npending < p->cap / 4)
+        squeeze(p); /* one message that nobody acknowledges holds the head */
     if (track && p->tail - p->head == p->cap) {
         uint32_t cap = p->cap ? p->cap * 2 : 64;
         jsc_pend *r = malloc((size_t)cap * sizeof *r);

@@ -366,6 +366,13 @@ void jsc_pull_ask(jsc_consumer *c, const char *reply, size_t rn, const char *bod
 void jsc_pull_request(void *ctx, const jsc_msg *m)
 {
     jsc_consumer *c = ctx;
-    if (c->stream->leading && !c->running && m->reply_len)
+    jsc_span level, line;
+    uint64_t wanted;
+    if (!c->stream->leading || c->running || !m->reply_len)
+        return;
+    if (m->headers_len && jsc_header_find(m->headers, m->headers_len, "Nats-Required-Api-Level", &level, &line) &&
+        (!jsc_parse_u64(level.p, level.n, &wanted) || wanted > JSC_API_LEVEL))
+        refuse(c, m->reply, m->reply_len, "412 Required Api Level");
+    else
         jsc_pull_ask(c, m->reply, m->reply_len, m->data, m->data_len);
 }

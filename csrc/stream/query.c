@@ -179,7 +179,7 @@ static int request(jsc_stream *s, uint8_t kind, const uint8_t *body, size_t n, c
 int jsc_stream_purge(jsc_stream *s, const char *filter, size_t n, uint64_t seq, uint64_t keep, const char *reply, size_t rn)
 {
     uint8_t body[20 + 4096] = {1, 1};
-    if (n > 4096)
+    if (n > 4096 || seq > JSC_SEQ_MAX)
         return JSC_EINVAL;
     put64(body + 2, seq);
     put64(body + 10, keep);

@@ -234,9 +234,7 @@ void jsc_consumer_apply(jsc_stream *s, const jsc_record *r)
     const uint8_t *p = (const uint8_t *)r->data, *end = p + r->data_len;
     uint64_t id, index = r->index;
     if (p < end && *p == 1 && (p++, get_varint(&p, end, &id))) {
-        jsc_consumer *c = s->consumers;
-        while (c && c->id != id)
-            c = c->next;
+        jsc_consumer *c = jsc_consumer_by_id(s, id);
         while (c && p < end) { /* a consumer deleted meanwhile leaves nothing to do */
             uint8_t op = *p++;
             uint64_t seq, n, ts = 0;

@@ -75,6 +75,7 @@ void jsc_stream_free(jsc_stream *s)
     jsc_seqs_free(&s->seqs);
     jsc_subjects_free(&s->subjects);
     jsc_dedupe_free(&s->dedupe);
+    free(s->by_id);
     free(s->ack_head);
     free(s->name);
     free(s);
@@ -85,6 +86,13 @@ int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l)
     if (l->retention > JSC_RETAIN_WORKQUEUE)
         return JSC_EINVAL;
     s->limits = *l;
+    int64_t *durations[] = {&s->limits.max_age_ns, &s->limits.duplicate_window_ns};
+    for (int i = 0; i < 2; i++)
+        if (*durations[i] > JSC_LONG)
+            *durations[i] = JSC_LONG;
+    if (l->first_seq > JSC_SEQ_MAX)
+        s->limits.first_seq = 0;
+    l = &s->limits;
     if (!s->configured && !s->last_seq && l->first_seq > 1) {
         s->first_seq = l->first_seq;
         s->last_seq = l->first_seq - 1;
@@ -117,13 +125,13 @@ int jsc_stream_lead(jsc_stream *s, uint32_t term)
     return JSC_OK;
 }
 
-void jsc_stream_follow(jsc_stream *s)
+static void stop_leading(jsc_stream *s, const char *status, int pending)
 {
     if (!s->leading)
         return;
     jsc_stream_unsubscribe(s);
     for (jsc_consumer *c = s->consumers; c; c = c->next)
-        jsc_consumer_unlead(c, "409 Leadership Change");
+        jsc_consumer_unlead(c, status, pending);
     s->leading = 0;
     jsc_waiters_clear(&s->pubs);
     jsc_waiters_clear(&s->acks);
@@ -134,7 +142,20 @@ void jsc_stream_follow(jsc_stream *s)
     }
     s->deferred_tail = &s->deferred;
     s->deferred_n = 0;
+    s->deferred_bytes = 0;
     jsc_timer_stop(&s->all->timers, &s->age);
+}
+
+void jsc_stream_follow(jsc_stream *s) { stop_leading(s, "409 Leadership Change", 0); }
+
+void jsc_stream_shutdown(jsc_stream *s)
+{
+    if (s->leading && s->solo) { /* with replicas a record that nobody was told of does harm */
+        for (jsc_consumer *c = s->consumers; c; c = c->next)
+            jsc_consumer_propose(c);
+        jsc_log_submit(s->log);
+    }
+    stop_leading(s, "409 Server Shutdown", 1);
 }
 
 void jsc_stream_solo(jsc_stream *s, int on)

@@ -85,14 +85,24 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
     }
     jsc_consumer *c = t->active;
     t->active = t->active_tail = NULL;
+    t->spent = 0;
     int more = 0;
-    while (c) {
+    while (c && t->spent < JSC_TURN_SPEND) {
         jsc_consumer *next = c->active_next;
         c->is_active = 0;
         if (c->stream->leading)
             jsc_consumer_serve(c, mono, unix_ns);
         more |= c->more;
         c = next;
+    }
+    if (c) { /* connections and replication come in between; the rest comes first then */
+        jsc_consumer *tail = c;
+        while (tail->active_next)
+            tail = tail->active_next;
+        tail->active_next = t->active;
+        if (!t->active)
+            t->active_tail = tail;
+        t->active = c;
     }
     more |= t->active != NULL;
     for (c = t->dirty, t->dirty = NULL; c;) {

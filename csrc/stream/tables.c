@@ -167,6 +167,7 @@ int jsc_waiters_push(jsc_waiters *w, uint64_t index, const char *reply, size_t n
     memcpy(w->bytes + w->btail, reply, n);
     w->ring[(w->head + w->n++) & (w->cap - 1)] = (struct jsc_wait){index, w->btail, (uint32_t)n};
     w->btail += (uint32_t)n;
+    w->held += (uint32_t)n;
     return JSC_OK;
 }
 
@@ -178,6 +179,7 @@ const char *jsc_waiters_take(jsc_waiters *w, uint64_t index, uint32_t *n)
             return NULL;
         w->head++;
         w->n--;
+        w->held -= x.len;
         w->bhead = w->n ? w->ring[w->head & (w->cap - 1)].off : w->btail;
         if (x.index == index) {
             *n = x.len;
@@ -189,7 +191,7 @@ const char *jsc_waiters_take(jsc_waiters *w, uint64_t index, uint32_t *n)
 
 void jsc_waiters_clear(jsc_waiters *w)
 {
-    w->n = w->head = w->bhead = w->btail = 0;
+    w->n = w->head = w->bhead = w->btail = w->held = 0;
 }
 
 void jsc_waiters_free(jsc_waiters *w)

@@ -61,6 +61,26 @@ def test_a_signal_stops_it_cleanly(lab: Lab, sign: signal.Signals) -> None:
     assert "Traceback" not in said
 
 
+def test_a_stop_tells_whoever_waits_for_messages(lab: Lab) -> None:
+    solo = lab.solo()
+    assert solo.process is not None
+    with Wire(solo.port) as wire:
+        wire.client()
+        wire.send(b"SUB in.* 1\r\n")
+        stream = b'{"name":"S","subjects":["s"],"storage":"file"}'
+        wire.send(b"PUB $JS.API.STREAM.CREATE.S in.a %d\r\n%b\r\n" % (len(stream), stream))
+        wire.until(b"stream_create_response")
+        consumer = b'{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}'
+        wire.send(b"PUB $JS.API.CONSUMER.DURABLE.CREATE.S.C in.b %d\r\n%b\r\n" % (len(consumer), consumer))
+        wire.until(b"consumer_create_response")
+        ask = b'{"batch":5,"expires":60000000000}'
+        wire.send(b"PUB $JS.API.CONSUMER.MSG.NEXT.S.C in.c %d\r\n%b\r\nPING\r\n" % (len(ask), ask))
+        wire.until(b"PONG\r\n")
+        solo.process.send_signal(signal.SIGTERM)
+        assert b"409 Server Shutdown\r\nNats-Pending-Messages: 5\r\n" in wire.until_closed()
+        assert solo.process.wait(15) == 0
+
+
 def test_log_lines_have_the_format_that_tools_parse(lab: Lab) -> None:
     solo = lab.solo()
     solo.stop()

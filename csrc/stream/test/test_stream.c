@@ -736,8 +736,187 @@ static void test_host_records_stop_the_apply(void)
     bed_free(&b);
 }
 
+static const char *stored_headers(bed *b, uint64_t seq)
+{
+    static char out[512];
+    jsc_record r;
+    CHECK(jsc_stream_get(b->s, seq, &r) == JSC_OK);
+    snprintf(out, sizeof out, "%.*s", (int)r.headers_len, r.headers_len ? r.headers : "");
+    return out;
+}
+
+static void test_what_the_server_adds_is_not_taken_from_clients(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    pub(&b, "s.a", "NATS/1.0\r\nA: 1\r\nNats-Request-Info: {\"acc\":\"X\"}\r\nB: 2\r\n\r\n", "x");
+    CHECK_TEXT(stored_headers(&b, 1), "NATS/1.0\r\nA: 1\r\nB: 2\r\n\r\n");
+    pub(&b, "s.a", "NATS/1.0 503 none\r\nNats-Request-Info: {}\r\nNats-Request-Info: {}\r\nB: 2\r\n\r\n", "x");
+    CHECK_TEXT(stored_headers(&b, 2), "NATS/1.0\r\nB: 2\r\n\r\n");
+    pub(&b, "s.a", "NATS/1.0\r\nNats-Request-Info: {}\r\n\r\n", "x");
+    CHECK_TEXT(stored_headers(&b, 3), "");
+    pub(&b, "s.a", "NATS/1.0\r\nX: Nats-Request-Info: {}\r\n\r\n", "x");
+    CHECK_TEXT(stored_headers(&b, 4), "NATS/1.0\r\nX: Nats-Request-Info: {}\r\n\r\n");
+    pub(&b, "s.a", "NATS/1.0\r\nNats-Request-Info: cut", "x");
+    CHECK(b.s->messages == 5);
+    bed_free(&b);
+}
+
+static void test_a_pull_that_needs_a_later_level_is_refused(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    consumer(&b, 5, "C", &explicit_pull);
+    pub(&b, "s.a", NULL, "x");
+    const char *high[] = {"NATS/1.0\r\nNats-Required-Api-Level: 1\r\n\r\n", "NATS/1.0\r\nnats-required-api-level: x\r\n\r\n",
+                          "NATS/1.0\r\nNats-Required-Api-Level: 99999999999999999999999\r\n\r\n"};
+    for (int i = 0; i < 3; i++) {
+        fake_clear(b.plane);
+        fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", high[i], "1");
+        settle(&b);
+        CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 412 Required Api Level\r\n\r\n");
+    }
+    fake_clear(b.plane);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", "NATS/1.0\r\nNats-Required-Api-Level: 0\r\n\r\n", "1");
+    settle(&b);
+    CHECK_TEXT(last_got(&b)->data, "x");
+    bed_free(&b);
+}
+
+static void test_a_shutdown_ends_waiting_pulls_and_keeps_acks(void)
+{
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
+    pub(&b, "s.a", NULL, "x");
+    ask(&b, "{\"batch\":3,\"max_bytes\":1000,\"expires\":5000000000}");
+    fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, NULL);
+    jsc_stream_shutdown(b.s);
+    CHECK(!strncmp(last_got(&b)->headers, "NATS/1.0 409 Server Shutdown\r\nNats-Pending-Messages: 2\r\nNats-Pending-Bytes: ", 76));
+    fake_clear(b.plane);
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", NULL, "1");
+    CHECK(fake_inbox(b.plane, NULL) == 0);
+    jsc_log_wait(b.log, jsc_log_last(b.log), 5000000000ll);
+    fake_store(b.plane);
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 0 && st.ack_floor_stream == 1);
+    jsc_stream_follow(b.s);
+    bed_free(&b);
+}
+
+/* One message that is never acknowledged does not make the consumer remember all that came after it. */
+static void test_a_stuck_message_costs_no_memory(void)
+{
+    enum { ROUNDS = 200, BATCH = 100 };
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer_options o = explicit_pull;
+    o.ack_wait_ns = 3600000000000ll;
+    jsc_consumer *c = consumer(&b, 5, "C", &o);
+    char subject[64];
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < BATCH; i++)
+            fake_pub(b.plane, "s.a", NULL, NULL, "x");
+        settle(&b);
+        ask(&b, "100");
+        for (uint64_t q = round * BATCH + 1; q <= (round + 1) * BATCH; q++) {
+            if (q == 3)
+                continue;
+            snprintf(subject, sizeof subject, "$JS.ACK.S.C.1.%llu.%llu.1.0", (unsigned long long)q, (unsigned long long)q);
+            fake_pub(b.plane, subject, NULL, NULL, NULL);
+        }
+        settle(&b);
+    }
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 1 && st.ack_floor_stream == 2 && st.ack_floor_consumer == 2 && st.delivered_stream == ROUNDS * BATCH);
+    CHECK(c->view.cap <= 512 && c->applied.cap <= 512);
+    fake_pub(b.plane, "$JS.ACK.S.C.1.3.3.1.0", NULL, NULL, NULL);
+    settle(&b);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_ack_pending == 0 && st.ack_floor_stream == ROUNDS * BATCH && st.ack_floor_consumer == ROUNDS * BATCH);
+    bed_free(&b);
+}
+
+static void test_huge_durations_and_numbers_overflow_nothing(void)
+{
+    bed b;
+    jsc_stream_limits l = plain;
+    l.max_age_ns = l.duplicate_window_ns = INT64_MAX;
+    bed_new(&b, &l);
+    jsc_consumer_options o = explicit_pull;
+    o.ack_wait_ns = o.inactive_threshold_ns = o.idle_heartbeat_ns = o.max_expires_ns = INT64_MAX;
+    consumer(&b, 5, "C", &o);
+    o.deliver_subject = "_INBOX.push";
+    o.deliver_subject_len = 11;
+    consumer(&b, 6, "P", &o);
+    pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: 1\r\n\r\n", "x");
+    ask(&b, "{\"batch\":9223372036854775807,\"expires\":9223372036854775807,\"idle_heartbeat\":4611686018427387903}");
+    const char *naks[] = {"-NAK 2500000h", "-NAK {\"delay\": 9223372036854775807}", "-NAK 99999999999999999999999999999999999h", "+WPI"};
+    for (int i = 0; i < 4; i++) {
+        fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, naks[i]);
+        later(&b, 1000000);
+    }
+    CHECK(jsc_stream_purge(b.s, NULL, 0, UINT64_MAX, 0, NULL, 0) == JSC_EINVAL);
+    CHECK(jsc_stream_delete(b.s, UINT64_MAX, NULL, 0) == JSC_OK);
+    settle(&b);
+    pub(&b, "s.a", NULL, "y");
+    CHECK(b.s->messages == 2 && b.s->last_seq == 2);
+    bed_free(&b);
+}
+
+/* Each finds its own progress, and no turn serves them all to the end before anything else happens. */
+static void test_many_consumers_share_a_turn(void)
+{
+    enum { CONSUMERS = 300, MESSAGES = 40 };
+    bed b;
+    bed_new(&b, &plain);
+    static char big[20000];
+    memset(big, 'x', sizeof big - 1);
+    for (int i = 0; i < MESSAGES; i++)
+        fake_pub(b.plane, "s.a", NULL, NULL, big);
+    settle(&b);
+    jsc_consumer *c[CONSUMERS];
+    char name[64];
+    for (int i = 0; i < CONSUMERS; i++) {
+        snprintf(name, sizeof name, "C%d", i);
+        CHECK(jsc_consumer_new(b.s, 1000003ull * (uint64_t)i + 7, name, strlen(name), 0, &explicit_pull, &c[i]) == JSC_OK);
+    }
+    for (int i = 0; i < CONSUMERS; i += 3) {
+        jsc_consumer_free(c[i]);
+        c[i] = NULL;
+    }
+    fake_turn(b.plane);
+    fake_clear(b.plane);
+    for (int i = 0; i < CONSUMERS; i++) {
+        snprintf(name, sizeof name, "$JS.API.CONSUMER.MSG.NEXT.S.C%d", i);
+        fake_pub(b.plane, name, "_INBOX.pull", NULL, "40");
+    }
+    fake_turn(b.plane);
+    int first = fake_inbox(b.plane, NULL);
+    CHECK(first > 0 && first < CONSUMERS * MESSAGES / 4);
+    for (int i = 0; i < 30 && fake_inbox(b.plane, NULL) < CONSUMERS / 3 * 2 * MESSAGES; i++)
+        fake_turn(b.plane);
+    CHECK(fake_inbox(b.plane, NULL) == CONSUMERS / 3 * 2 * MESSAGES);
+    settle(&b);
+    for (int i = 0; i < CONSUMERS; i++)
+        if (c[i]) {
+            CHECK(c[i]->applied.dseq == MESSAGES && c[i]->applied.npending == MESSAGES);
+            jsc_consumer *same;
+            CHECK(jsc_consumer_new(b.s, c[i]->id, c[i]->name, c[i]->name_len, 0, &explicit_pull, &same) == JSC_OK && same == c[i]);
+        }
+    bed_free(&b);
+}
+
 int main(void)
 {
+    test_what_the_server_adds_is_not_taken_from_clients();
+    test_a_pull_that_needs_a_later_level_is_refused();
+    test_a_shutdown_ends_waiting_pulls_and_keeps_acks();
+    test_a_stuck_message_costs_no_memory();
+    test_huge_durations_and_numbers_overflow_nothing();
+    test_many_consumers_share_a_turn();
     test_publish_is_acked_with_its_sequence();
     test_rules_of_headers();
     test_limits_and_discard();

@@ -143,6 +143,7 @@ cdef extern from "stream/jsc_stream.h" nogil:
     int jsc_stream_subjects(jsc_stream *, const char *const *, const uint32_t *, int)
     int jsc_stream_lead(jsc_stream *, uint32_t)
     void jsc_stream_follow(jsc_stream *)
+    void jsc_stream_shutdown(jsc_stream *)
     void jsc_stream_solo(jsc_stream *, int)
     int jsc_stream_propose(jsc_stream *, uint8_t, const void *, size_t, uint64_t *)
     int jsc_stream_commit(jsc_stream *, uint64_t)
@@ -513,6 +514,10 @@ cdef class Stream:
 
     def follow(self):
         jsc_stream_follow(self.live())
+
+    def shutdown(self):
+        """As follow, at a clean stop of the server: clients whose pulls wait here are told."""
+        jsc_stream_shutdown(self.live())
 
     def set_solo(self, bint on):
         jsc_stream_solo(self.live(), on)

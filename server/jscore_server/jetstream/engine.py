@@ -185,6 +185,7 @@ class JetStream:
         self.api.stop()
         self.gather.stop()
         for asset in list(self.assets.values()):
+            asset.stream.shutdown()
             self._close_asset(asset, asset.log.close, forget=False)
         if self.meta is not None:
             self.meta.drop()

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from jscore_server.jetstream.engine import JetStream
     from jscore_server.jetstream.gather import Gathered
 
+SEQ_MAX = 1 << 62  # as JSC_SEQ_MAX: messages after a purge need sequences too
+
 
 class StreamApi:
     """Handlers of one server; each is called with the request, those of a stream's leader with the stream too."""
@@ -338,7 +340,7 @@ class StreamApi:
     def purge(self, request: Request, asset: Asset) -> None:
         body = optional_body(request.body, PurgeRequest, strict=self._engine.options.strict)
         assert asset.config is not None
-        if body.seq and body.keep:
+        if (body.seq and body.keep) or body.seq > SEQ_MAX:
             raise problem(10003)
         if asset.config.sealed:
             raise problem(10109)

@@ -174,6 +174,9 @@ class FakeStream:
     def lead(self, term: int) -> None:
         self.term = term
 
+    def shutdown(self) -> None:
+        self.follow()
+
     def follow(self) -> None:
         self.term = 0
 

@@ -41,7 +41,7 @@ KINDS: dict[str, type] = {name: type(getattr(Connect(), name)) for name in Conne
 def decode_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a verb, keys lower-cased. Raises Refused (silent) when it is none."""
     try:
-        value = msgspec.json.decode(body)
+        value = msgspec.json.decode(body.decode("utf-8", "replace"))  # a name of bad bytes is no reason to part
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("Parse Error", None) from None
     if value is None:

@@ -68,13 +68,24 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
 
     def trapped(number: signal.Signals) -> None:
         log.info(f'Trapped "{SIGNAL_NAMES[number]}" signal')
+        if number is signal.SIGTERM and server.facts.lame_duck:
+            return  # it ends by itself; an interrupt still ends it now
+        end()
+
+    def end() -> None:
         if not stopped.done():
             stopped.set_result(0)
 
+    def hangup() -> None:
+        log.error("Reloading the configuration is not supported yet: nothing changed")
+
+    server = Server(options, log, plane, os.urandom)
     for number in SIGNAL_NAMES:
         loop.add_signal_handler(number, trapped, number)
     loop.add_signal_handler(signal.SIGUSR1, log.reopen)
-    server = Server(options, log, plane, os.urandom)
+    loop.add_signal_handler(signal.SIGUSR2, lambda: server.lame_duck(end))
+    # Left to itself a hangup would kill the server of somebody who only wanted new options to count.
+    loop.add_signal_handler(signal.SIGHUP, hangup)
     log.info(f"Starting jscore-server {VERSION}")
     log.info(f"  Version:  {NATS_VERSION}")
     log.info(f"  Name:     {server.facts.server_name}")
@@ -89,6 +100,9 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
             server.handlers.update(runtime.handlers())
         selector.dispatch = _dispatcher(plane, server, loop)
         server.start()
+    except jscore.Locked:
+        log.fatal(f"Can't start JetStream: another server uses the store directory {options.jetstream.store_dir!r}")
+        return 1
     except (OSError, RuntimeError, jscore.Error) as err:
         log.fatal(str(err))
         if runtime is not None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import socket
 import struct
 import time
@@ -81,6 +82,7 @@ class Server:
         self.listeners: list[socket.socket] = []
         self.started_ns = time.time_ns()
         self.client_port = 0
+        self.client_listener: socket.socket | None = None
         self.http_port = 0
         self.monitoring: Listener | None = None
         self.routes: Routes | None = None
@@ -108,6 +110,7 @@ class Server:
         options = self.options
         client_sock = listen(options.host, options.port)
         self.client_port = self.facts.port = client_sock.getsockname()[1]
+        self.client_listener = client_sock
         self._serve(client_sock, self._client_accepted)
         if options.client_advertise:
             host, _, port = options.client_advertise.rpartition(":")
@@ -178,6 +181,42 @@ class Server:
             authorization=authorization,
             callbacks=RouteCallbacks(joined=self._route_joined, left=self._route_left, changed=self._urls_changed),
         )
+
+    def lame_duck(self, done: Callable[[], None]) -> None:
+        """Sends the clients elsewhere, one by one, then calls `done`. Source: client-protocol.md section 15."""
+        assert self.loop is not None
+        if self.facts.lame_duck or self.client_listener is None:
+            return
+        self.log.info("Entering lame duck mode, stop accepting new clients")
+        self.facts.lame_duck = True
+        self.loop.remove_reader(self.client_listener.fileno())
+        self.listeners.remove(self.client_listener)
+        self.client_listener.close()
+        if self.jetstream is not None:
+            self.jetstream.engine.hand_over()
+        if not self.clients:
+            done()
+            return
+        self.facts.connect_urls = self._connect_urls()
+        if self.routes is not None:
+            self.routes.broadcast_info()
+        for client in self.clients.values():
+            client.told = None
+        self._tell_clients()
+        options = self.options
+        grace = options.lame_duck_grace_period
+        interval = min(1.0, max(0.0, options.lame_duck_duration - grace) / len(self.clients))
+
+        def next_client() -> None:
+            assert self.loop is not None
+            client = next(iter(self.clients.values()), None)
+            if client is None:
+                done()
+                return
+            self.plane.close_conn(client.conn, "Server Shutdown")
+            self.loop.call_later(interval * random.uniform(0.5, 1), next_client)
+
+        self.loop.call_later(grace, next_client)
 
     def stop(self) -> None:
         """Closes listeners and connections; JetStream closes its logs."""
@@ -384,7 +423,7 @@ class Server:
             else [shown(host, port)]
         )
         others = self.routes.client_urls() if self.routes is not None else []
-        return list(dict.fromkeys(own + others))
+        return list(dict.fromkeys(others if self.facts.lame_duck else own + others))
 
     def _urls_changed(self) -> None:
         before = self.facts.connect_urls

@@ -175,3 +175,46 @@ def test_an_idle_daemon_is_small(lab: Lab) -> None:
     cluster = lab.ready_example()
     for server in cluster:
         assert rss_bytes(server.pid) < 60 << 20
+
+
+def test_a_hangup_does_not_end_it(lab: Lab) -> None:
+    solo = lab.solo()
+    assert solo.process is not None
+    solo.process.send_signal(signal.SIGHUP)
+    wait_for_log(solo, r"(?i)reload")
+    with Wire(solo.port) as wire:
+        wire.client()
+
+
+def test_a_lame_duck_sends_its_clients_elsewhere_and_ends(lab: Lab) -> None:
+    solo = lab.solo("lame_duck_grace_period: 1s\nlame_duck_duration: 31s")
+    assert solo.process is not None
+    with Wire(solo.port) as first, Wire(solo.port) as second:
+        for wire in (first, second):
+            wire.until(b"\r\n")
+            wire.send(b'CONNECT {"verbose":false,"protocol":1}\r\nPING\r\n')
+            wire.until(b"PONG\r\n")
+        solo.process.send_signal(signal.SIGUSR2)
+        for wire in (first, second):
+            wire.until(b'"ldm":true')
+        with pytest.raises(ConnectionRefusedError):
+            Wire(solo.port)
+        first.until_closed()
+        second.until_closed()
+    assert solo.process.wait(30) == 0
+
+
+def test_a_lame_duck_without_clients_ends_at_once(lab: Lab) -> None:
+    solo = lab.solo()
+    assert solo.process is not None
+    solo.process.send_signal(signal.SIGUSR2)
+    assert solo.process.wait(30) == 0
+
+
+@ours
+def test_a_store_in_use_is_named(lab: Lab) -> None:
+    solo = lab.solo()
+    (port,) = free_ports(1)
+    answer = run_command("-js", "-sd", str(solo.conf.parent / "store"), "-a", "127.0.0.1", "-p", str(port))
+    assert answer.returncode == 1
+    assert f"another server uses the store directory '{solo.conf.parent / 'store'}'" in answer.stderr

@@ -197,7 +197,7 @@ class Asset:
 
     def _lead(self, term: int) -> None:
         if self.failed:
-            self._resign()
+            self.resign()
             return
         try:
             self.stream.lead(term)
@@ -237,9 +237,9 @@ class Asset:
         self.failed = reason
         self._lines.error(f"stream {self.assignment.account}/{self.assignment.name}: {reason}")
         self._step_down()
-        self._resign()
+        self.resign()
 
-    def _resign(self) -> None:
+    def resign(self) -> None:
         """A leader that cannot serve hands the group to somebody who can."""
         if self.group is not None and self.group.is_leader:
             try:

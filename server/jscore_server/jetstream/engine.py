@@ -35,7 +35,7 @@ from jscore_server.jetstream.meta import (
     settle,
 )
 from jscore_server.jetstream.stream_config import NO_LIMITS, JetStreamLimits
-from jscore_server.raft import NotLeader, Role
+from jscore_server.raft import ChangeRefused, NotLeader, Role
 
 if TYPE_CHECKING:
     import asyncio
@@ -197,6 +197,17 @@ class JetStream:
             except (jscore.Error, OSError) as err:
                 self.lines.error(f"meta log: {err}")
             self.meta_log = None
+
+    def hand_over(self) -> None:
+        """Gives up every leadership somebody else can take: this server is about to go."""
+        for asset in list(self.assets.values()):
+            if asset.leading:
+                asset.resign()
+        if self.clustered and self.is_meta_leader and self.meta is not None:
+            try:
+                self.meta.step_down()
+            except (NotLeader, ChangeRefused) as err:
+                self.lines.warn(f"meta group: cannot hand over: {err}")
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Calls back later, unless JetStream was stopped by then."""

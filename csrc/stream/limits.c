@@ -90,7 +90,7 @@ uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uin
             remove_entry(s, q, e);
         q++;
     }
-    if (all && seq > s->last_seq + 1) { /* beyond the end: the next sequence is `seq` */
+    if (all && !keep && seq > s->last_seq + 1) { /* beyond the end: the next sequence is `seq` */
         s->last_seq = seq - 1;
         s->first_seq = seq;
         jsc_seqs_drop_below(&s->seqs, seq);

@@ -268,6 +268,13 @@ static void test_purge_and_delete(void)
     settle(&b);
     jsc_stream_stat(b.s, &st);
     CHECK(st.messages == 0 && st.first_seq == 101 && st.last_seq == 100 && st.num_deleted == 0);
+    pub(&b, "s.a", NULL, "1");
+    pub(&b, "s.a", NULL, "2");
+    CHECK(jsc_stream_purge(b.s, NULL, 0, 100000, 1, NULL, 0) == JSC_OK); /* beyond the end, but one stays */
+    settle(&b);
+    pub(&b, "s.a", NULL, "3");
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 2 && st.first_seq == 102 && st.last_seq == 103);
     bed_free(&b);
 }
 

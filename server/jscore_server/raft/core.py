@@ -98,7 +98,7 @@ class Timing:
     quorum_ticks: int = 40  # 800 ms
     hint_min_ticks: int = 1  # a reset link to the leader: campaign after 20 to 60 ms
     hint_max_ticks: int = 3
-    quiet_ticks: int = 50  # an idle group's heartbeats, 1 s: silence of its leader's host is the host's to notice
+    quiet_ticks: int = 100  # an idle group's heartbeats, 2 s: silence of its leader's host is the host's to notice
     idle_ticks: int = 50  # nothing to do for so long makes a group idle
     again_min_ticks: int = 5  # a candidacy that met a rival, or was asked too early: the next one after 100 to 200 ms
     again_max_ticks: int = 10
@@ -832,6 +832,12 @@ class Core:
     def disk_failed(self) -> None:
         """The log takes no writes any more: lead no more, vote and ack no more (R-12, R-46)."""
         self.disk = False
+        if self.role is Role.LEADER:
+            # Nobody else can know of it: the one furthest ahead need not wait until it misses the leader.
+            voters = [self.progress[n] for n in self.members.voters if n != self.name]
+            best = max((p for p in voters if p.counted), key=lambda p: (p.match, p.active), default=None)
+            if best is not None:
+                self._send(Message(TIMEOUT_NOW, best.name, self.group, self.term))
         if self.role is not Role.FOLLOWER:
             self._become_follower(self.term, "")
 

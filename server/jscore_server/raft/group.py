@@ -250,7 +250,8 @@ class Group:
             if p is None:
                 out.append(Replica(name, not offline and bool(core.leader), 0, 0, offline))
                 continue
-            silent = self.host.ticks - p.active
+            heard = self.host._heard.get(name, 0) if core.quiet else 0  # an idle group leaves liveness to the hosts
+            silent = self.host.ticks - max(p.active, heard)
             current = not offline and silent < core.timing.quorum_ticks and p.match >= core.commit
             active_ns = max(silent * tick_ns, 1) if p.match else 0
             out.append(Replica(name, current, active_ns, core.last - p.match, offline))

@@ -199,6 +199,9 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
         if (span_lower_eq(h->rollup, "all")) {
             while (s->first_seq < seq)
                 jsc_stream_remove(s, s->first_seq);
+        } else if (!jsc_subject_valid(r->subject, r->subject_len, 1)) {
+            /* Publishers may use a subject with wildcards, and here it means all it matches: buckets purge so. */
+            jsc_stream_apply_purge(s, r->subject, r->subject_len, seq, 0);
         } else {
             while (s->subjects.a[subject].first < seq)
                 jsc_stream_remove(s, s->subjects.a[subject].first);

@@ -33,6 +33,12 @@ def test_a_bucket_made_by_nats_py_works(lab: Lab) -> None:
         assert seen is not None
         assert seen.value == b"2"
         assert await watch.updates(timeout=5) is None
+        for i in range(5):
+            await kv.put(f"many.{i}", b"x")
+            assert await watch.updates(timeout=5) is not None
+        await kv.purge("many.*")
+        assert await watch.updates(timeout=5) is not None
+        assert (await kv.status()).values == 3  # two of a.b, and the marker
         await kv.delete("a.b")
         marker = await watch.updates(timeout=5)
         assert marker is not None

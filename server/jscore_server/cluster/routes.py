@@ -230,6 +230,10 @@ class Routes:
     def error(self, conn: int, text: str) -> None:
         route = self.routes.get(conn)
         name = f" - Remote: {route.remote_name}" if route is not None and route.remote_name else ""
+        if text.strip("'").startswith("Not possible to have a dedicated route"):
+            # Servers that keep a connection per account try one and go on without: no fault to show to anybody.
+            self.log.debug(f"Route Error {text}{name}")
+            return
         self.log.error(f"Route Error {text}{name}")
 
     # ---- INFO ----

@@ -159,12 +159,7 @@ class Group:
             raise NotLeader(self.id)
         index = self.log.append(kind, data, term=core.term)
         self.log.submit()
-        self.host._enter()
-        try:
-            self._catch_up()
-            self.drain()
-        finally:
-            self.host._leave()
+        self.appended()
         return index
 
     def appended(self) -> None:

@@ -141,6 +141,7 @@ class Runtime:
         self.raft.transport = links
 
     def _tick(self) -> None:
+        self._tick_timer = self.loop.call_later(TICK_S, self._tick)  # first: an error here must not stop the clock
         self.raft.tick(time.monotonic_ns())
         meta = self.engine.meta
         if not self.raft.elected and meta is not None and meta.commit > 0:
@@ -148,7 +149,6 @@ class Runtime:
         if self.raft.elected != self._told_elected:
             self._told_elected = self.raft.elected
             self._say_hello()
-        self._tick_timer = self.loop.call_later(TICK_S, self._tick)
 
     # ---- the meta group's birth ----
 

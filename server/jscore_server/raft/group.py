@@ -262,7 +262,7 @@ class Group:
             self._catch_up()
             act()
             self.drain()
-        except InvariantBroken as err:
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self.fail(str(err))
         finally:
             self.host._leave()
@@ -289,7 +289,7 @@ class Group:
             self._catch_up()
             self.core.step(message)
             self.drain()
-        except InvariantBroken as err:
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self.fail(str(err))
 
     def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: bytes) -> None:
@@ -303,7 +303,7 @@ class Group:
                 self._tell_loss()
                 self._store(head.members)
             self.drain()
-        except InvariantBroken as err:
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self.fail(str(err))
 
     def _store(self, may_hold_members: bool) -> None:
@@ -360,7 +360,7 @@ class Group:
                 self._mend()
             if self.paused:
                 self._hold()
-        except InvariantBroken as err:
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self.fail(str(err))
 
     def durable(self) -> None:
@@ -372,8 +372,11 @@ class Group:
         if self.log.error and core.disk:
             self.host.log_line("error", f"raft group {self.id}: the log failed ({self.log.error}); it only reads now")
             core.disk_failed()
-        core.durable(self.log.durable)
-        self.drain()
+        try:
+            core.durable(self.log.durable)
+            self.drain()
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:
+            self.fail(str(err))
 
     def hard_state_durable(self, seq: int) -> None:
         """Hard state number `seq` is on the disk: what waited for it may leave."""
@@ -391,8 +394,11 @@ class Group:
                     keep.append(item)
             self.held = keep
         self._catch_up()
-        self.core.hard_state_durable(seq)
-        self.drain()
+        try:
+            self.core.hard_state_durable(seq)
+            self.drain()
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:
+            self.fail(str(err))
 
     def peer(self, name: str, up: bool) -> None:
         """The link to `name` came up or went down."""

@@ -182,6 +182,20 @@ def test_a_sync_told_before_its_records_counts_when_they_are_told(cluster: Clust
     assert leader.group.commit == index
 
 
+def test_a_log_that_cannot_be_read_stops_its_group_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = next(s for s in cluster.servers.values() if not s.group.is_leader)
+    log = broken.store.open("g")
+
+    def refuse(index: int) -> int:
+        raise FakeError("bytes do not verify")
+
+    monkeypatch.setattr(log, "term", refuse)
+    cluster.kill(cluster.leader().name)
+    cluster.run(3000)
+    assert any("stops" in text for _, text in broken.lines)
+    assert broken.host.ticks > 100  # time went on for the others
+
+
 def test_a_log_that_cannot_be_cut_stops_its_group_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     old = cluster.leader()
     cluster.cut = {frozenset((old.name, n)) for n in THREE if n != old.name}

@@ -168,3 +168,19 @@ def test_a_client_hears_of_new_servers_and_moves_to_one_when_its_own_dies(lab: L
         await nc.close()
 
     run(work())
+
+
+def test_errors_have_the_fields_that_strict_readers_expect(lab: Lab) -> None:
+    solo = lab.solo()
+
+    async def work() -> None:
+        nc = await nats.connect(solo.url)
+        found = json.loads((await nc.request("$JS.API.STREAM.INFO.NONE")).data)
+        assert found["error"]["err_code"] == 10059
+        assert (found["total"], found["offset"], found["limit"]) == (0, 0, 0)
+        purged = json.loads((await nc.request("$JS.API.STREAM.PURGE.NONE")).data)
+        assert purged["error"]["err_code"] == 10059
+        assert purged["purged"] == 0
+        await nc.close()
+
+    run(work())

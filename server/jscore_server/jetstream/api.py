@@ -53,6 +53,13 @@ SUBJECTS = (
 """What is subscribed. CONSUMER.MSG.NEXT is not: there a missing consumer has to be a missing responder."""
 
 
+ALWAYS_THERE: dict[str, dict[str, Any]] = {
+    "stream_info": {"total": 0, "offset": 0, "limit": 0},
+    "stream_purge": {"purged": 0},
+}
+"""Fields that the peer's answers have in errors too."""
+
+
 class By(enum.Enum):
     """Who answers."""
 
@@ -78,7 +85,8 @@ class Request:
 
     def fail(self, error: ApiError) -> None:
         self._api.errors += 1
-        self._api.send(self.reply, encode_response(self.type_name, error=error))
+        extra = ALWAYS_THERE.get(self.type_name, {})
+        self._api.send(self.reply, encode_response(self.type_name, error=error, **extra))
 
 
 @dataclass(frozen=True, slots=True)

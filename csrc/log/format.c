@@ -14,8 +14,9 @@ void jsc_segment_head_encode(const jsc_segment_head *h, uint8_t out[JSC_SEGMENT_
 
 int jsc_segment_head_decode(const uint8_t in[JSC_SEGMENT_HEAD], jsc_segment_head *out) {
     if (jsc_get64(in) != JSC_SEGMENT_MAGIC) return JSC_ECORRUPT;
-    if (jsc_get32(in + 8) != JSC_FORMAT_VERSION) return JSC_EFORMAT;
+    /* The checksum first, at this place in every version: a damaged or half-written version is damage, not a format. */
     if (jsc_get32(in + 60) != jsc_crc32c(0, in, 60)) return JSC_ECORRUPT;
+    if (jsc_get32(in + 8) != JSC_FORMAT_VERSION) return JSC_EFORMAT;
     *out = (jsc_segment_head){.salt = jsc_get64(in + 16), .first = jsc_get64(in + 24), .prev_term = jsc_get32(in + 32)};
     return JSC_OK;
 }

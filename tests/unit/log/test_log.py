@@ -176,6 +176,7 @@ def test_an_unknown_version_is_refused_and_untouched(store, tmp_path):
     name = tmp_path / "log" / segments(tmp_path / "log")[0]
     raw = bytearray(name.read_bytes())
     raw[8:12] = struct.pack("<I", 99)
+    raw[60:64] = struct.pack("<I", jscore.crc32c(bytes(raw[:60])))
     name.write_bytes(raw)
     with pytest.raises(jscore.FormatError):
         store.open(tmp_path / "log")

@@ -324,8 +324,12 @@ class Routes:
                 self.plane.write(new.conn, gossip_line(other))
 
     def _gossip_heard(self, remote_id: str, fields: dict[str, Any]) -> None:
-        if remote_id == self.facts.server_id or remote_id in self.by_id or len(self.implicit) >= GOSSIP_PEERS_MAX:
+        if remote_id == self.facts.server_id or remote_id in self.by_id:
             return
+        if len(self.implicit) >= GOSSIP_PEERS_MAX:  # those that were given up make room
+            self.implicit = {at: task for at, task in self.implicit.items() if not task.done()}
+            if len(self.implicit) >= GOSSIP_PEERS_MAX:
+                return
         try:
             address = url_address(str(fields.get("ip") or ""))
         except ValueError:
@@ -374,6 +378,8 @@ async def dial(host: str, port: int) -> socket.socket:
         found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), DIAL_TIMEOUT_S)
     except TimeoutError:
         raise OSError(f"{host}: name lookup took too long") from None
+    except (UnicodeError, OverflowError) as err:  # a peer may say any name and number of itself and of others
+        raise OSError(f"{host}:{port} is no address: {err}") from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     failure: OSError = OSError(f"{host}: no address")
     for family, kind, proto, _, address in found[:4]:

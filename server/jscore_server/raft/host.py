@@ -29,6 +29,7 @@ from .messages import (
     group_bytes,
 )
 
+REFUSED = 1 << 62  # in place of an index: the log took no record
 MAX_EARLY = 256  # messages kept for groups that do not exist here yet
 MAX_STEPS = 3  # ticks that one call may make up for: a pause of this process is no silence of its peers
 
@@ -97,6 +98,7 @@ class RaftHost:
         self._log: Log = store.open(f"{directory}/{hardlog.NAME}")
         self._pending: deque[tuple[int, Group, int]] = deque()  # (index in the hard state log, group, seq)
         self._unsubmitted = False
+        self._refused = False  # since the last offer some record was not taken
         self._outbox: dict[str, list[bytes]] = {}
         self._dirty: dict[Group, None] = {}
         self._wheel: dict[int, list[Group]] = {}
@@ -179,11 +181,13 @@ class RaftHost:
         try:
             index = self._log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
         except (self.engine.Error, OSError) as err:
-            # What waits for this record waits for ever: no vote, no ack leaves that a restart could forget.
-            self.log_line("error", f"raft: the log of terms and votes takes no more: {err}")
+            # What waits for this record goes on waiting: no vote, no ack leaves that a restart could forget.
+            if not self._refused:
+                self.log_line("error", f"raft: the log of terms and votes takes no more: {err}")
             if wait:
                 raise
-            return 1 << 62
+            self._refused = True
+            return REFUSED
         self._unsubmitted = True
         if wait:
             self._submit()
@@ -198,6 +202,17 @@ class RaftHost:
 
     def _write_hard(self, group: Group, seq: int) -> None:
         self._pending.append((self._write(_hard_body(group.id, group.core.hard)), group, seq))
+
+    def _write_refused(self) -> None:
+        """The disk was full, perhaps: what groups wait for is offered again, each as it is now."""
+        if self._log.error:
+            return
+        groups = dict.fromkeys(group for index, group, _ in self._pending if index == REFUSED)
+        self._pending = deque(item for item in self._pending if item[0] != REFUSED)
+        self._refused = False
+        for group in groups:
+            if self.groups.get(group.id) is group:
+                self._write_hard(group, group.core.hard_seq)
 
     # ---- groups ----------------------------------------------------------------------------------------------------
 
@@ -345,6 +360,8 @@ class RaftHost:
     def _step(self) -> None:
         self.ticks += 1
         ticks = self.ticks
+        if self._refused and ticks % self.timing.election_min_ticks == 0:
+            self._write_refused()
         if self._dirty:
             dirty, self._dirty = self._dirty, {}
             for group in dirty:
@@ -418,7 +435,7 @@ class RaftHost:
             group.hard_state_durable(seq)
         if log.error:
             self.log_line("error", f"raft: the log of terms and votes failed ({log.error}); this server leads no more")
-            for group in self.groups.values():
+            for group in list(self.groups.values()):  # whoever hears of it may remove groups
                 group.core.disk_failed()
                 group.drain()
 

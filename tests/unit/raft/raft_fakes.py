@@ -61,6 +61,8 @@ class FakeLog:
     def append(
         self, kind: int, data: bytes = b"", *, subject: bytes = b"", headers: bytes = b"", term: int = 0, ts: int = 0
     ) -> int:
+        if self.full:
+            raise FakeError("full")
         self.records.append(SimpleNamespace(index=self.last + 1, kind=kind, data=bytes(data), term=term))
         return self.last
 

@@ -511,3 +511,28 @@ def test_the_log_is_held_still_while_leadership_is_handed_over(cluster: Cluster)
 def test_a_hello_that_is_none_is_refused(cluster: Cluster, hello: dict[str, object]) -> None:
     with pytest.raises(ProtocolError):
         cluster.leader().host.peer_hello("b", hello)
+
+
+def test_whoever_hears_that_the_log_of_votes_failed_may_remove_the_group(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    host = leader.host
+    for number in range(2):
+        host.create_group(f"h{number}", leader.store.open(f"h{number}"), THREE, on_commit=int, on_role=lambda *_: None)
+    leader.group.on_role = lambda role, term: host.remove_group("g")
+    host._log.error = 5
+    host.durable(host._log)
+    assert "g" not in host.groups
+
+
+def test_a_vote_that_could_not_be_written_is_written_when_there_is_room_again(cluster: Cluster) -> None:
+    for server in cluster.servers.values():
+        server.host._log.full = True
+    lost = cluster.leader().name
+    cluster.kill(lost)
+    cluster.run(2500)
+    rest = list(cluster.servers.values())
+    assert not any(server.group.is_leader for server in rest)
+    for server in rest:
+        server.host._log.full = False
+    cluster.run(2500)
+    assert sum(server.group.is_leader for server in rest) == 1

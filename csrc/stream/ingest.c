@@ -126,6 +126,11 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m)
     uint64_t index;
     int rc = jsc_stream_append(s, JSC_K_MESSAGE, m->subject, m->subject_len, h, hn, m->data, m->data_len, &index);
     free(scratch);
+    if (s->full != (rc == JSC_EFULL)) {
+        s->full = rc == JSC_EFULL;
+        jsc_event e = {.type = JSC_EV_FULL, .a = s->owner.id, .b = s->full};
+        jsc_plane_emit(s->all->plane, &e);
+    }
     if (rc != JSC_OK) {
         if (rc == JSC_EINVAL)
             jsc_stream_error(s, m->reply, rn, 503, 10077, "message too large", 17);

@@ -182,6 +182,7 @@ struct jsc_stream {
     jsc_stream *next, **prevp;
     jsc_stream *touched_next;
     uint8_t is_touched, leading, solo, reading, applying, closing;
+    uint8_t full; /* the disk took the last publish no more: said once */
     uint32_t term;
     jsc_log *log;
     jsc_account *account;

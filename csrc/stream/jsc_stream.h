@@ -110,4 +110,6 @@ void jsc_consumer_stat(jsc_consumer *, jsc_consumer_state *out);
  * A double ack (an ack with a reply) is answered when its record is applied. An inactive ephemeral becomes
  * JSC_EV_EXPIRED with a = stream id, b = consumer id: the host proposes its deletion. */
 enum { JSC_EV_EXPIRED = 20 };
+/* JSC_EV_FULL: a = stream id, b = 1 when its disk became full (publishers hear 10023), 0 when it takes messages again. */
+enum { JSC_EV_FULL = 21 };
 #endif

@@ -227,6 +227,17 @@ class JetStream:
         if asset is not None:
             asset.applied_host_record()
 
+    def stream_full(self, stream_id: int, full: bool) -> None:
+        """The disk of a stream led here became full, or takes messages again (JSC_EV_FULL)."""
+        asset = self._by_id.get(stream_id)
+        if asset is None:
+            return
+        name = f"stream {asset.assignment.account}/{asset.assignment.name}"
+        if full:
+            self.lines.error(f"{name}: no space left in {asset.log.path}; publishes are refused until there is some")
+        else:
+            self.lines.info(f"{name}: there is space again; publishes are taken")
+
     def consumer_expired(self, stream_id: int, consumer_id: int) -> None:
         """A consumer led here was inactive too long (JSC_EV_EXPIRED)."""
         asset = self._by_id.get(stream_id)

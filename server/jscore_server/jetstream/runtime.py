@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TICK_S = 0.02
 BIRTH_RETRY_S = 0.1
 HARD_STATE_LOG_ID = 2
-EV_FRAME, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_EXPIRED = 7, 9, 10, 11, 12, 20
+EV_FRAME, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_EXPIRED, EV_FULL = 7, 9, 10, 11, 12, 20, 21
 
 EventHandler = Callable[[int, int, int, int, bytes], None]
 
@@ -256,6 +256,7 @@ class Runtime:
             EV_APPLY: lambda conn, kind, a, b, data: self.engine.stream_apply(a),
             EV_FAILED: self._failed,
             EV_EXPIRED: lambda conn, kind, a, b, data: self.engine.consumer_expired(a, b),
+            EV_FULL: lambda conn, kind, a, b, data: self.engine.stream_full(a, bool(b)),
         }
 
     def _log_of(self, log_id: int) -> jscore.Log | None:

@@ -53,6 +53,14 @@ class Peer:
             pass
 
     def request(self, call: str, body: bytes) -> bytes:
+        """The answer; asked again when the peer's own disk work failed, which it does now and then under load."""
+        for _ in range(3):
+            answer = self._request(call, body)
+            if b'"err_code":10049' not in answer:
+                break
+        return answer
+
+    def _request(self, call: str, body: bytes) -> bytes:
         self.sock.sendall(b"PUB $JS.API.%s inbox.1 %d\r\n%s\r\n" % (call.encode(), len(body), body))
         while True:
             line = self.file.readline()

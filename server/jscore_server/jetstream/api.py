@@ -213,6 +213,8 @@ class Api:
         engine = self._engine
         if engine.meta is None and any(hello.get("elected") for hello in engine.online.values()):
             return  # this server only waits to be added: the group is there and answers for itself
+        if engine.meta_failed and engine.online:
+            return  # only this server has lost touch with the group, the others know how it stands
         if last_try or not engine.meta_quorum_possible():
             request.fail(problem(10008))
         else:

@@ -178,7 +178,11 @@ class Asset:
             self._step_down()
 
     def _on_hold(self, stage: int) -> None:
-        if self.failed or self.config is None or self.group is None:
+        if self.failed:
+            if stage == 0:
+                self.resign()  # the last try came to nothing
+            return
+        if self.config is None or self.group is None:
             return
         if stage == 1:
             self._held = True

@@ -398,6 +398,8 @@ class JetStream:
         except (MetaError, jscore.Error, OSError) as err:
             self.meta_failed = f"meta entry {self.state.applied + 1}: {err}"
             self.lines.error(self.meta_failed)
+            if self.meta is not None:
+                self.meta.fail(self.meta_failed)  # a leader that does not apply would leave every request unanswered
         for effect in settle(effects):
             self._perform(effect, replayed)
         if not self._replay_ended and self.state.applied >= self._replay_until:

@@ -259,3 +259,39 @@ def test_a_server_that_comes_later_becomes_a_member_and_gets_streams(world: Real
     world.start("n3")
     assert world.engines["n3"].asset("$G", "T").config.name == "T"
     assert no_errors(world)
+
+
+def test_a_meta_leader_that_cannot_apply_leaves_the_lead_to_somebody_who_can(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = next(n for n in world.up if world.engines[n].is_meta_leader)
+
+    def unreadable(index: int, data: bytes) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(world.engines[broken].state, "apply", unreadable)
+    make(world, "S", 3)
+    world.settle(3)
+    leaders = [n for n in world.up if world.engines[n].is_meta_leader]
+    assert len(leaders) == 1
+    assert leaders != [broken]
+    assert make(world, "T", 3)["did_create"] is True
+
+
+def test_a_replica_that_failed_hands_over_again_when_the_first_try_came_to_nothing(world: RealWorld) -> None:
+    make(world, "S", 3)
+    failed = leader_of(world, "S")
+    others = {n for n in world.names if n != failed}
+    group = world.engines[failed].asset("$G", "S").group
+    target = max((p for n, p in group.core.progress.items() if n in others), key=lambda p: (p.match, p.name)).name
+    send = Link.send
+
+    def deaf(self: Link, peer: str, kind: int, body: bytes) -> bool:
+        return {self.name, peer} == {failed, target} or send(self, peer, kind, body)  # lost on its way
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Link, "send", deaf)
+        world.engines[failed].asset("$G", "S").fail("a record cannot be read")
+        world.settle(1.4)
+    world.settle(4)
+    assert leader_of(world, "S") != failed

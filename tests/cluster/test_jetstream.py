@@ -369,3 +369,39 @@ def test_a_standalone_server_keeps_its_streams_over_kill_and_restart(lab: Any) -
     solo.kill()
     solo.start()
     run(read())
+
+
+@pytest.mark.parametrize("damaged", [4, 9])
+def test_one_damaged_message_of_a_single_replica_costs_that_message_alone(lab: Any, damaged: int) -> None:
+    solo = lab.solo()
+
+    async def write() -> None:
+        client = await connect(solo.url, allow_reconnect=False)
+        js = client.jetstream(timeout=5)
+        await api(client, "STREAM.CREATE.KEEP", {"name": "KEEP", "subjects": ["keep"], "storage": "file"})
+        for n in range(10):
+            assert (await js.publish("keep", b"message %d of ten" % n)).seq == n + 1
+        await client.close()
+
+    async def read() -> None:
+        client = await connect(solo.url)
+        js = client.jetstream(timeout=5)
+
+        async def there() -> bool:
+            return "state" in await api(client, "STREAM.INFO.KEEP")
+
+        await eventually(there, 20, "the stream is back")
+        state = (await api(client, "STREAM.INFO.KEEP"))["state"]
+        assert (state["messages"], state["last_seq"]) == (9, 10)
+        for n in set(range(10)) - {damaged}:
+            assert (await js.get_msg("KEEP", n + 1)).data == b"message %d of ten" % n
+        assert (await js.publish("keep", b"and on")).seq == 11
+        await client.close()
+
+    run(write())
+    solo.stop()
+    text = b"message %d of ten" % damaged
+    (segment,) = [f for f in (lab.home / "solo" / "store").rglob("*") if f.is_file() and text in f.read_bytes()]
+    segment.write_bytes(segment.read_bytes().replace(text, b"message X of ten"))
+    solo.start()
+    run(read())

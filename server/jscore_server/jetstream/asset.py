@@ -134,13 +134,19 @@ class Asset:
 
     def _start_solo(self) -> None:
         """Alone, all that is on this disk is committed. A term of its own separates what this process adds."""
+        self.stream.set_solo(True)  # first: from now on a damaged record is passed over
+        self.advance(self.log.last)
+        if not self.failed:
+            self._lead(self._new_term())
+
+    def _new_term(self) -> int:
         last = self.log.last
-        self.advance(last)
-        if self.failed:
-            return
-        term = (self.log.term(last) if last >= self.log.first else 0) + 1
-        self.stream.set_solo(True)
-        self._lead(term)
+        for index in range(last, self.log.first - 1, -1):
+            try:
+                return self.log.term(index) + 1 + last - index  # each damaged one may have been of a term of its own
+            except jscore.Corrupt:
+                continue
+        return 1
 
     def close(self, *, forget: bool) -> None:
         """Stops serving; the log stays open and is the caller's. `forget`: for good, the stream was deleted."""

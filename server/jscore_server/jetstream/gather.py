@@ -73,7 +73,6 @@ class _Open:
     usage: bool
     result: Gathered
     finish: Callable[[Gathered], None]
-    ended: bool = False
 
 
 class Gather:
@@ -116,7 +115,8 @@ class Gather:
     ) -> bool:
         """Collects infos of the named streams from their leaders, and the usage of all servers when asked for.
 
-        `finish` is called once, from the loop: when everything is there, nobody is left to wait for, or time is up.
+        `finish` is called once, perhaps before this returns: when everything is there, nobody is left to wait for,
+        or time is up.
         Returns False, and does nothing, when too much is open already.
         """
         if len(self._open) >= OPEN_MAX:

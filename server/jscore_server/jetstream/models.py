@@ -307,13 +307,6 @@ class StepDownRequest(msgspec.Struct, omit_defaults=True):
     placement: Placement | None = None
 
 
-class PeerRemoveRequest(msgspec.Struct, omit_defaults=True):
-    """Body of STREAM.PEER.REMOVE (`peer`: name or id) and SERVER.REMOVE."""
-
-    peer: str = ""
-    peer_id: str = ""
-
-
 class PauseRequest(msgspec.Struct, omit_defaults=True):
     """Body of CONSUMER.PAUSE."""
 

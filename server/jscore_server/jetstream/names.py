@@ -50,11 +50,6 @@ def is_literal(subject: str) -> bool:
     return not any(token in ("*", ">") for token in subject.split("."))
 
 
-def is_publish_subject(subject: str) -> bool:
-    """True for a valid subject without wildcards."""
-    return is_valid_subject(subject) and is_literal(subject)
-
-
 def subjects_overlap(a: str, b: str) -> bool:
     """True when some subject matches both patterns."""
     left, right = a.split("."), b.split(".")

@@ -89,8 +89,8 @@ class Group:
     """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
-        "_draining", "_dropped", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
-        "mended", "on_commit", "on_hold", "on_role", "paused", "reported", "told_leader", "wanted",
+        "_draining", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
+        "mended", "on_commit", "on_hold", "on_role", "paused", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -122,13 +122,11 @@ class Group:
         self.core.synced = min(log.durable, log.last)
         self.held: list[tuple[int, Message]] = []
         self.leader_since = 0
-        self.reported = 0  # commit index given to on_commit
         self.told_leader = False  # on_role said so last
         self.wanted: tuple[str, ...] = ()
         self.due = 0
         self._draining = False
         self._failed = False
-        self._dropped = False
 
     # ---- what the server asks --------------------------------------------------------------------------------------
 
@@ -417,7 +415,6 @@ class Group:
     def drop(self) -> None:
         """The group was removed: nothing is sent or called back any more."""
         self._failed = True
-        self._dropped = True
 
     # ---- carrying out ----------------------------------------------------------------------------------------------
 
@@ -540,7 +537,6 @@ class Group:
 
     def _committed(self, commit: int) -> None:
         self.log.set_commit(commit)
-        self.reported = commit
         hard = self.core.hard
         if commit - hard.scanned >= MARK_EVERY:
             hard.scanned = commit

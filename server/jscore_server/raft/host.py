@@ -209,10 +209,10 @@ class RaftHost:
             return
         groups = dict.fromkeys(group for index, group, _ in self._pending if index == REFUSED)
         self._pending = deque(item for item in self._pending if item[0] != REFUSED)
-        self._refused = False
         for group in groups:
             if self.groups.get(group.id) is group:
                 self._write_hard(group, group.core.hard_seq)
+        self._refused = any(index == REFUSED for index, _, _ in self._pending)
 
     # ---- groups ----------------------------------------------------------------------------------------------------
 

@@ -532,6 +532,7 @@ def test_a_vote_that_could_not_be_written_is_written_when_there_is_room_again(cl
     cluster.run(2500)
     rest = list(cluster.servers.values())
     assert not any(server.group.is_leader for server in rest)
+    assert all(sum("takes no more" in text for _, text in server.lines) <= 1 for server in rest)
     for server in rest:
         server.host._log.full = False
     cluster.run(2500)

@@ -107,11 +107,22 @@ static int posix_lock_(void *self, int fd) { return result(flock(fd, LOCK_EX | L
 
 const jsc_vfs *jsc_vfs_posix(void) {
     static const jsc_vfs table = {
-        .open = posix_open_,         .close = posix_close_,       .pread = posix_pread_,   .pwritev = posix_pwritev_,
-        .datasync = posix_datasync_, .allocate = posix_allocate_, .truncate = posix_truncate_,
-        .size = posix_size_,         .map = posix_map_,           .unmap = posix_unmap_,   .rename = posix_rename_,
-        .unlink = posix_unlink_,     .mkdir = posix_mkdir_,       .syncdir = posix_syncdir_,
-        .list = posix_list_,         .lock = posix_lock_,
+        .open = posix_open_,
+        .close = posix_close_,
+        .pread = posix_pread_,
+        .pwritev = posix_pwritev_,
+        .datasync = posix_datasync_,
+        .allocate = posix_allocate_,
+        .truncate = posix_truncate_,
+        .size = posix_size_,
+        .map = posix_map_,
+        .unmap = posix_unmap_,
+        .rename = posix_rename_,
+        .unlink = posix_unlink_,
+        .mkdir = posix_mkdir_,
+        .syncdir = posix_syncdir_,
+        .list = posix_list_,
+        .lock = posix_lock_,
     };
     return &table;
 }

@@ -318,8 +318,9 @@ jsc_sim *jsc_sim_new(uint64_t seed) {
     if (!s) return NULL;
     pthread_mutex_init(&s->lock, NULL);
     s->seed = seed;
-    s->vfs = (jsc_vfs){s,           sim_open, sim_close, sim_pread,  sim_pwritev, sim_datasync, sim_allocate, sim_truncate, sim_size,
-                       sim_map,     sim_unmap, sim_rename, sim_unlink, sim_mkdir,   sim_syncdir,  sim_list,     sim_lock};
+    s->vfs = (jsc_vfs){s,        sim_open, sim_close, sim_pread,  sim_pwritev, sim_datasync, sim_allocate, sim_truncate,
+                       sim_size, sim_map,  sim_unmap, sim_rename, sim_unlink,  sim_mkdir,    sim_syncdir,  sim_list,
+                       sim_lock};
     return s;
 }
 

@@ -47,7 +47,8 @@ void jsc_trailer_encode(const jsc_trailer *t, int64_t ts, uint32_t batch_crc, ui
 }
 
 int jsc_trailer_decode(const jsc_record *r, jsc_trailer *out) {
-    if (r->kind != JSC_K_TRAILER || r->data_len != JSC_TRAILER_DATA || r->raw_len != JSC_TRAILER_BYTES) return JSC_ECORRUPT;
+    if (r->kind != JSC_K_TRAILER || r->data_len != JSC_TRAILER_DATA || r->raw_len != JSC_TRAILER_BYTES)
+        return JSC_ECORRUPT;
     const uint8_t *p = (const uint8_t *)r->data;
     *out = (jsc_trailer){.index = r->index,
                          .durable = jsc_get64(p),

@@ -73,17 +73,18 @@ typedef struct jsc_log_options {
 
 typedef struct jsc_log_recovery {
     uint64_t torn_bytes;     /* cut from the tail: never acknowledged */
-    uint64_t damaged_index;  /* first damaged record at or below a durable position; 0: none. Records from it to the next
+    uint64_t damaged_index; /* first damaged record at or below a durable position; 0: none. Records from it to the next
                                 good segment or record read as JSC_ECORRUPT; nothing is cut */
-    uint64_t commit;         /* as recorded by jsc_log_set_commit before, 0 if never */
-    char message[256];       /* a sentence for the log when torn or damaged, else empty */
+    uint64_t commit; /* as recorded by jsc_log_set_commit before, 0 if never */
+    char message[256]; /* a sentence for the log when torn or damaged, else empty */
 } jsc_log_recovery;
 
 /* Opens or creates the log in directory `dir` (created too), taking its lock. JSC_EFORMAT leaves everything untouched. */
 int jsc_log_open(jsc_store *, const char *dir, const jsc_log_options *, jsc_log **out, jsc_log_recovery *rec);
 /* Submits what is pending, waits until it is durable, writes the clean mark, closes. Returns the first error met. */
 int jsc_log_close(jsc_log *);
-void jsc_log_abandon(jsc_log *); /* closes without writing anything more: for a log about to be deleted, or a test's crash */
+void jsc_log_abandon(
+    jsc_log *); /* closes without writing anything more: for a log about to be deleted, or a test's crash */
 
 /* Frames one record with index last+1 and copies it into the tail. headers_len 0 = none. Not durable, not submitted.
  * JSC_EFULL / JSC_EFAILED / JSC_EINVAL (sizes) append nothing. */
@@ -97,11 +98,11 @@ int jsc_log_submit(jsc_log *);
 /* Removes every record with index > last; durable when it returns (it waits for the disk; rare). */
 int jsc_log_truncate(jsc_log *, uint64_t last);
 
-uint64_t jsc_log_first(const jsc_log *);   /* first index held (last+1 when empty) */
-uint64_t jsc_log_last(const jsc_log *);    /* last appended; first-1 when empty */
+uint64_t jsc_log_first(const jsc_log *); /* first index held (last+1 when empty) */
+uint64_t jsc_log_last(const jsc_log *); /* last appended; first-1 when empty */
 uint64_t jsc_log_durable(const jsc_log *); /* every record <= it is on the disk; any thread may ask */
-int jsc_log_error(const jsc_log *);        /* JSC_OK, or why the log no longer takes writes */
-uint64_t jsc_log_bytes(const jsc_log *);   /* bytes of records held */
+int jsc_log_error(const jsc_log *); /* JSC_OK, or why the log no longer takes writes */
+uint64_t jsc_log_bytes(const jsc_log *); /* bytes of records held */
 /* Remembered in the next batch's trailer, for recovery; monotonic. */
 void jsc_log_set_commit(jsc_log *, uint64_t commit);
 /* Blocks until durable >= index or the log failed. For the library's own users, never for the daemon's loop. */

@@ -108,7 +108,8 @@ int jsc_log_append(jsc_log *log, uint32_t term, int64_t ts, uint8_t kind, const 
     if (JSC_UNLIKELY(subject_len > UINT16_MAX || headers_len > JSC_RECORD_MAX || data_len > JSC_RECORD_MAX ||
                      kind == JSC_K_TRAILER))
         return JSC_EINVAL;
-    size_t at = headers_len ? 40 : JSC_RECORD_HEAD, len = at + subject_len + headers_len + data_len, padded = JSC_PAD(len);
+    size_t at = headers_len ? 40 : JSC_RECORD_HEAD, len = at + subject_len + headers_len + data_len,
+           padded = JSC_PAD(len);
     if (JSC_UNLIKELY(len > JSC_RECORD_MAX)) return JSC_EINVAL;
     if (JSC_UNLIKELY(!has_room(log, padded)) && (rc = make_room(log, padded)) != JSC_OK) return rc;
 
@@ -316,7 +317,8 @@ static int sync_parent(const jsc_vfs *vfs, const char *dir) {
 
 static void ignore_name(void *ctx, const char *name) {}
 
-int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *options, jsc_log **out, jsc_log_recovery *rec) {
+int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *options, jsc_log **out,
+                 jsc_log_recovery *rec) {
     uint64_t segment_bytes = options && options->segment_bytes ? options->segment_bytes : JSC_SEGMENT_BYTES;
     uint64_t first_index = options && options->first_index ? options->first_index : 1;
     if (segment_bytes < 4096) segment_bytes = 4096;

@@ -14,7 +14,7 @@
 #define JSC_SMALL_CHUNK ((size_t)16 << 10)
 #define JSC_LARGE_CHUNK ((size_t)256 << 10)
 #define JSC_SPARE_CHUNKS 64
-#define JSC_RING_CHUNKS 4                      /* written chunks a busy log keeps for reads of its newest records */
+#define JSC_RING_CHUNKS 4 /* written chunks a busy log keeps for reads of its newest records */
 #define JSC_BACKLOG_MAX ((uint64_t)256 << 20) /* unwritten bytes a log holds before it refuses more */
 #define JSC_SEGMENT_BYTES ((uint64_t)64 << 20)
 #define JSC_SEGMENT_MAX ((uint64_t)16 << 30)
@@ -23,15 +23,15 @@
  * jsc_log_truncate. */
 typedef struct jsc_segment {
     uint64_t first, salt, base;
-    uint64_t limit;  /* the file never grows beyond */
-    uint64_t used;   /* owner: bytes appended, header included */
-    uint32_t *at;    /* owner: at[i] * 8 = offset of record first + i; 0: damaged */
+    uint64_t limit; /* the file never grows beyond */
+    uint64_t used; /* owner: bytes appended, header included */
+    uint32_t *at; /* owner: at[i] * 8 = offset of record first + i; 0: damaged */
     size_t count, cap;
     const uint8_t *map; /* owner */
     size_t map_len;
     uint32_t prev_term;
     uint64_t allocated; /* sync thread */
-    bool created;       /* sync thread */
+    bool created; /* sync thread */
 } jsc_segment;
 
 /* A piece of a segment not yet written, or written a moment ago. The owner appends; the sync thread writes out what a
@@ -73,7 +73,7 @@ struct jsc_log {
     uint64_t batch_start;
     int64_t last_ts;
     bool read_from_chunk; /* a caller may hold pointers into a chunk */
-    bool changed;         /* appended to, or truncated, since open */
+    bool changed; /* appended to, or truncated, since open */
     struct jsc_log *lru_next, *lru_prev; /* logs that hold chunks, newest first */
     bool in_lru;
     uint64_t touched; /* store->polls at the last submit */
@@ -123,8 +123,8 @@ int64_t jsc_store_clock(void);
 /* chunk.c (owner) */
 jsc_chunk *jsc_chunk_take(jsc_log *, jsc_segment *, size_t need);
 void jsc_chunks_recycle(jsc_log *, int keep); /* gives back what is written, but for `keep` chunks */
-void jsc_chunks_touch(jsc_log *);             /* it was busy just now */
-void jsc_chunks_drop(jsc_log *);              /* all of them; the sync thread must have let go */
+void jsc_chunks_touch(jsc_log *); /* it was busy just now */
+void jsc_chunks_drop(jsc_log *); /* all of them; the sync thread must have let go */
 void jsc_chunks_free_spare(jsc_store *);
 
 /* segment.c */

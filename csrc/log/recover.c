@@ -89,8 +89,8 @@ static int read_all(const jsc_vfs *vfs, int fd, uint8_t *buf, uint64_t n) {
 
 static void say(scan *c, const char *what, uint64_t index) {
     if (c->rec->message[0]) return;
-    snprintf(c->rec->message, sizeof c->rec->message, "%.120s/%016" PRIx64 ".seg at byte %" PRIu64 ": %s %" PRIu64, c->log->dir,
-             c->s->first, c->at, what, index);
+    snprintf(c->rec->message, sizeof c->rec->message, "%.120s/%016" PRIx64 ".seg at byte %" PRIu64 ": %s %" PRIu64,
+             c->log->dir, c->s->first, c->at, what, index);
 }
 
 static void damaged(scan *c, uint64_t index) {
@@ -109,13 +109,15 @@ static int gather(scan *c) {
         size_t used;
         jsc_trailer t;
         if (p[30] != JSC_K_TRAILER || jsc_get32(p + 4) != JSC_TRAILER_BYTES) continue;
-        if (jsc_record_decode(p, JSC_TRAILER_BYTES, &r, &used) != JSC_OK || jsc_trailer_decode(&r, &t) != JSC_OK) continue;
+        if (jsc_record_decode(p, JSC_TRAILER_BYTES, &r, &used) != JSC_OK || jsc_trailer_decode(&r, &t) != JSC_OK)
+            continue;
         if (!c->salt_known) {
             c->s->salt = t.salt;
             c->salt_known = true;
         }
         if (t.salt != c->s->salt || t.start > at || t.start < JSC_SEGMENT_HEAD || t.start % 8) continue;
-        if (t.count > (at - t.start) / JSC_RECORD_HEAD || t.count > t.index || t.index - t.count + 1 < c->s->first) continue;
+        if (t.count > (at - t.start) / JSC_RECORD_HEAD || t.count > t.index || t.index - t.count + 1 < c->s->first)
+            continue;
         if (c->ntrailers == cap) {
             cap = cap ? 2 * cap : 64;
             found_trailer *grown = realloc(c->trailers, cap * sizeof *grown);
@@ -257,8 +259,8 @@ static int walk(scan *c) {
             c->last_ts = r.ts;
             continue;
         }
-        if (jsc_trailer_decode(&r, &t) != JSC_OK || t.salt != s->salt || t.start != c->batch_start || t.count != c->pending ||
-            t.index != c->expected - 1 || t.crc != jsc_trailer_crc(&t, c->batch_crc)) {
+        if (jsc_trailer_decode(&r, &t) != JSC_OK || t.salt != s->salt || t.start != c->batch_start ||
+            t.count != c->pending || t.index != c->expected - 1 || t.crc != jsc_trailer_crc(&t, c->batch_crc)) {
             if (complete) break;
             if ((rc = bad(c, &stop)) < 0) return rc;
             continue;
@@ -281,7 +283,8 @@ static int settle_file(jsc_log *log, jsc_segment *s, uint64_t end, bool cut) {
     return rc;
 }
 
-static int recover_file(jsc_log *log, const listing *l, size_t i, uint8_t **buf, uint64_t *cap, jsc_log_recovery *rec, bool *gone) {
+static int recover_file(jsc_log *log, const listing *l, size_t i, uint8_t **buf, uint64_t *cap, jsc_log_recovery *rec,
+                        bool *gone) {
     const jsc_vfs *vfs = log->vfs;
     const found_file *f = &l->at[i];
     bool is_last = i + 1 == l->n;
@@ -289,11 +292,16 @@ static int recover_file(jsc_log *log, const listing *l, size_t i, uint8_t **buf,
     *gone = false;
     char *path = jsc_segment_path(log, f->first, ".seg");
     jsc_segment *s = jsc_segment_new(log, f->first);
-    scan c = {.log = log, .s = s, .last = is_last, .next = is_last ? 0 : l->at[i + 1].first, .rec = rec, .expected = f->first};
+    scan c = {.log = log,
+              .s = s,
+              .last = is_last,
+              .next = is_last ? 0 : l->at[i + 1].first,
+              .rec = rec,
+              .expected = f->first};
     if (!path || !s) goto out;
     if ((rc = fd = vfs->open(vfs->self, path, O_RDONLY, 0)) < 0) goto out;
     int64_t size = vfs->size(vfs->self, fd);
-    rc = size < 0 ? (int)size : size > (int64_t)JSC_SEGMENT_MAX ? JSC_ECORRUPT : JSC_OK;
+    rc = size<0 ? (int)size : size>(int64_t) JSC_SEGMENT_MAX ? JSC_ECORRUPT : JSC_OK;
     if (rc < 0) goto out;
     uint64_t bytes = (uint64_t)size & INT64_MAX;
     if (bytes > *cap) {

@@ -83,7 +83,8 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
 /* Space ahead of the bytes: 1, 4, 16 MiB and then 16 at a time, so that a small log stays small. */
 static int segment_reserve(jsc_log *log, jsc_segment *s, uint64_t end, bool *full) {
     uint64_t want = s->allocated;
-    while (want < end) want = want < MIB ? MIB : want < 4 * MIB ? 4 * MIB : want < 16 * MIB ? 16 * MIB : want + 16 * MIB;
+    while (want < end)
+        want = want < MIB ? MIB : want < 4 * MIB ? 4 * MIB : want < 16 * MIB ? 16 * MIB : want + 16 * MIB;
     if (want > s->limit) want = s->limit > end ? s->limit : end;
     if (want == s->allocated) return JSC_OK;
     int rc = log->vfs->allocate(log->vfs->self, log->fd, (off_t)s->allocated, (off_t)(want - s->allocated));
@@ -209,7 +210,8 @@ static void remove_queued(jsc_store *s, jsc_log *log) {
     jsc_log **p = log->queued == JSC_Q_DIRTY ? &s->dirty : &s->stalled;
     while (*p != log) p = &(*p)->queue_next;
     *p = log->queue_next;
-    for (s->dirty_end = &s->dirty; *s->dirty_end; s->dirty_end = &(*s->dirty_end)->queue_next) {}
+    for (s->dirty_end = &s->dirty; *s->dirty_end; s->dirty_end = &(*s->dirty_end)->queue_next) {
+    }
     log->queued = JSC_Q_NONE;
 }
 
@@ -218,7 +220,8 @@ static void remove_ready(jsc_store *s, jsc_log *log) {
     jsc_log **p = &s->ready;
     while (*p != log) p = &(*p)->ready_next;
     *p = log->ready_next;
-    for (s->ready_end = &s->ready; *s->ready_end; s->ready_end = &(*s->ready_end)->ready_next) {}
+    for (s->ready_end = &s->ready; *s->ready_end; s->ready_end = &(*s->ready_end)->ready_next) {
+    }
     log->ready = false;
 }
 

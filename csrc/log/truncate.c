@@ -107,8 +107,8 @@ static int cut_segment(jsc_log *log, jsc_segment *s, uint64_t last) {
     int rc = jsc_log_read(log, last, &r);
     if (rc != JSC_OK) return rc;
     uint64_t to = (uint64_t)s->at[last - s->first] * 8 + r.raw_len;
-    if (jsc_record_decode(s->map + to, (size_t)(s->used - to), &r, &used) == JSC_OK && jsc_trailer_decode(&r, &t) == JSC_OK &&
-        t.index == last) {
+    if (jsc_record_decode(s->map + to, (size_t)(s->used - to), &r, &used) == JSC_OK &&
+        jsc_trailer_decode(&r, &t) == JSC_OK && t.index == last) {
         if ((rc = cut_file(log, s, to + used)) == 0) s->count = (size_t)(last + 1 - s->first);
         return rc;
     }
@@ -116,7 +116,9 @@ static int cut_segment(jsc_log *log, jsc_segment *s, uint64_t last) {
     uint64_t first = last;
     while (first > s->first) {
         uint64_t before = (uint64_t)s->at[first - 1 - s->first] * 8;
-        if (before == 0 || before + JSC_PAD((uint64_t)jsc_get32(s->map + before + 4)) != (uint64_t)s->at[first - s->first] * 8) break;
+        if (before == 0 ||
+            before + JSC_PAD((uint64_t)jsc_get32(s->map + before + 4)) != (uint64_t)s->at[first - s->first] * 8)
+            break;
         first--;
     }
     return split_batch(log, s, first, last, (uint64_t)s->at[first - s->first] * 8, to);
@@ -134,7 +136,8 @@ int jsc_log_truncate(jsc_log *log, uint64_t last) {
     jsc_record r;
     uint32_t term = log->segments[0]->prev_term;
     if (last >= log->first) {
-        if ((rc = jsc_log_read(log, last, &r)) != JSC_OK) return rc; /* a cut behind a damaged record: repair it first */
+        if ((rc = jsc_log_read(log, last, &r)) != JSC_OK)
+            return rc; /* a cut behind a damaged record: repair it first */
         term = r.term;
     }
     jsc_store_detach(log, false);

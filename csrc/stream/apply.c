@@ -2,11 +2,9 @@
  * specification (spec streams §7). Publishers are answered here, by the leader that framed the record. */
 #include "internal.h"
 
-static uint64_t get64(const uint8_t *p)
-{
+static uint64_t get64(const uint8_t *p) {
     uint64_t v = 0;
-    for (int i = 7; i >= 0; i--)
-        v = v << 8 | p[i];
+    for (int i = 7; i >= 0; i--) v = v << 8 | p[i];
     return v;
 }
 
@@ -17,44 +15,36 @@ typedef struct verdict {
     char text[320];
 } verdict;
 
-static void refuse(verdict *v, int code, int err, const char *text)
-{
+static void refuse(verdict *v, int code, int err, const char *text) {
     v->code = code;
     v->err = err;
     snprintf(v->text, sizeof v->text, "%s", text);
 }
 
-static int span_lower_eq(jsc_span s, const char *text)
-{
+static int span_lower_eq(jsc_span s, const char *text) {
     size_t n = strlen(text);
-    if (s.n != n)
-        return 0;
+    if (s.n != n) return 0;
     for (size_t i = 0; i < n; i++)
-        if ((s.p[i] | 0x20) != text[i])
-            return 0;
+        if ((s.p[i] | 0x20) != text[i]) return 0;
     return 1;
 }
 
 /* The newest sequence of a subject or pattern, 0 when there is none. */
-static uint64_t subject_last(const jsc_stream *s, const char *p, size_t n)
-{
+static uint64_t subject_last(const jsc_stream *s, const char *p, size_t n) {
     if (jsc_subject_valid(p, n, 1)) {
         uint32_t id = jsc_subjects_find(&s->subjects, p, n);
         return id == JSC_NO_SUBJECT ? 0 : s->subjects.a[id].last;
     }
     uint64_t last = 0;
-    if (!jsc_subject_valid(p, n, 0))
-        return 0;
+    if (!jsc_subject_valid(p, n, 0)) return 0;
     for (uint32_t i = 0; i < s->subjects.n; i++) {
         const jsc_subject *x = &s->subjects.a[i];
-        if (x->name && x->last > last && jsc_subject_matches(p, n, x->name, x->len))
-            last = x->last;
+        if (x->name && x->last > last && jsc_subject_matches(p, n, x->name, x->len)) last = x->last;
     }
     return last;
 }
 
-static jsc_span record_msg_id(jsc_stream *s, uint64_t index)
-{
+static jsc_span record_msg_id(jsc_stream *s, uint64_t index) {
     jsc_record r;
     jsc_headers h = {.any = 0};
     if (index && jsc_log_read(s->log, index, &r) == JSC_OK && r.headers_len)
@@ -63,8 +53,7 @@ static jsc_span record_msg_id(jsc_stream *s, uint64_t index)
 }
 
 /* Checks 4 to 15 of the specification's table. Returns 1 when the message may be stored. */
-static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *h, uint64_t hash, verdict *v)
-{
+static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *h, uint64_t hash, verdict *v) {
     const jsc_stream_limits *l = &s->limits;
     uint64_t n;
     if (h->batch_id.p) {
@@ -120,7 +109,8 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         jsc_span id = record_msg_id(s, s->last_msg_index);
         if (id.n != h->exp_last_id.n || memcmp(id.p, h->exp_last_id.p, id.n)) {
             refuse(v, 400, 10070, "");
-            snprintf(v->text, sizeof v->text, "wrong last msg ID: %.*s", (int)(id.n > 256 ? 256 : id.n), id.p ? id.p : "");
+            snprintf(v->text, sizeof v->text, "wrong last msg ID: %.*s", (int)(id.n > 256 ? 256 : id.n),
+                     id.p ? id.p : "");
             return 0;
         }
     }
@@ -139,8 +129,7 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
     return 1;
 }
 
-static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int rollup_sub, verdict *v)
-{
+static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int rollup_sub, verdict *v) {
     const jsc_stream_limits *l = &s->limits;
     uint64_t gone = 0, gone_size = 0;
     if (subject != JSC_NO_SUBJECT && l->max_msgs_per_subject > 0 &&
@@ -164,12 +153,11 @@ static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int
 }
 
 /* Gives the message its sequence. 0 when memory is out. */
-static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t size, const jsc_headers *h, verdict *v)
-{
+static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t size, const jsc_headers *h,
+                 verdict *v) {
     uint64_t seq = s->last_seq + 1;
     jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
-    if (!e)
-        return 0;
+    if (!e) return 0;
     jsc_subject *x = &s->subjects.a[subject];
     e->index = r->index;
     e->subject = subject;
@@ -182,8 +170,7 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     }
     x->last = seq;
     x->count++;
-    if (!s->first_seq)
-        s->first_seq = 1;
+    if (!s->first_seq) s->first_seq = 1;
     s->last_seq = seq;
     s->messages++;
     s->bytes += size;
@@ -197,14 +184,12 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     }
     if (h && h->rollup.n) {
         if (span_lower_eq(h->rollup, "all")) {
-            while (s->first_seq < seq)
-                jsc_stream_remove(s, s->first_seq);
+            while (s->first_seq < seq) jsc_stream_remove(s, s->first_seq);
         } else if (!jsc_subject_valid(r->subject, r->subject_len, 1)) {
             /* Publishers may use a subject with wildcards, and here it means all it matches: buckets purge so. */
             jsc_stream_apply_purge(s, r->subject, r->subject_len, seq, 0);
         } else {
-            while (s->subjects.a[subject].first < seq)
-                jsc_stream_remove(s, s->subjects.a[subject].first);
+            while (s->subjects.a[subject].first < seq) jsc_stream_remove(s, s->subjects.a[subject].first);
         }
     }
     const jsc_stream_limits *l = &s->limits;
@@ -218,27 +203,22 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     return 1;
 }
 
-void jsc_stream_lose(jsc_stream *s)
-{
+void jsc_stream_lose(jsc_stream *s) {
     uint64_t seq = s->last_seq + 1;
     jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
     JSC_ASSERT(e);
     e->index = JSC_DELETED;
     s->seqs.chunk[s->seqs.off + (seq / JSC_CHUNK - s->seqs.first)]->live--;
     s->last_seq = seq;
-    if (!s->first_seq)
-        s->first_seq = 1;
-    if (!s->messages)
-        jsc_stream_settle_first(s);
+    if (!s->first_seq) s->first_seq = 1;
+    if (!s->messages) jsc_stream_settle_first(s);
 }
 
-static void decide(jsc_stream *s, const jsc_record *r, verdict *v)
-{
+static void decide(jsc_stream *s, const jsc_record *r, verdict *v) {
     const jsc_stream_limits *l = &s->limits;
     jsc_headers h;
     uint64_t hash = 0;
-    if (l->duplicate_window_ns > 0)
-        jsc_dedupe_expire(&s->dedupe, r->ts - l->duplicate_window_ns);
+    if (l->duplicate_window_ns > 0) jsc_dedupe_expire(&s->dedupe, r->ts - l->duplicate_window_ns);
     if (l->sealed) {
         refuse(v, 400, 10109, "invalid operation on sealed stream");
         return;
@@ -247,8 +227,7 @@ static void decide(jsc_stream *s, const jsc_record *r, verdict *v)
     if (r->headers_len) {
         jsc_headers_parse(r->headers, r->headers_len, &h);
         if (h.any) {
-            if (h.msg_id.n)
-                hash = jsc_hash(h.msg_id.p, h.msg_id.n);
+            if (h.msg_id.n) hash = jsc_hash(h.msg_id.p, h.msg_id.n);
             if (!check_headers(s, r, &h, hash, v))
                 return; /* it read other records too; this one stays in place as nothing is appended meanwhile */
         }
@@ -258,9 +237,8 @@ static void decide(jsc_stream *s, const jsc_record *r, verdict *v)
         return;
     }
     uint64_t size = jsc_stream_size(s, r->subject_len, r->headers_len, r->data_len);
-    if (l->discard_new &&
-        !check_discard_new(s, jsc_subjects_find(&s->subjects, r->subject, r->subject_len), size,
-                           h.any && h.rollup.n && span_lower_eq(h.rollup, "sub"), v))
+    if (l->discard_new && !check_discard_new(s, jsc_subjects_find(&s->subjects, r->subject, r->subject_len), size,
+                                             h.any && h.rollup.n && span_lower_eq(h.rollup, "sub"), v))
         return;
     uint32_t subject = jsc_subjects_add(&s->subjects, r->subject, r->subject_len);
     JSC_ASSERT(subject != JSC_NO_SUBJECT); /* out of memory at apply: a replica must not go on with another state */
@@ -269,25 +247,21 @@ static void decide(jsc_stream *s, const jsc_record *r, verdict *v)
         JSC_ASSERT(jsc_dedupe_add(&s->dedupe, hash, r->index, v->seq, r->ts) == JSC_OK);
 }
 
-void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r)
-{
+void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
     verdict v;
     v.code = v.err = 0;
     v.duplicate = 0;
     v.seq = 0;
     decide(s, r, &v);
-    if (!s->leading)
-        return;
+    if (!s->leading) return;
     if (r->index >= s->lead_from) {
         uint64_t n = (uint64_t)r->subject_len + r->headers_len + r->data_len;
         s->backlog_bytes -= n < s->backlog_bytes ? n : s->backlog_bytes;
     }
-    if (!s->pubs.n)
-        return;
+    if (!s->pubs.n) return;
     uint32_t tn;
     const char *reply = jsc_waiters_take(&s->pubs, r->index, &tn);
-    if (!reply)
-        return;
+    if (!reply) return;
     if (v.code) {
         jsc_stream_error(s, reply, tn, v.code, v.err, v.text, strlen(v.text));
         return;
@@ -298,8 +272,7 @@ void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r)
     char digits[20];
     int k = 20;
     uint64_t x = v.seq;
-    do
-        digits[--k] = (char)('0' + x % 10);
+    do digits[--k] = (char)('0' + x % 10);
     while (x /= 10);
     memcpy(body + n, digits + k, (size_t)(20 - k));
     n += (size_t)(20 - k);
@@ -313,13 +286,11 @@ void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r)
 
 /* PURGE body: u8 1 · u8 form · form 1: u64 seq · u64 keep · u16 n · filter; form 2 (expiry): u64 below.
  * DELETE body: u8 1 · u64 seq. */
-static void apply_purge(jsc_stream *s, const jsc_record *r)
-{
+static void apply_purge(jsc_stream *s, const jsc_record *r) {
     const uint8_t *p = (const uint8_t *)r->data;
     if (r->data_len >= 10 && p[0] == 1 && p[1] == 2) {
         jsc_stream_apply_expire(s, get64(p + 2));
-        if (s->leading)
-            jsc_stream_age_arm(s);
+        if (s->leading) jsc_stream_age_arm(s);
         return;
     }
     uint64_t purged = 0;
@@ -332,54 +303,46 @@ static void apply_purge(jsc_stream *s, const jsc_record *r)
     const char *reply = s->leading ? jsc_waiters_take(&s->acks, r->index, &tn) : NULL;
     if (reply) {
         char body[160];
-        int n = snprintf(body, sizeof body,
-                         "{\"type\":\"io.nats.jetstream.api.v1.stream_purge_response\",\"success\":true,\"purged\":%llu}",
-                         (unsigned long long)purged);
+        int n =
+            snprintf(body, sizeof body,
+                     "{\"type\":\"io.nats.jetstream.api.v1.stream_purge_response\",\"success\":true,\"purged\":%llu}",
+                     (unsigned long long)purged);
         jsc_stream_reply(s, reply, tn, NULL, 0, body, (size_t)n);
     }
 }
 
-static void apply_delete(jsc_stream *s, const jsc_record *r)
-{
+static void apply_delete(jsc_stream *s, const jsc_record *r) {
     const uint8_t *p = (const uint8_t *)r->data;
     uint64_t seq = r->data_len >= 9 && p[0] == 1 ? get64(p + 1) : 0;
     int found = seq && jsc_entry_live(jsc_seqs_at(&s->seqs, seq)), beyond = seq > s->last_seq;
-    if (found)
-        jsc_stream_remove(s, seq);
+    if (found) jsc_stream_remove(s, seq);
     uint32_t tn;
     const char *reply = s->leading ? jsc_waiters_take(&s->acks, r->index, &tn) : NULL;
     if (reply) {
         char body[300];
         int n;
         static const char type[] = "io.nats.jetstream.api.v1.stream_msg_delete_response";
-        if (found)
-            n = snprintf(body, sizeof body, "{\"type\":\"%s\",\"success\":true}", type);
+        if (found) n = snprintf(body, sizeof body, "{\"type\":\"%s\",\"success\":true}", type);
         else if (beyond || !seq)
             n = snprintf(body, sizeof body,
-                         "{\"type\":\"%s\",\"error\":{\"code\":500,\"err_code\":10057,\"description\":\"%s\"},\"success\":false}",
+                         "{\"type\":\"%s\",\"error\":{\"code\":500,\"err_code\":10057,\"description\":\"%s\"},"
+                         "\"success\":false}",
                          type, seq ? "stream store EOF" : "no message found");
         else
-            n = snprintf(body, sizeof body,
-                         "{\"type\":\"%s\",\"error\":{\"code\":400,\"err_code\":10043,\"description\":\"sequence %llu not "
-                         "found\"},\"success\":false}",
-                         type, (unsigned long long)seq);
+            n = snprintf(
+                body, sizeof body,
+                "{\"type\":\"%s\",\"error\":{\"code\":400,\"err_code\":10043,\"description\":\"sequence %llu not "
+                "found\"},\"success\":false}",
+                type, (unsigned long long)seq);
         jsc_stream_reply(s, reply, tn, NULL, 0, body, (size_t)n);
     }
 }
 
-void jsc_stream_apply_control(jsc_stream *s, const jsc_record *r)
-{
+void jsc_stream_apply_control(jsc_stream *s, const jsc_record *r) {
     switch (r->kind) {
-    case JSC_K_PURGE:
-        apply_purge(s, r);
-        break;
-    case JSC_K_DELETE:
-        apply_delete(s, r);
-        break;
-    case JSC_K_CONSUMER_STATE:
-        jsc_consumer_apply(s, r);
-        break;
-    default: /* NOOP, and kinds of a later version that change nothing here */
-        break;
+    case JSC_K_PURGE: apply_purge(s, r); break;
+    case JSC_K_DELETE: apply_delete(s, r); break;
+    case JSC_K_CONSUMER_STATE: jsc_consumer_apply(s, r); break;
+    default: /* NOOP, and kinds of a later version that change nothing here */ break;
     }
 }

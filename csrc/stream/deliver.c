@@ -6,23 +6,18 @@
 #define NONE_RECORD_EVERY 1000
 #define NONE_RECORD_NS 50000000
 
-void jsc_consumer_wake(jsc_consumer *c)
-{
+void jsc_consumer_wake(jsc_consumer *c) {
     jsc_streams *t = c->stream->all;
-    if (c->is_active)
-        return;
+    if (c->is_active) return;
     c->is_active = 1;
     c->active_next = NULL;
-    if (t->active_tail)
-        t->active_tail->active_next = c;
-    else
-        t->active = c;
+    if (t->active_tail) t->active_tail->active_next = c;
+    else t->active = c;
     t->active_tail = c;
     jsc_streams_poke(t);
 }
 
-void jsc_consumer_status(jsc_consumer *c, const char *to, size_t n, const char *status, const char *more)
-{
+void jsc_consumer_status(jsc_consumer *c, const char *to, size_t n, const char *status, const char *more) {
     char head[1200];
     int hn = snprintf(head, sizeof head, "NATS/1.0 %s\r\n%s\r\n", status, more);
     jsc_stream_reply(c->stream, to, n, head, (size_t)hn, NULL, 0);
@@ -30,8 +25,7 @@ void jsc_consumer_status(jsc_consumer *c, const char *to, size_t n, const char *
 
 /* The next message to deliver: redeliveries in order of sequence, then new ones. *e is its pending entry or NULL.
  * 0 when there is none now; c->limited says that only max_ack_pending holds new ones back. */
-static int pick(jsc_consumer *c, uint64_t *seq, jsc_pend **e)
-{
+static int pick(jsc_consumer *c, uint64_t *seq, jsc_pend **e) {
     jsc_stream *s = c->stream;
     c->limited = 0;
     while (c->ready.n) {
@@ -47,9 +41,9 @@ static int pick(jsc_consumer *c, uint64_t *seq, jsc_pend **e)
         }
         jsc_seqheap_pop(&c->ready);
     }
-    if (!jsc_consumer_pending(c, &c->view))
-        return 0;
-    if (c->o.ack_policy != JSC_ACK_NONE && c->o.max_ack_pending > 0 && c->view.npending >= (uint64_t)c->o.max_ack_pending) {
+    if (!jsc_consumer_pending(c, &c->view)) return 0;
+    if (c->o.ack_policy != JSC_ACK_NONE && c->o.max_ack_pending > 0 &&
+        c->view.npending >= (uint64_t)c->o.max_ack_pending) {
         c->limited = 1;
         return 0;
     }
@@ -58,20 +52,17 @@ static int pick(jsc_consumer *c, uint64_t *seq, jsc_pend **e)
     return *seq <= s->last_seq;
 }
 
-static size_t digits(char *out, uint64_t v)
-{
+static size_t digits(char *out, uint64_t v) {
     char t[20];
     int k = 20;
-    do
-        t[--k] = (char)('0' + v % 10);
+    do t[--k] = (char)('0' + v % 10);
     while (v /= 10);
     memcpy(out, t + k, (size_t)(20 - k));
     return (size_t)(20 - k);
 }
 
 /* Moves the view past a message that was taken, and notes it for the turn's record. */
-static void taken(jsc_consumer *c, uint64_t seq, jsc_pend *e, int64_t mono, int64_t unix_ns)
-{
+static void taken(jsc_consumer *c, uint64_t seq, jsc_pend *e, int64_t mono, int64_t unix_ns) {
     jsc_progress *p = &c->view;
     if (e) {
         jsc_seqheap_pop(&c->ready);
@@ -81,24 +72,19 @@ static void taken(jsc_consumer *c, uint64_t seq, jsc_pend *e, int64_t mono, int6
         return;
     }
     int track = c->o.ack_policy != JSC_ACK_NONE;
-    if (p->pending)
-        p->pending--;
+    if (p->pending) p->pending--;
     JSC_ASSERT(jsc_progress_deliver(p, seq, unix_ns, track) == JSC_OK);
     if (track) {
-        if (p->npending)
-            p->ring[(p->tail - 1) & (p->cap - 1)].due = unix_ns + jsc_consumer_wait_ns(c, 1);
+        if (p->npending) p->ring[(p->tail - 1) & (p->cap - 1)].due = unix_ns + jsc_consumer_wait_ns(c, 1);
         jsc_ops_add(c, JSC_OP_DELIVER, seq, unix_ns);
         return;
     }
-    if (c->none_due == JSC_NEVER)
-        c->none_due = mono + NONE_RECORD_NS;
-    if (++c->none_since >= NONE_RECORD_EVERY)
-        jsc_ops_none(c);
+    if (c->none_due == JSC_NEVER) c->none_due = mono + NONE_RECORD_NS;
+    if (++c->none_since >= NONE_RECORD_EVERY) jsc_ops_none(c);
 }
 
 /* The ack subject of a delivery. cap of out: prefix + 5 numbers. */
-static size_t ack_subject(jsc_consumer *c, char *out, uint64_t seq, const jsc_pend *e, int64_t ts)
-{
+static size_t ack_subject(jsc_consumer *c, char *out, uint64_t seq, const jsc_pend *e, int64_t ts) {
     uint64_t pending = jsc_consumer_pending(c, &c->view);
     size_t n = c->prefix_len;
     memcpy(out, c->prefix, n);
@@ -119,8 +105,8 @@ typedef struct outcome {
     uint64_t size;
 } outcome;
 
-static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, const jsc_pend *e, int64_t cap, outcome *o)
-{
+static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, const jsc_pend *e, int64_t cap,
+                     outcome *o) {
     jsc_stream *s = c->stream;
     jsc_record r;
     jsc_bytes extra = {0};
@@ -143,9 +129,9 @@ static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, c
     if (c->o.headers_only) {
         char line[48];
         int ln = snprintf(line, sizeof line, "Nats-Msg-Size: %u\r\n\r\n", r.data_len);
-        int rc = r.headers_len > 2 ? jsc_bytes_add(&extra, r.headers, r.headers_len - 2u) : jsc_bytes_add(&extra, "NATS/1.0\r\n", 10);
-        if (rc == JSC_OK)
-            rc = jsc_bytes_add(&extra, line, (size_t)ln);
+        int rc = r.headers_len > 2 ? jsc_bytes_add(&extra, r.headers, r.headers_len - 2u)
+                                   : jsc_bytes_add(&extra, "NATS/1.0\r\n", 10);
+        if (rc == JSC_OK) rc = jsc_bytes_add(&extra, line, (size_t)ln);
         if (rc != JSC_OK) {
             jsc_bytes_free(&extra);
             return;
@@ -166,40 +152,34 @@ static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, c
 }
 
 /* A message whose bytes no longer verify cannot be sent: the position moves past it. */
-static void pass_over(jsc_consumer *c, uint64_t seq, jsc_pend *e)
-{
+static void pass_over(jsc_consumer *c, uint64_t seq, jsc_pend *e) {
     if (e) {
         jsc_seqheap_pop(&c->ready);
         jsc_ops_add(c, JSC_OP_DROP, seq, 0);
         jsc_progress_done(&c->view, e);
         return;
     }
-    if (c->view.pending)
-        c->view.pending--;
+    if (c->view.pending) c->view.pending--;
     c->view.dseq = seq;
     c->none_due = 0;
     jsc_ops_none(c);
 }
 
 /* replay_original keeps the distance between two messages as they were stored. 0: not yet. */
-static int replay_due(jsc_consumer *c, uint64_t seq, int64_t mono)
-{
+static int replay_due(jsc_consumer *c, uint64_t seq, int64_t mono) {
     jsc_record r;
-    if (!c->o.replay_original || jsc_stream_read(c->stream, seq, &r) != JSC_OK)
-        return 1;
+    if (!c->o.replay_original || jsc_stream_read(c->stream, seq, &r) != JSC_OK) return 1;
     if (c->replay_ts && c->replay_due == JSC_NEVER) {
         int64_t gap = r.ts - (int64_t)c->replay_ts;
         c->replay_due = mono + (gap > 0 ? gap : 0);
     }
-    if (c->replay_ts && mono < c->replay_due)
-        return 0;
+    if (c->replay_ts && mono < c->replay_due) return 0;
     c->replay_ts = (uint64_t)r.ts;
     c->replay_due = JSC_NEVER;
     return 1;
 }
 
-static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
-{
+static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns) {
     int budget = BATCH_PER_TURN, none = 0;
     uint64_t bytes = 0;
     outcome o;
@@ -215,8 +195,7 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
             none = 1;
             break;
         }
-        if (!e && !replay_due(c, seq, mono))
-            return;
+        if (!e && !replay_due(c, seq, mono)) return;
         send_one(c, p->reply, p->reply_len, seq, e, p->has_bytes ? p->max_bytes : -1, &o);
         if (o.sent < 0) {
             pass_over(c, seq, e);
@@ -237,19 +216,14 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         taken(c, seq, e, mono, unix_ns);
         c->active_ns = mono;
         c->stream->all->spent += o.size + 256;
-        if ((bytes += o.size) >= BYTES_PER_TURN)
-            budget = 0;
+        if ((bytes += o.size) >= BYTES_PER_TURN) budget = 0;
         p->sent++;
         p->batch--;
-        if (p->has_bytes)
-            p->max_bytes -= (int64_t)o.size;
-        if (p->beat > 0)
-            p->beat_due = mono + p->beat;
+        if (p->has_bytes) p->max_bytes -= (int64_t)o.size;
+        if (p->beat > 0) p->beat_due = mono + p->beat;
         if (!p->batch) {
-            if (p->has_bytes && p->max_bytes > 0)
-                jsc_pull_end(c, p, "409 Batch Completed", 1);
-            else
-                jsc_pull_drop(c, p);
+            if (p->has_bytes && p->max_bytes > 0) jsc_pull_end(c, p, "409 Batch Completed", 1);
+            else jsc_pull_drop(c, p);
         } else if (p->has_bytes && p->max_bytes <= 0) {
             jsc_pull_end(c, p, "409 Message Size Exceeds MaxBytes", 1);
         } else {
@@ -264,29 +238,23 @@ static void serve_pull(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         jsc_pull *next;
         for (jsc_pull *p = c->pulls; p; p = next) {
             next = p->next;
-            if (p->no_wait && (p->expires == JSC_NEVER || p->sent))
-                jsc_pull_end(c, p, "404 No Messages", 0);
+            if (p->no_wait && (p->expires == JSC_NEVER || p->sent)) jsc_pull_end(c, p, "404 No Messages", 0);
         }
     }
-    if (budget <= 0 && c->pulls && !none)
-        c->more = 1;
+    if (budget <= 0 && c->pulls && !none) c->more = 1;
 }
 
-static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns)
-{
+static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns) {
     int budget = BATCH_PER_TURN;
     uint64_t bytes = 0;
     outcome o;
-    if ((!c->bound || mono >= c->bind_due) && !jsc_push_bound(c, mono))
-        return;
+    if ((!c->bound || mono >= c->bind_due) && !jsc_push_bound(c, mono)) return;
     while (budget > 0) {
         uint64_t seq;
         jsc_pend *e;
         budget--;
-        if ((c->o.flow_control && c->stalled) || !pick(c, &seq, &e))
-            break;
-        if (!e && !replay_due(c, seq, mono))
-            break;
+        if ((c->o.flow_control && c->stalled) || !pick(c, &seq, &e)) break;
+        if (!e && !replay_due(c, seq, mono)) break;
         send_one(c, c->o.deliver_subject, c->o.deliver_subject_len, seq, e, -1, &o);
         if (o.sent < 0) {
             pass_over(c, seq, e);
@@ -303,73 +271,58 @@ static void serve_push(jsc_consumer *c, int64_t mono, int64_t unix_ns)
         taken(c, seq, e, mono, unix_ns);
         jsc_push_sent(c, o.size, mono);
         c->stream->all->spent += o.size + 256;
-        if ((bytes += o.size) >= BYTES_PER_TURN)
-            budget = 0;
+        if ((bytes += o.size) >= BYTES_PER_TURN) budget = 0;
         if (o.busy) {
             c->retry_due = mono + 1000000;
             break;
         }
     }
-    if (budget <= 0)
-        c->more = 1;
-    if (c->bound && c->o.idle_heartbeat_ns > 0 && mono >= c->beat_due)
-        jsc_push_beat(c, mono);
+    if (budget <= 0) c->more = 1;
+    if (c->bound && c->o.idle_heartbeat_ns > 0 && mono >= c->beat_due) jsc_push_beat(c, mono);
 }
 
-static void inactivity(jsc_consumer *c, int64_t mono, int64_t unix_ns, int64_t *due)
-{
+static void inactivity(jsc_consumer *c, int64_t mono, int64_t unix_ns, int64_t *due) {
     int64_t limit = c->o.inactive_threshold_ns;
-    if (limit <= 0)
-        return;
-    if (c->npulls || (c->push && c->bound))
-        c->active_ns = mono;
+    if (limit <= 0) return;
+    if (c->npulls || (c->push && c->bound)) c->active_ns = mono;
     if (c->view.npending) { /* somebody may still be working on these */
         int64_t until = c->view.delivered_ns + jsc_consumer_wait_ns(c, 1) - unix_ns + mono;
-        if (until > c->active_ns)
-            c->active_ns = until;
+        if (until > c->active_ns) c->active_ns = until;
     }
     if (c->active_ns <= mono - limit) {
         jsc_event e = {.type = JSC_EV_EXPIRED, .a = c->stream->owner.id, .b = c->id};
         jsc_plane_emit(c->stream->all->plane, &e);
         c->active_ns = mono; /* asked again after another threshold if the deletion does not come */
     }
-    if (c->active_ns + limit < *due)
-        *due = c->active_ns + limit;
+    if (c->active_ns + limit < *due) *due = c->active_ns + limit;
 }
 
-void jsc_consumer_serve(jsc_consumer *c, int64_t mono, int64_t unix_ns)
-{
+void jsc_consumer_serve(jsc_consumer *c, int64_t mono, int64_t unix_ns) {
     c->more = 0;
     c->running = 1; /* a delivery routed back into this consumer's own subjects is not heard */
     c->retry_due = JSC_NEVER;
     jsc_consumer_expire(c, unix_ns);
-    if (c->push)
-        serve_push(c, mono, unix_ns);
-    else
-        serve_pull(c, mono, unix_ns);
-    if (c->pulls_due <= mono)
-        jsc_pull_sweep(c, mono);
-    if (!c->pulls)
-        c->pulls_due = JSC_NEVER;
+    if (c->push) serve_push(c, mono, unix_ns);
+    else serve_pull(c, mono, unix_ns);
+    if (c->pulls_due <= mono) jsc_pull_sweep(c, mono);
+    if (!c->pulls) c->pulls_due = JSC_NEVER;
     c->running = 0;
-    if (c->none_due <= mono)
-        jsc_ops_none(c);
-    if (c->report_due <= mono)
-        jsc_consumer_mark_dirty(c);
+    if (c->none_due <= mono) jsc_ops_none(c);
+    if (c->report_due <= mono) jsc_consumer_mark_dirty(c);
     int64_t due = c->retry_due;
-    int64_t others[] = {c->pulls_due, c->none_due, c->report_due, c->replay_due,
+    int64_t others[] = {c->pulls_due,
+                        c->none_due,
+                        c->report_due,
+                        c->replay_due,
                         c->push ? c->bind_due : JSC_NEVER,
                         c->push && c->bound && c->o.idle_heartbeat_ns > 0 ? c->beat_due : JSC_NEVER};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (others[i] < due)
-            due = others[i];
+        if (others[i] < due) due = others[i];
     if (c->npulls || (c->push && c->bound)) {
         int64_t wait = jsc_consumer_next_due(c);
-        if (wait != JSC_NEVER && wait - unix_ns + mono < due)
-            due = wait - unix_ns + mono;
+        if (wait != JSC_NEVER && wait - unix_ns + mono < due) due = wait - unix_ns + mono;
     }
     inactivity(c, mono, unix_ns, &due);
     jsc_timer_set(&c->stream->all->timers, &c->timer, due);
-    if (c->more)
-        jsc_consumer_wake(c);
+    if (c->more) jsc_consumer_wake(c);
 }

@@ -2,8 +2,8 @@
 #include "internal.h"
 #include <errno.h>
 
-void jsc_stream_reply(jsc_stream *s, const char *to, size_t tn, const void *headers, size_t hn, const void *data, size_t n)
-{
+void jsc_stream_reply(jsc_stream *s, const char *to, size_t tn, const void *headers, size_t hn, const void *data,
+                      size_t n) {
     jsc_msg m = {.account = s->account,
                  .subject = to,
                  .subject_len = (uint32_t)tn,
@@ -15,8 +15,7 @@ void jsc_stream_reply(jsc_stream *s, const char *to, size_t tn, const void *head
 }
 
 /* Text as the inside of a JSON string; what does not fit is left out. */
-size_t jsc_json_text(char *out, size_t cap, const char *s, size_t n)
-{
+size_t jsc_json_text(char *out, size_t cap, const char *s, size_t n) {
     size_t at = 0;
     for (size_t i = 0; i < n && at + 7 < cap; i++) {
         unsigned char ch = (unsigned char)s[i];
@@ -32,23 +31,18 @@ size_t jsc_json_text(char *out, size_t cap, const char *s, size_t n)
     return at;
 }
 
-void jsc_stream_error(jsc_stream *s, const char *to, size_t tn, int code, int err, const char *text, size_t n)
-{
-    if (!tn)
-        return;
+void jsc_stream_error(jsc_stream *s, const char *to, size_t tn, int code, int err, const char *text, size_t n) {
+    if (!tn) return;
     char desc[1024], body[3072];
     size_t dn = jsc_json_text(desc, sizeof desc, text, n);
-    int bn = snprintf(body, sizeof body,
-                      "{\"error\":{\"code\":%d,\"err_code\":%d,\"description\":\"%.*s\"},%s0}", code, err, (int)dn,
-                      desc, s->ack_head + 1);
+    int bn = snprintf(body, sizeof body, "{\"error\":{\"code\":%d,\"err_code\":%d,\"description\":\"%.*s\"},%s0}", code,
+                      err, (int)dn, desc, s->ack_head + 1);
     static const char busy[] = "NATS/1.0 429 Too Many Requests\r\n\r\n";
     jsc_stream_reply(s, to, tn, code == 429 ? busy : NULL, code == 429 ? sizeof busy - 1 : 0, body, (size_t)bn);
 }
 
-void jsc_stream_touch(jsc_stream *s)
-{
-    if (s->is_touched)
-        return;
+void jsc_stream_touch(jsc_stream *s) {
+    if (s->is_touched) return;
     s->is_touched = 1;
     s->touched_next = s->all->touched;
     s->all->touched = s;
@@ -56,42 +50,33 @@ void jsc_stream_touch(jsc_stream *s)
 }
 
 int jsc_stream_append(jsc_stream *s, uint8_t kind, const void *subject, size_t sn, const void *headers, size_t hn,
-                      const void *data, size_t n, uint64_t *index)
-{
+                      const void *data, size_t n, uint64_t *index) {
     int64_t ts = jsc_plane_unix(s->all->plane);
-    if (ts <= s->last_stamp)
-        ts = s->last_stamp + 1;
+    if (ts <= s->last_stamp) ts = s->last_stamp + 1;
     int rc = jsc_log_append(s->log, s->term, ts, kind, subject, sn, headers, hn, data, n, index);
-    if (rc != JSC_OK)
-        return rc;
+    if (rc != JSC_OK) return rc;
     s->last_stamp = ts;
     jsc_stream_touch(s);
     return JSC_OK;
 }
 
-int jsc_stream_propose(jsc_stream *s, uint8_t kind, const void *data, size_t n, uint64_t *index)
-{
-    if (!s->leading || s->reading)
-        return JSC_EINVAL;
+int jsc_stream_propose(jsc_stream *s, uint8_t kind, const void *data, size_t n, uint64_t *index) {
+    if (!s->leading || s->reading) return JSC_EINVAL;
     return jsc_stream_append(s, kind, NULL, 0, NULL, 0, data, n, index);
 }
 
 /* A status line a client wrote is not stored, nor what only a server may say of a request. Returns headers to store, in
  * scratch when they had to change; NULL when none are left. */
-static const char *ingest_headers(const char *h, uint32_t *n, char **scratch)
-{
+static const char *ingest_headers(const char *h, uint32_t *n, char **scratch) {
     static const char plain[] = "NATS/1.0\r\n", info[] = "Nats-Request-Info";
     jsc_span value, line;
-    if (*n < 12 || memcmp(h, plain, 8))
-        return h;
+    if (*n < 12 || memcmp(h, plain, 8)) return h;
     const char *nl = memchr(h, '\n', *n);
     int status = memcmp(h, plain, 10) != 0;
-    if (!nl || (!status && !jsc_header_find(h, *n, info, &value, &line)))
-        return h;
+    if (!nl || (!status && !jsc_header_find(h, *n, info, &value, &line))) return h;
     uint32_t rest = *n - (uint32_t)(nl + 1 - h);
     char *p = malloc(rest + 10u);
-    if (!p)
-        return h;
+    if (!p) return h;
     memcpy(p, plain, 10);
     memcpy(p + 10, nl + 1, rest);
     *scratch = p;
@@ -103,8 +88,7 @@ static const char *ingest_headers(const char *h, uint32_t *n, char **scratch)
     return *n <= 12 ? (*n = 0, NULL) : p;
 }
 
-static void ingest_message(jsc_stream *s, const jsc_msg *m)
-{
+static void ingest_message(jsc_stream *s, const jsc_msg *m) {
     size_t rn = s->limits.no_ack ? 0 : m->reply_len;
     uint64_t size = jsc_stream_size(s, m->subject_len, m->headers_len, m->data_len);
     if (m->subject_len > UINT16_MAX || size > JSC_MAX_RECORD) {
@@ -132,26 +116,21 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m)
         jsc_plane_emit(s->all->plane, &e);
     }
     if (rc != JSC_OK) {
-        if (rc == JSC_EINVAL)
-            jsc_stream_error(s, m->reply, rn, 503, 10077, "message too large", 17);
-        else
-            jsc_stream_error(s, m->reply, rn, 503, 10023, "insufficient resources", 22);
+        if (rc == JSC_EINVAL) jsc_stream_error(s, m->reply, rn, 503, 10077, "message too large", 17);
+        else jsc_stream_error(s, m->reply, rn, 503, 10023, "insufficient resources", 22);
         return;
     }
     s->backlog_bytes += (uint64_t)m->subject_len + hn + m->data_len;
-    if (rn)
-        jsc_waiters_push(&s->pubs, index, m->reply, rn); /* no memory: the publisher times out and tries again */
+    if (rn) jsc_waiters_push(&s->pubs, index, m->reply, rn); /* no memory: the publisher times out and tries again */
 }
 
 /* A message that arrives while a record of the same log is being delivered: framing it now could move that record. */
-static void ingest_defer(jsc_stream *s, const jsc_msg *m)
-{
+static void ingest_defer(jsc_stream *s, const jsc_msg *m) {
     size_t size = (size_t)m->subject_len + m->reply_len + m->headers_len + m->data_len;
     if (s->deferred_n >= 1024 || s->deferred_bytes + size > JSC_DEFERRED_BYTES)
         return; /* only a client that feeds a stream's deliveries back into it gets here */
     jsc_deferred *d = malloc(sizeof *d + size);
-    if (!d)
-        return;
+    if (!d) return;
     d->next = NULL;
     d->subject_len = m->subject_len;
     d->reply_len = m->reply_len;
@@ -161,8 +140,7 @@ static void ingest_defer(jsc_stream *s, const jsc_msg *m)
     const void *from[] = {m->subject, m->reply, m->headers, m->data};
     uint32_t len[] = {m->subject_len, m->reply_len, m->headers_len, m->data_len};
     for (int i = 0; i < 4; i++) {
-        if (len[i])
-            memcpy(p, from[i], len[i]);
+        if (len[i]) memcpy(p, from[i], len[i]);
         p += len[i];
     }
     *s->deferred_tail = d;
@@ -172,8 +150,7 @@ static void ingest_defer(jsc_stream *s, const jsc_msg *m)
     jsc_stream_touch(s);
 }
 
-void jsc_stream_flush_deferred(jsc_stream *s)
-{
+void jsc_stream_flush_deferred(jsc_stream *s) {
     jsc_deferred *d = s->deferred;
     s->deferred = NULL;
     s->deferred_tail = &s->deferred;
@@ -181,42 +158,37 @@ void jsc_stream_flush_deferred(jsc_stream *s)
     s->deferred_bytes = 0;
     while (d) {
         jsc_deferred *next = d->next;
-        jsc_msg m = {.account = s->account, .subject_len = d->subject_len, .reply_len = d->reply_len,
-                     .headers_len = d->headers_len, .data_len = d->data_len};
+        jsc_msg m = {.account = s->account,
+                     .subject_len = d->subject_len,
+                     .reply_len = d->reply_len,
+                     .headers_len = d->headers_len,
+                     .data_len = d->data_len};
         m.subject = d->bytes;
         m.reply = m.subject + m.subject_len;
         m.headers = m.reply + m.reply_len;
         m.data = m.headers + m.headers_len;
-        if (s->leading)
-            ingest_message(s, &m);
+        if (s->leading) ingest_message(s, &m);
         free(d);
         d = next;
     }
 }
 
-static void ingest(void *ctx, const jsc_msg *m)
-{
+static void ingest(void *ctx, const jsc_msg *m) {
     jsc_pattern *p = ctx;
     jsc_stream *s = p->stream;
-    if (!s->leading)
-        return;
-    if (s->reading)
-        ingest_defer(s, m);
-    else
-        ingest_message(s, m);
+    if (!s->leading) return;
+    if (s->reading) ingest_defer(s, m);
+    else ingest_message(s, m);
 }
 
-void jsc_stream_subscribe(jsc_stream *s)
-{
+void jsc_stream_subscribe(jsc_stream *s) {
     for (int i = 0; i < s->npatterns; i++) {
         jsc_pattern *p = &s->patterns[i];
-        if (!p->sub)
-            jsc_subscribe_call(s->all->plane, s->account, p->s, p->n, NULL, 0, 0, ingest, p, &p->sub);
+        if (!p->sub) jsc_subscribe_call(s->all->plane, s->account, p->s, p->n, NULL, 0, 0, ingest, p, &p->sub);
     }
 }
 
-void jsc_stream_unsubscribe(jsc_stream *s)
-{
+void jsc_stream_unsubscribe(jsc_stream *s) {
     for (int i = 0; i < s->npatterns; i++)
         if (s->patterns[i].sub) {
             jsc_unsubscribe(s->all->plane, s->patterns[i].sub);
@@ -224,16 +196,13 @@ void jsc_stream_unsubscribe(jsc_stream *s)
         }
 }
 
-int jsc_stream_subjects(jsc_stream *s, const char *const *subjects, const uint32_t *lens, int n)
-{
+int jsc_stream_subjects(jsc_stream *s, const char *const *subjects, const uint32_t *lens, int n) {
     jsc_pattern *a = calloc((size_t)n + 1, sizeof *a);
-    if (!a)
-        return -ENOMEM;
+    if (!a) return -ENOMEM;
     for (int i = 0; i < n; i++) {
         a[i].s = malloc(lens[i] + 1u);
         if (!a[i].s) {
-            while (i--)
-                free(a[i].s);
+            while (i--) free(a[i].s);
             free(a);
             return -ENOMEM;
         }
@@ -243,12 +212,10 @@ int jsc_stream_subjects(jsc_stream *s, const char *const *subjects, const uint32
         a[i].stream = s;
     }
     jsc_stream_unsubscribe(s);
-    for (int i = 0; i < s->npatterns; i++)
-        free(s->patterns[i].s);
+    for (int i = 0; i < s->npatterns; i++) free(s->patterns[i].s);
     free(s->patterns);
     s->patterns = a;
     s->npatterns = n;
-    if (s->leading)
-        jsc_stream_subscribe(s);
+    if (s->leading) jsc_stream_subscribe(s);
     return JSC_OK;
 }

@@ -8,7 +8,7 @@
 #define JSC_BACKLOG_BYTES (128ull << 20) /* unapplied bytes before 429 */
 #define JSC_BACKLOG_REPLIES (64u << 20)  /* bytes of where those are to be answered, before 429 */
 #define JSC_DEFERRED_BYTES (16u << 20)   /* messages held back while one is being delivered */
-#define JSC_TURN_SPEND (16u << 20)       /* bytes all consumers together send in a turn, each message 256 more: about 10 ms */
+#define JSC_TURN_SPEND (16u << 20) /* bytes all consumers together send in a turn, each message 256 more: about 10 ms */
 #define JSC_NEVER INT64_MAX
 #define JSC_LONG (INT64_MAX / 4) /* durations are cut to this, 73 years, so that sums with clocks fit */
 
@@ -67,7 +67,7 @@ void jsc_seqheap_free(jsc_seqheap *);
 #define JSC_CHUNK 4096u
 #define JSC_DELETED (1ull << 63)
 typedef struct jsc_entry {
-    uint64_t index;      /* of its record; JSC_DELETED set when removed or never kept */
+    uint64_t index; /* of its record; JSC_DELETED set when removed or never kept */
     uint32_t subject, size; /* id in the subject table; accounted bytes */
     uint32_t prev, next; /* distance to the neighbours of the same subject, 0 none */
 } jsc_entry;
@@ -81,7 +81,7 @@ typedef struct jsc_seqs {
     uint32_t n, cap, off; /* chunk[off .. off+n) are in use; `first` is the number of chunk[off] */
 } jsc_seqs;
 jsc_entry *jsc_seqs_at(const jsc_seqs *, uint64_t seq); /* NULL outside what is held */
-jsc_entry *jsc_seqs_put(jsc_seqs *, uint64_t seq);      /* the entry for the next sequence, zeroed; NULL: no memory */
+jsc_entry *jsc_seqs_put(jsc_seqs *, uint64_t seq); /* the entry for the next sequence, zeroed; NULL: no memory */
 uint64_t jsc_seqs_live_from(const jsc_seqs *, uint64_t seq, uint64_t last); /* first live >= seq, or last + 1 */
 void jsc_seqs_drop_below(jsc_seqs *, uint64_t seq);
 void jsc_seqs_free(jsc_seqs *);
@@ -97,7 +97,7 @@ typedef struct jsc_subject {
 typedef struct jsc_subjects {
     jsc_subject *a;
     uint32_t n, cap, live, free; /* free: head of free ids, JSC_NO_SUBJECT none */
-    uint32_t *table, mask;       /* id + 1; 0 empty */
+    uint32_t *table, mask; /* id + 1; 0 empty */
 } jsc_subjects;
 uint32_t jsc_subjects_find(const jsc_subjects *, const char *s, size_t n);
 uint32_t jsc_subjects_add(jsc_subjects *, const char *s, size_t n); /* found or made; JSC_NO_SUBJECT: no memory */
@@ -151,7 +151,7 @@ struct jsc_streams {
     jsc_stream *all;
     jsc_stream *touched;
     jsc_consumer *active, *active_tail; /* to be served at the end of the turn */
-    jsc_consumer *dirty;  /* have operations to propose */
+    jsc_consumer *dirty; /* have operations to propose */
     jsc_timers timers;
     uint64_t random, spent;
     int64_t mono, unix_ns;
@@ -219,7 +219,8 @@ int jsc_stream_append(jsc_stream *, uint8_t kind, const void *subject, size_t sn
                       const void *data, size_t n, uint64_t *index);
 void jsc_stream_touch(jsc_stream *);
 int jsc_stream_advance(jsc_stream *, uint64_t committed); /* as jsc_stream_commit */
-void jsc_stream_reply(jsc_stream *, const char *to, size_t tn, const void *headers, size_t hn, const void *data, size_t n);
+void jsc_stream_reply(jsc_stream *, const char *to, size_t tn, const void *headers, size_t hn, const void *data,
+                      size_t n);
 void jsc_stream_error(jsc_stream *, const char *to, size_t tn, int code, int err, const char *text, size_t n);
 int jsc_stream_read(jsc_stream *, uint64_t seq, jsc_record *out);
 size_t jsc_json_text(char *out, size_t cap, const char *s, size_t n);

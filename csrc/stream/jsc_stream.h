@@ -66,16 +66,25 @@ int jsc_stream_next(jsc_stream *, const char *pattern, size_t n, uint64_t from, 
 int jsc_stream_seq_at(jsc_stream *, int64_t unix_ns, uint64_t *seq); /* first live message with ts >= */
 /* Counts per subject matching the pattern: calls each(ctx, subject, len, count, last_seq). */
 int jsc_stream_subject_counts(jsc_stream *, const char *pattern, size_t n,
-                              int (*each)(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last_seq), void *ctx);
+                              int (*each)(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last_seq),
+                              void *ctx);
 /* Deleted sequences between first and last: each(ctx, seq). */
 int jsc_stream_deleted(jsc_stream *, int (*each)(void *ctx, uint64_t seq), void *ctx);
 /* seq above JSC_SEQ_MAX is JSC_EINVAL. Asks for a record; when it is applied, `reply` (copied) gets the JSON answer through the plane:
  * {"type":"io.nats.jetstream.api.v1.stream_purge_response","success":true,"purged":N} ; delete likewise. */
-int jsc_stream_purge(jsc_stream *, const char *filter, size_t n, uint64_t seq, uint64_t keep, const char *reply, size_t rn);
+int jsc_stream_purge(jsc_stream *, const char *filter, size_t n, uint64_t seq, uint64_t keep, const char *reply,
+                     size_t rn);
 int jsc_stream_delete(jsc_stream *, uint64_t seq, const char *reply, size_t rn);
 
 /* ---- consumers ---- */
-enum { JSC_DELIVER_ALL, JSC_DELIVER_LAST, JSC_DELIVER_NEW, JSC_DELIVER_BY_SEQ, JSC_DELIVER_BY_TIME, JSC_DELIVER_LAST_PER_SUBJECT };
+enum {
+    JSC_DELIVER_ALL,
+    JSC_DELIVER_LAST,
+    JSC_DELIVER_NEW,
+    JSC_DELIVER_BY_SEQ,
+    JSC_DELIVER_BY_TIME,
+    JSC_DELIVER_LAST_PER_SUBJECT
+};
 enum { JSC_ACK_NONE, JSC_ACK_ALL, JSC_ACK_EXPLICIT };
 typedef struct jsc_consumer_options {
     uint8_t deliver_policy, ack_policy, flow_control, headers_only, replay_original;
@@ -95,8 +104,8 @@ typedef struct jsc_consumer_options {
 /* At apply of CONSUMER_CREATE, on every replica, with the record's own time: the start position is computed from the
  * state at that point. An id that exists already is an update: progress stays, the options are replaced (push stays push,
  * pull stays pull: JSC_EINVAL otherwise) and *out is the same consumer. id: the host's number, used in events and in CONSUMER_STATE records (so equal on all replicas). */
-int jsc_consumer_new(jsc_stream *, uint64_t id, const char *name, size_t n, int64_t created_ns, const jsc_consumer_options *,
-                     jsc_consumer **out);
+int jsc_consumer_new(jsc_stream *, uint64_t id, const char *name, size_t n, int64_t created_ns,
+                     const jsc_consumer_options *, jsc_consumer **out);
 void jsc_consumer_free(jsc_consumer *); /* waiting pulls get 409 Consumer Deleted when the stream leads */
 typedef struct jsc_consumer_state {
     uint64_t delivered_consumer, delivered_stream, ack_floor_consumer, ack_floor_stream;

@@ -1,31 +1,24 @@
 /* Removal: limits, purge, expiry, and the first live sequence that follows from them. */
 #include "internal.h"
 
-uint64_t jsc_stream_size(const jsc_stream *s, size_t subject, size_t headers, size_t data)
-{
+uint64_t jsc_stream_size(const jsc_stream *s, size_t subject, size_t headers, size_t data) {
     uint64_t n = (uint64_t)subject + headers + data;
     return s->limits.file_storage ? n + 30 + (headers ? 4 : 0) : n + 16;
 }
 
-void jsc_stream_settle_first(jsc_stream *s)
-{
+void jsc_stream_settle_first(jsc_stream *s) {
     s->first_seq = jsc_seqs_live_from(&s->seqs, s->first_seq, s->last_seq);
     jsc_seqs_drop_below(&s->seqs, s->first_seq);
 }
 
-static void remove_entry(jsc_stream *s, uint64_t seq, jsc_entry *e)
-{
+static void remove_entry(jsc_stream *s, uint64_t seq, jsc_entry *e) {
     jsc_subject *x = &s->subjects.a[e->subject];
     jsc_consumer_removed(s, seq, e);
     uint64_t prev = e->prev ? seq - e->prev : 0, next = e->next ? seq + e->next : 0;
-    if (prev)
-        jsc_seqs_at(&s->seqs, prev)->next = next ? (uint32_t)(next - prev) : 0;
-    else
-        x->first = next;
-    if (next)
-        jsc_seqs_at(&s->seqs, next)->prev = prev ? (uint32_t)(next - prev) : 0;
-    else
-        x->last = prev;
+    if (prev) jsc_seqs_at(&s->seqs, prev)->next = next ? (uint32_t)(next - prev) : 0;
+    else x->first = next;
+    if (next) jsc_seqs_at(&s->seqs, next)->prev = prev ? (uint32_t)(next - prev) : 0;
+    else x->last = prev;
     s->messages--;
     s->bytes -= e->size;
     e->index |= JSC_DELETED;
@@ -36,39 +29,31 @@ static void remove_entry(jsc_stream *s, uint64_t seq, jsc_entry *e)
     }
 }
 
-void jsc_stream_remove(jsc_stream *s, uint64_t seq)
-{
+void jsc_stream_remove(jsc_stream *s, uint64_t seq) {
     jsc_entry *e = jsc_seqs_at(&s->seqs, seq);
-    if (!jsc_entry_live(e))
-        return;
+    if (!jsc_entry_live(e)) return;
     remove_entry(s, seq, e);
-    if (seq == s->first_seq)
-        jsc_stream_settle_first(s);
+    if (seq == s->first_seq) jsc_stream_settle_first(s);
 }
 
-void jsc_stream_trim(jsc_stream *s)
-{
+void jsc_stream_trim(jsc_stream *s) {
     const jsc_stream_limits *l = &s->limits;
     if (l->max_msgs_per_subject > 0)
         for (uint32_t id = 0; id < s->subjects.n; id++)
             while (s->subjects.a[id].name && s->subjects.a[id].count > (uint64_t)l->max_msgs_per_subject)
                 jsc_stream_remove(s, s->subjects.a[id].first);
-    if (l->discard_new)
-        return;
+    if (l->discard_new) return;
     while (s->messages && ((l->max_msgs > 0 && s->messages > (uint64_t)l->max_msgs) ||
                            (l->max_bytes > 0 && s->bytes > (uint64_t)l->max_bytes)))
         jsc_stream_remove(s, s->first_seq);
 }
 
 /* Returns how many were removed. seq: everything below it; keep: the newest so many stay (spec streams §18). */
-uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uint64_t seq, uint64_t keep)
-{
+uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uint64_t seq, uint64_t keep) {
     uint64_t before = s->messages, below = s->last_seq + 1;
     int all = !n || (n == 1 && filter[0] == '>');
-    if (seq > JSC_SEQ_MAX)
-        seq = 0;
-    if (seq && seq < below)
-        below = seq;
+    if (seq > JSC_SEQ_MAX) seq = 0;
+    if (seq && seq < below) below = seq;
     if (keep) { /* walk down from the end until `keep` are passed */
         uint64_t left = keep, q = s->last_seq + 1;
         while (q > s->first_seq && left) {
@@ -78,10 +63,8 @@ uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uin
                 left--;
             q--;
         }
-        if (left)
-            return 0;
-        if (q < below)
-            below = q;
+        if (left) return 0;
+        if (q < below) below = q;
     }
     uint64_t q = s->first_seq;
     while ((q = jsc_seqs_live_from(&s->seqs, q, s->last_seq)) < below && q <= s->last_seq) {
@@ -96,40 +79,33 @@ uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uin
         jsc_seqs_drop_below(&s->seqs, seq);
     }
     jsc_stream_settle_first(s);
-    if (before != s->messages || all)
-        jsc_consumer_purged(s);
+    if (before != s->messages || all) jsc_consumer_purged(s);
     return before - s->messages;
 }
 
-void jsc_stream_apply_expire(jsc_stream *s, uint64_t below)
-{
-    while (s->messages && s->first_seq < below)
-        jsc_stream_remove(s, s->first_seq);
+void jsc_stream_apply_expire(jsc_stream *s, uint64_t below) {
+    while (s->messages && s->first_seq < below) jsc_stream_remove(s, s->first_seq);
 }
 
 /* Proposes the removal of what is too old; replicas only apply, so clocks need not agree. */
-static void age_fire(void *ctx, int64_t mono, int64_t unix_ns)
-{
+static void age_fire(void *ctx, int64_t mono, int64_t unix_ns) {
     jsc_stream *s = ctx;
-    if (!s->leading || s->limits.max_age_ns <= 0 || !s->messages)
-        return;
+    if (!s->leading || s->limits.max_age_ns <= 0 || !s->messages) return;
     int64_t cut = unix_ns - s->limits.max_age_ns;
     uint64_t below;
-    if (jsc_stream_seq_at(s, cut + 1, &below) != JSC_OK)
-        below = s->last_seq + 1;
+    if (jsc_stream_seq_at(s, cut + 1, &below) != JSC_OK) below = s->last_seq + 1;
     if (below > s->first_seq && below > s->age_proposed) {
         uint8_t body[10] = {1, 2};
-        for (int i = 0; i < 8; i++)
-            body[2 + i] = (uint8_t)(below >> (8 * i));
+        for (int i = 0; i < 8; i++) body[2 + i] = (uint8_t)(below >> (8 * i));
         uint64_t index;
         if (jsc_stream_append(s, JSC_K_PURGE, NULL, 0, NULL, 0, body, sizeof body, &index) == JSC_OK)
             s->age_proposed = below;
     }
-    jsc_timer_set(&s->all->timers, &s->age, mono + 250000000); /* apply re-arms it exactly; this covers a failed append */
+    jsc_timer_set(&s->all->timers, &s->age,
+                  mono + 250000000); /* apply re-arms it exactly; this covers a failed append */
 }
 
-void jsc_stream_age_arm(jsc_stream *s)
-{
+void jsc_stream_age_arm(jsc_stream *s) {
     s->age.fire = age_fire;
     s->age.ctx = s;
     if (!s->leading || s->limits.max_age_ns <= 0 || !s->messages) {
@@ -140,8 +116,7 @@ void jsc_stream_age_arm(jsc_stream *s)
     int64_t mono, unix_ns;
     jsc_streams_clock(s->all, &mono, &unix_ns);
     int64_t due = mono + 250000000;
-    if (jsc_stream_read(s, s->first_seq, &r) == JSC_OK)
-        due = mono + (r.ts + s->limits.max_age_ns - unix_ns);
+    if (jsc_stream_read(s, s->first_seq, &r) == JSC_OK) due = mono + (r.ts + s->limits.max_age_ns - unix_ns);
     if (s->age_proposed > s->first_seq && due < mono + 250000000)
         due = mono + 250000000; /* already proposed: wait for its apply */
     jsc_timer_set(&s->all->timers, &s->age, due);

@@ -6,26 +6,22 @@
  * NONE: the delivered position moves to the sequence after n deliveries that nobody acknowledges. */
 #include "internal.h"
 
-static void put_varint(jsc_bytes *b, uint64_t v)
-{
+static void put_varint(jsc_bytes *b, uint64_t v) {
     uint8_t t[10];
     size_t n = 0;
     do {
         t[n] = (uint8_t)(v & 127);
         v >>= 7;
-        if (v)
-            t[n] |= 128;
+        if (v) t[n] |= 128;
         n++;
     } while (v);
     JSC_ASSERT(jsc_bytes_add(b, t, n) == JSC_OK);
 }
 
-static int get_varint(const uint8_t **p, const uint8_t *end, uint64_t *v)
-{
+static int get_varint(const uint8_t **p, const uint8_t *end, uint64_t *v) {
     uint64_t x = 0;
     for (int shift = 0; shift < 64; shift += 7) {
-        if (*p == end)
-            return 0;
+        if (*p == end) return 0;
         uint8_t b = *(*p)++;
         x |= (uint64_t)(b & 127) << shift;
         if (!(b & 128)) {
@@ -38,8 +34,7 @@ static int get_varint(const uint8_t **p, const uint8_t *end, uint64_t *v)
 
 static int has_time(uint8_t op) { return op == JSC_OP_DELIVER || op == JSC_OP_REDELIVER || op == JSC_OP_NONE; }
 
-static void ops_head(jsc_consumer *c)
-{
+static void ops_head(jsc_consumer *c) {
     if (!c->ops.n) {
         static const uint8_t version = 1;
         JSC_ASSERT(jsc_bytes_add(&c->ops, &version, 1) == JSC_OK);
@@ -47,31 +42,25 @@ static void ops_head(jsc_consumer *c)
     }
 }
 
-static void ops_flush(jsc_consumer *c)
-{
-    if (!c->run_op)
-        return;
+static void ops_flush(jsc_consumer *c) {
+    if (!c->run_op) return;
     ops_head(c);
     JSC_ASSERT(jsc_bytes_add(&c->ops, &c->run_op, 1) == JSC_OK);
     put_varint(&c->ops, c->run_first);
     put_varint(&c->ops, c->run_n);
-    if (has_time(c->run_op))
-        put_varint(&c->ops, (uint64_t)c->run_ts);
+    if (has_time(c->run_op)) put_varint(&c->ops, (uint64_t)c->run_ts);
     c->run_op = 0;
 }
 
-void jsc_consumer_mark_dirty(jsc_consumer *c)
-{
-    if (c->is_dirty)
-        return;
+void jsc_consumer_mark_dirty(jsc_consumer *c) {
+    if (c->is_dirty) return;
     c->is_dirty = 1;
     c->dirty_next = c->stream->all->dirty;
     c->stream->all->dirty = c;
     jsc_streams_poke(c->stream->all);
 }
 
-void jsc_ops_add(jsc_consumer *c, uint8_t op, uint64_t seq, int64_t ts)
-{
+void jsc_ops_add(jsc_consumer *c, uint8_t op, uint64_t seq, int64_t ts) {
     if (c->run_op == op && op != JSC_OP_ACK_ALL && c->run_first + c->run_n == seq && c->run_ts == ts) {
         c->run_n++;
     } else {
@@ -84,10 +73,8 @@ void jsc_ops_add(jsc_consumer *c, uint8_t op, uint64_t seq, int64_t ts)
     jsc_consumer_mark_dirty(c);
 }
 
-void jsc_ops_none(jsc_consumer *c)
-{
-    if (c->none_due == JSC_NEVER && !c->none_since)
-        return;
+void jsc_ops_none(jsc_consumer *c) {
+    if (c->none_due == JSC_NEVER && !c->none_since) return;
     ops_flush(c);
     c->run_op = JSC_OP_NONE;
     c->run_first = c->view.dseq;
@@ -99,20 +86,17 @@ void jsc_ops_none(jsc_consumer *c)
     jsc_consumer_mark_dirty(c);
 }
 
-void jsc_consumer_reset_ops(jsc_consumer *c)
-{
+void jsc_consumer_reset_ops(jsc_consumer *c) {
     c->ops.n = c->replies.n = 0;
     c->run_op = 0;
     c->none_since = 0;
     c->none_due = JSC_NEVER;
 }
 
-void jsc_consumer_propose(jsc_consumer *c)
-{
+void jsc_consumer_propose(jsc_consumer *c) {
     jsc_stream *s = c->stream;
     ops_flush(c);
-    if (!s->leading || (!c->ops.n && !c->replies.n))
-        return;
+    if (!s->leading || (!c->ops.n && !c->replies.n)) return;
     ops_head(c); /* a double ack of something acked before still waits for what precedes it */
     uint64_t index;
     int rc = jsc_stream_append(s, JSC_K_CONSUMER_STATE, NULL, 0, NULL, 0, c->ops.p, c->ops.n, &index);
@@ -132,27 +116,20 @@ void jsc_consumer_propose(jsc_consumer *c)
 }
 
 /* Whether some consumer still has to see or acknowledge the message. */
-static int needed(jsc_stream *s, uint64_t seq, const jsc_entry *e)
-{
+static int needed(jsc_stream *s, uint64_t seq, const jsc_entry *e) {
     for (jsc_consumer *c = s->consumers; c; c = c->next)
-        if ((seq > c->applied.dseq && jsc_consumer_wants(c, seq, e)) || jsc_progress_find(&c->applied, seq))
-            return 1;
+        if ((seq > c->applied.dseq && jsc_consumer_wants(c, seq, e)) || jsc_progress_find(&c->applied, seq)) return 1;
     return 0;
 }
 
-static void acked(jsc_stream *s, uint64_t seq)
-{
-    if (s->limits.retention == JSC_RETAIN_LIMITS)
-        return;
+static void acked(jsc_stream *s, uint64_t seq) {
+    if (s->limits.retention == JSC_RETAIN_LIMITS) return;
     const jsc_entry *e = jsc_seqs_at(&s->seqs, seq);
-    if (!jsc_entry_live(e))
-        return;
-    if (s->limits.retention == JSC_RETAIN_WORKQUEUE || !needed(s, seq, e))
-        jsc_stream_remove(s, seq);
+    if (!jsc_entry_live(e)) return;
+    if (s->limits.retention == JSC_RETAIN_WORKQUEUE || !needed(s, seq, e)) jsc_stream_remove(s, seq);
 }
 
-static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int64_t ts, int64_t record_ts)
-{
+static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int64_t ts, int64_t record_ts) {
     jsc_stream *s = c->stream;
     jsc_progress *p = &c->applied;
     jsc_pend *e;
@@ -161,11 +138,9 @@ static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int6
         if (seq > p->dseq) {
             jsc_consumer_pending(c, p);
             for (uint64_t q = from; (q = jsc_consumer_find(c, q)) <= seq && q <= s->last_seq; q++)
-                if (p->pending)
-                    p->pending--;
+                if (p->pending) p->pending--;
             p->dseq = seq;
-            if (p->counted_to < seq)
-                p->counted_to = seq;
+            if (p->counted_to < seq) p->counted_to = seq;
         }
         p->dcseq += n;
         p->delivered_ns = ts;
@@ -174,22 +149,19 @@ static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int6
             p->fcseq = p->dcseq;
         }
         if (n && s->limits.retention != JSC_RETAIN_LIMITS)
-            for (uint64_t q = from; (q = jsc_consumer_find(c, q)) <= seq && q <= s->last_seq; q++)
-                acked(s, q);
+            for (uint64_t q = from; (q = jsc_consumer_find(c, q)) <= seq && q <= s->last_seq; q++) acked(s, q);
         return;
     }
     if (op == JSC_OP_ACK_ALL) {
         p->ack_ns = record_ts;
         for (uint64_t i = p->head; i < p->tail; i++) {
             e = &p->ring[i & (p->cap - 1)];
-            if (e->seq > seq)
-                break;
+            if (e->seq > seq) break;
             if (e->state) {
                 uint64_t q = e->seq;
                 jsc_progress_done(p, e);
                 acked(s, q);
-                if (i < p->head)
-                    i = p->head - 1;
+                if (i < p->head) i = p->head - 1;
             }
         }
         return;
@@ -201,18 +173,14 @@ static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int6
         case JSC_OP_DELIVER: {
             int live = jsc_entry_live(jsc_seqs_at(&s->seqs, q));
             jsc_consumer_pending(c, p);
-            if (live && q > p->dseq && q <= p->counted_to && p->pending)
-                p->pending--;
+            if (live && q > p->dseq && q <= p->counted_to && p->pending) p->pending--;
             JSC_ASSERT(jsc_progress_deliver(p, q, ts, live) == JSC_OK);
-            if (p->counted_to < p->dseq)
-                p->counted_to = p->dseq;
+            if (p->counted_to < p->dseq) p->counted_to = p->dseq;
             break;
         }
         case JSC_OP_REDELIVER:
-            if ((e = jsc_progress_find(p, q)))
-                jsc_progress_redeliver(p, e, ts);
-            else
-                p->dcseq++;
+            if ((e = jsc_progress_find(p, q))) jsc_progress_redeliver(p, e, ts);
+            else p->dcseq++;
             break;
         case JSC_OP_ACK:
             p->ack_ns = record_ts;
@@ -222,15 +190,13 @@ static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int6
             }
             break;
         case JSC_OP_DROP:
-            if ((e = jsc_progress_find(p, q)))
-                jsc_progress_done(p, e);
+            if ((e = jsc_progress_find(p, q))) jsc_progress_done(p, e);
             break;
         }
     }
 }
 
-void jsc_consumer_apply(jsc_stream *s, const jsc_record *r)
-{
+void jsc_consumer_apply(jsc_stream *s, const jsc_record *r) {
     const uint8_t *p = (const uint8_t *)r->data, *end = p + r->data_len;
     uint64_t id, index = r->index;
     if (p < end && *p == 1 && (p++, get_varint(&p, end, &id))) {
@@ -243,8 +209,7 @@ void jsc_consumer_apply(jsc_stream *s, const jsc_record *r)
             apply_op(c, op, seq, n, (int64_t)ts, r->ts);
         }
     }
-    if (!s->leading)
-        return;
+    if (!s->leading) return;
     uint32_t tn;
     const char *reply;
     while (s->acks.n && (reply = jsc_waiters_take(&s->acks, index, &tn)))

@@ -1,19 +1,15 @@
 /* Sequence -> record: chunks of fixed entries, dropped whole when the first live sequence moves past them. */
 #include "internal.h"
 
-jsc_entry *jsc_seqs_at(const jsc_seqs *q, uint64_t seq)
-{
+jsc_entry *jsc_seqs_at(const jsc_seqs *q, uint64_t seq) {
     uint64_t c = seq / JSC_CHUNK;
-    if (c < q->first || c - q->first >= q->n)
-        return NULL;
+    if (c < q->first || c - q->first >= q->n) return NULL;
     return &q->chunk[q->off + (c - q->first)]->e[seq % JSC_CHUNK];
 }
 
-jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq)
-{
+jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq) {
     uint64_t c = seq / JSC_CHUNK;
-    if (!q->n)
-        q->first = c;
+    if (!q->n) q->first = c;
     JSC_ASSERT(c >= q->first && c - q->first <= q->n);
     if (c - q->first == q->n) {
         if (q->off + q->n == q->cap) {
@@ -23,15 +19,13 @@ jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq)
             } else {
                 uint32_t cap = q->cap ? q->cap * 2 : 16;
                 jsc_chunk **p = realloc(q->chunk, cap * sizeof *p);
-                if (!p)
-                    return NULL;
+                if (!p) return NULL;
                 q->chunk = p;
                 q->cap = cap;
             }
         }
         jsc_chunk *x = malloc(sizeof *x);
-        if (!x)
-            return NULL;
+        if (!x) return NULL;
         x->live = 0;
         for (uint32_t i = 0; i < JSC_CHUNK; i++)
             x->e[i].index = JSC_DELETED; /* sequences never put (before first_seq) read as deleted */
@@ -44,14 +38,11 @@ jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq)
     return e;
 }
 
-uint64_t jsc_seqs_live_from(const jsc_seqs *q, uint64_t seq, uint64_t last)
-{
-    if (q->n && seq < q->first * JSC_CHUNK)
-        seq = q->first * JSC_CHUNK;
+uint64_t jsc_seqs_live_from(const jsc_seqs *q, uint64_t seq, uint64_t last) {
+    if (q->n && seq < q->first * JSC_CHUNK) seq = q->first * JSC_CHUNK;
     while (seq <= last) {
         uint64_t c = seq / JSC_CHUNK;
-        if (c < q->first || c - q->first >= q->n)
-            return last + 1;
+        if (c < q->first || c - q->first >= q->n) return last + 1;
         const jsc_chunk *x = q->chunk[q->off + (c - q->first)];
         if (x->live)
             for (uint32_t i = (uint32_t)(seq % JSC_CHUNK); i < JSC_CHUNK; i++)
@@ -64,21 +55,17 @@ uint64_t jsc_seqs_live_from(const jsc_seqs *q, uint64_t seq, uint64_t last)
     return last + 1;
 }
 
-void jsc_seqs_drop_below(jsc_seqs *q, uint64_t seq)
-{
+void jsc_seqs_drop_below(jsc_seqs *q, uint64_t seq) {
     while (q->n && (q->first + 1) * JSC_CHUNK <= seq) {
         free(q->chunk[q->off++]);
         q->n--;
         q->first++;
     }
-    if (!q->n)
-        q->off = 0;
+    if (!q->n) q->off = 0;
 }
 
-void jsc_seqs_free(jsc_seqs *q)
-{
-    for (uint32_t i = 0; i < q->n; i++)
-        free(q->chunk[q->off + i]);
+void jsc_seqs_free(jsc_seqs *q) {
+    for (uint32_t i = 0; i < q->n; i++) free(q->chunk[q->off + i]);
     free(q->chunk);
     memset(q, 0, sizeof *q);
 }

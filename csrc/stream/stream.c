@@ -3,10 +3,8 @@
 #include <errno.h>
 
 int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *account, const char *name, size_t n,
-                   jsc_stream **out)
-{
-    if (!n || n > 255)
-        return JSC_EINVAL;
+                   jsc_stream **out) {
+    if (!n || n > 255) return JSC_EINVAL;
     jsc_stream *s = calloc(1, sizeof *s);
     char *copy = malloc(n + 1);
     if (!s || !copy) {
@@ -36,27 +34,27 @@ int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *accou
     s->account = account;
     s->deferred_tail = &s->deferred;
     s->applied = s->committed = jsc_log_first(log) - 1;
-    s->limits = (jsc_stream_limits){.max_msgs = -1, .max_bytes = -1, .max_msgs_per_subject = -1, .max_msg_size = -1,
-                                    .duplicate_window_ns = 120000000000ll, .file_storage = 1};
+    s->limits = (jsc_stream_limits){.max_msgs = -1,
+                                    .max_bytes = -1,
+                                    .max_msgs_per_subject = -1,
+                                    .max_msg_size = -1,
+                                    .duplicate_window_ns = 120000000000ll,
+                                    .file_storage = 1};
     s->subjects.free = JSC_NO_SUBJECT;
     s->first_seq = 0;
     s->next = t->all;
     s->prevp = &t->all;
-    if (t->all)
-        t->all->prevp = &s->next;
+    if (t->all) t->all->prevp = &s->next;
     t->all = s;
     jsc_log_set_owner(log, &s->owner);
     *out = s;
     return JSC_OK;
 }
 
-void jsc_stream_free(jsc_stream *s)
-{
-    if (!s)
-        return;
+void jsc_stream_free(jsc_stream *s) {
+    if (!s) return;
     s->closing = 1;
-    while (s->consumers)
-        jsc_consumer_free(s->consumers);
+    while (s->consumers) jsc_consumer_free(s->consumers);
     jsc_stream_follow(s);
     for (jsc_stream **p = &s->all->touched; *p; p = &(*p)->touched_next)
         if (*p == s) {
@@ -64,11 +62,9 @@ void jsc_stream_free(jsc_stream *s)
             break;
         }
     *s->prevp = s->next;
-    if (s->next)
-        s->next->prevp = s->prevp;
+    if (s->next) s->next->prevp = s->prevp;
     jsc_log_set_owner(s->log, NULL);
-    for (int i = 0; i < s->npatterns; i++)
-        free(s->patterns[i].s);
+    for (int i = 0; i < s->npatterns; i++) free(s->patterns[i].s);
     free(s->patterns);
     jsc_waiters_free(&s->pubs);
     jsc_waiters_free(&s->acks);
@@ -81,17 +77,13 @@ void jsc_stream_free(jsc_stream *s)
     free(s);
 }
 
-int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l)
-{
-    if (l->retention > JSC_RETAIN_WORKQUEUE)
-        return JSC_EINVAL;
+int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l) {
+    if (l->retention > JSC_RETAIN_WORKQUEUE) return JSC_EINVAL;
     s->limits = *l;
     int64_t *durations[] = {&s->limits.max_age_ns, &s->limits.duplicate_window_ns};
     for (int i = 0; i < 2; i++)
-        if (*durations[i] > JSC_LONG)
-            *durations[i] = JSC_LONG;
-    if (l->first_seq > JSC_SEQ_MAX)
-        s->limits.first_seq = 0;
+        if (*durations[i] > JSC_LONG) *durations[i] = JSC_LONG;
+    if (l->first_seq > JSC_SEQ_MAX) s->limits.first_seq = 0;
     l = &s->limits;
     if (!s->configured && !s->last_seq && l->first_seq > 1) {
         s->first_seq = l->first_seq;
@@ -103,8 +95,7 @@ int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l)
     return JSC_OK;
 }
 
-int jsc_stream_lead(jsc_stream *s, uint32_t term)
-{
+int jsc_stream_lead(jsc_stream *s, uint32_t term) {
     if (s->leading) {
         s->term = term;
         return JSC_OK;
@@ -119,19 +110,15 @@ int jsc_stream_lead(jsc_stream *s, uint32_t term)
         r.ts > s->last_stamp)
         s->last_stamp = r.ts;
     jsc_stream_subscribe(s);
-    for (jsc_consumer *c = s->consumers; c; c = c->next)
-        jsc_consumer_lead(c);
+    for (jsc_consumer *c = s->consumers; c; c = c->next) jsc_consumer_lead(c);
     jsc_stream_age_arm(s);
     return JSC_OK;
 }
 
-static void stop_leading(jsc_stream *s, const char *status, int pending)
-{
-    if (!s->leading)
-        return;
+static void stop_leading(jsc_stream *s, const char *status, int pending) {
+    if (!s->leading) return;
     jsc_stream_unsubscribe(s);
-    for (jsc_consumer *c = s->consumers; c; c = c->next)
-        jsc_consumer_unlead(c, status, pending);
+    for (jsc_consumer *c = s->consumers; c; c = c->next) jsc_consumer_unlead(c, status, pending);
     s->leading = 0;
     jsc_waiters_clear(&s->pubs);
     jsc_waiters_clear(&s->acks);
@@ -148,53 +135,39 @@ static void stop_leading(jsc_stream *s, const char *status, int pending)
 
 void jsc_stream_follow(jsc_stream *s) { stop_leading(s, "409 Leadership Change", 0); }
 
-void jsc_stream_shutdown(jsc_stream *s)
-{
+void jsc_stream_shutdown(jsc_stream *s) {
     if (s->leading && s->solo) { /* with replicas a record that nobody was told of does harm */
-        for (jsc_consumer *c = s->consumers; c; c = c->next)
-            jsc_consumer_propose(c);
+        for (jsc_consumer *c = s->consumers; c; c = c->next) jsc_consumer_propose(c);
         jsc_log_submit(s->log);
     }
     stop_leading(s, "409 Server Shutdown", 1);
 }
 
-void jsc_stream_solo(jsc_stream *s, int on)
-{
+void jsc_stream_solo(jsc_stream *s, int on) {
     s->solo = on != 0;
-    if (on)
-        jsc_streams_apply(s, jsc_log_durable(s->log));
+    if (on) jsc_streams_apply(s, jsc_log_durable(s->log));
 }
 
 uint64_t jsc_stream_applied(const jsc_stream *s) { return s->applied; }
 uint64_t jsc_stream_committed(const jsc_stream *s) { return s->committed; }
 
-int jsc_stream_commit(jsc_stream *s, uint64_t index)
-{
-    return jsc_stream_advance(s, index);
-}
+int jsc_stream_commit(jsc_stream *s, uint64_t index) { return jsc_stream_advance(s, index); }
 
-static int host_kind(uint8_t kind)
-{
+static int host_kind(uint8_t kind) {
     return kind == JSC_K_CONFIG || kind == JSC_K_MEMBERS || kind == JSC_K_CONSUMER_CREATE ||
            kind == JSC_K_CONSUMER_DELETE || kind == JSC_K_HOST;
 }
 
-static void stream_wake(jsc_stream *s)
-{
-    if (!s->stored || !s->leading)
-        return;
+static void stream_wake(jsc_stream *s) {
+    if (!s->stored || !s->leading) return;
     s->stored = 0;
     for (jsc_consumer *c = s->consumers; c; c = c->next)
-        if (c->npulls || c->push)
-            jsc_consumer_wake(c);
+        if (c->npulls || c->push) jsc_consumer_wake(c);
 }
 
-int jsc_stream_advance(jsc_stream *s, uint64_t committed)
-{
-    if (committed > s->committed)
-        s->committed = committed;
-    if (s->applying)
-        return JSC_OK;
+int jsc_stream_advance(jsc_stream *s, uint64_t committed) {
+    if (committed > s->committed) s->committed = committed;
+    if (s->applying) return JSC_OK;
     s->applying = 1;
     int rc = JSC_OK;
     uint64_t last = jsc_log_last(s->log);
@@ -213,26 +186,20 @@ int jsc_stream_advance(jsc_stream *s, uint64_t committed)
             rc = JSC_EHOST;
             break;
         }
-        if (r.ts > s->last_stamp)
-            s->last_stamp = r.ts;
+        if (r.ts > s->last_stamp) s->last_stamp = r.ts;
         s->applied++;
         rc = JSC_OK;
-        if (r.kind == JSC_K_MESSAGE)
-            jsc_stream_apply_message(s, &r);
-        else
-            jsc_stream_apply_control(s, &r);
+        if (r.kind == JSC_K_MESSAGE) jsc_stream_apply_message(s, &r);
+        else jsc_stream_apply_control(s, &r);
     }
     s->applying = 0;
     stream_wake(s);
-    if (s->leading && s->limits.max_age_ns > 0 && !s->age.pos)
-        jsc_stream_age_arm(s);
+    if (s->leading && s->limits.max_age_ns > 0 && !s->age.pos) jsc_stream_age_arm(s);
     return rc;
 }
 
-int jsc_stream_skip(jsc_stream *s)
-{
-    if (s->applied >= s->committed)
-        return JSC_EINVAL;
+int jsc_stream_skip(jsc_stream *s) {
+    if (s->applied >= s->committed) return JSC_EINVAL;
     s->applied++;
     return JSC_OK;
 }

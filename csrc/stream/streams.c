@@ -2,8 +2,7 @@
 #include "internal.h"
 #include <errno.h>
 
-void jsc_streams_apply(jsc_stream *s, uint64_t durable)
-{
+void jsc_streams_apply(jsc_stream *s, uint64_t durable) {
     int rc = jsc_stream_advance(s, durable);
     jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
     if (rc == JSC_EHOST) {
@@ -16,8 +15,7 @@ void jsc_streams_apply(jsc_stream *s, uint64_t durable)
     }
 }
 
-static void streams_progress(jsc_streams *t, jsc_owner *o)
-{
+static void streams_progress(jsc_streams *t, jsc_owner *o) {
     int err = jsc_log_error(o->log);
     uint64_t durable = jsc_log_durable(o->log);
     if (o->is_stream && ((jsc_stream *)o)->solo) {
@@ -33,8 +31,7 @@ static void streams_progress(jsc_streams *t, jsc_owner *o)
     }
 }
 
-static void streams_store(void *ctx)
-{
+static void streams_store(void *ctx) {
     jsc_streams *t = ctx;
     jsc_log *logs[64];
     int n;
@@ -42,20 +39,17 @@ static void streams_store(void *ctx)
         n = jsc_store_poll(t->store, logs, 64);
         for (int i = 0; i < n; i++) {
             jsc_owner *o = jsc_log_owner(logs[i]);
-            if (o)
-                streams_progress(t, o);
+            if (o) streams_progress(t, o);
         }
     } while (n == 64);
 }
 
-void jsc_streams_clock(jsc_streams *t, int64_t *mono, int64_t *unix_ns)
-{
+void jsc_streams_clock(jsc_streams *t, int64_t *mono, int64_t *unix_ns) {
     *mono = jsc_plane_mono(t->plane);
     *unix_ns = jsc_plane_unix(t->plane);
 }
 
-uint64_t jsc_streams_random(jsc_streams *t)
-{
+uint64_t jsc_streams_random(jsc_streams *t) {
     uint64_t x = (t->random += 0x9e3779b97f4a7c15ull);
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
@@ -63,17 +57,14 @@ uint64_t jsc_streams_random(jsc_streams *t)
 }
 
 /* Registering the hook again makes it due at once: the host commits, creates consumers and proposes between two polls. */
-void jsc_streams_poke(jsc_streams *t)
-{
-    if (t->poked)
-        return;
+void jsc_streams_poke(jsc_streams *t) {
+    if (t->poked) return;
     t->poked = 1;
     jsc_plane_hook(t->plane, jsc_streams_turn, t);
 }
 
 /* The turn: timers, consumers with something to send, their progress as records, then one submit per stream. */
-int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
-{
+int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns) {
     jsc_streams *t = ctx;
     t->mono = mono;
     t->unix_ns = unix_ns;
@@ -90,18 +81,15 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
     while (c && t->spent < JSC_TURN_SPEND) {
         jsc_consumer *next = c->active_next;
         c->is_active = 0;
-        if (c->stream->leading)
-            jsc_consumer_serve(c, mono, unix_ns);
+        if (c->stream->leading) jsc_consumer_serve(c, mono, unix_ns);
         more |= c->more;
         c = next;
     }
     if (c) { /* connections and replication come in between; the rest comes first then */
         jsc_consumer *tail = c;
-        while (tail->active_next)
-            tail = tail->active_next;
+        while (tail->active_next) tail = tail->active_next;
         tail->active_next = t->active;
-        if (!t->active)
-            t->active_tail = tail;
+        if (!t->active) t->active_tail = tail;
         t->active = c;
     }
     more |= t->active != NULL;
@@ -111,8 +99,7 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
         jsc_consumer_propose(c);
         c = next;
     }
-    for (jsc_stream *s = t->touched; s; s = s->touched_next)
-        jsc_stream_flush_deferred(s);
+    for (jsc_stream *s = t->touched; s; s = s->touched_next) jsc_stream_flush_deferred(s);
     jsc_stream *s = t->touched;
     t->touched = NULL;
     while (s) {
@@ -127,22 +114,18 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns)
         s = next;
     }
     t->poked = 0;
-    if (more || t->active || t->dirty || t->touched)
-        return mono;
+    if (more || t->active || t->dirty || t->touched) return mono;
     return t->timers.n ? t->timers.heap[1]->due : INT64_MAX;
 }
 
-int jsc_streams_new(jsc_plane *plane, jsc_store *store, jsc_streams **out)
-{
+int jsc_streams_new(jsc_plane *plane, jsc_store *store, jsc_streams **out) {
     jsc_streams *t = calloc(1, sizeof *t);
-    if (!t)
-        return -ENOMEM;
+    if (!t) return -ENOMEM;
     t->plane = plane;
     t->store = store;
     t->random = (uint64_t)jsc_plane_unix(plane) ^ (uint64_t)(uintptr_t)t;
     int rc = jsc_plane_watch_call(plane, jsc_store_eventfd(store), streams_store, t);
-    if (rc >= 0)
-        rc = jsc_plane_hook(plane, jsc_streams_turn, t);
+    if (rc >= 0) rc = jsc_plane_hook(plane, jsc_streams_turn, t);
     if (rc < 0) {
         free(t);
         return rc;
@@ -151,12 +134,9 @@ int jsc_streams_new(jsc_plane *plane, jsc_store *store, jsc_streams **out)
     return JSC_OK;
 }
 
-void jsc_streams_free(jsc_streams *t)
-{
-    if (!t)
-        return;
-    while (t->all)
-        jsc_stream_free(t->all);
+void jsc_streams_free(jsc_streams *t) {
+    if (!t) return;
+    while (t->all) jsc_stream_free(t->all);
     jsc_plane_hook(t->plane, NULL, NULL);
     jsc_plane_watch_call(t->plane, jsc_store_eventfd(t->store), NULL, NULL);
     while (t->owners) {
@@ -169,11 +149,9 @@ void jsc_streams_free(jsc_streams *t)
     free(t);
 }
 
-int jsc_streams_own_log(jsc_streams *t, jsc_log *log, uint64_t id)
-{
+int jsc_streams_own_log(jsc_streams *t, jsc_log *log, uint64_t id) {
     jsc_owner *o = calloc(1, sizeof *o);
-    if (!o)
-        return -ENOMEM;
+    if (!o) return -ENOMEM;
     o->id = id;
     o->log = log;
     o->next = t->owners;
@@ -182,8 +160,7 @@ int jsc_streams_own_log(jsc_streams *t, jsc_log *log, uint64_t id)
     return JSC_OK;
 }
 
-void jsc_streams_disown_log(jsc_streams *t, jsc_log *log)
-{
+void jsc_streams_disown_log(jsc_streams *t, jsc_log *log) {
     for (jsc_owner **p = &t->owners; *p; p = &(*p)->next)
         if ((*p)->log == log) {
             jsc_owner *o = *p;

@@ -1,30 +1,24 @@
 /* Subject -> id, with count, first and last sequence. Ids of subjects without messages are used again. */
 #include "internal.h"
 
-uint32_t jsc_subjects_find(const jsc_subjects *t, const char *s, size_t n)
-{
-    if (!t->table)
-        return JSC_NO_SUBJECT;
+uint32_t jsc_subjects_find(const jsc_subjects *t, const char *s, size_t n) {
+    if (!t->table) return JSC_NO_SUBJECT;
     uint64_t h = jsc_hash(s, n);
     for (uint32_t i = (uint32_t)h & t->mask; t->table[i]; i = (i + 1) & t->mask) {
         const jsc_subject *x = &t->a[t->table[i] - 1];
-        if (x->hash == h && x->len == n && !memcmp(x->name, s, n))
-            return t->table[i] - 1;
+        if (x->hash == h && x->len == n && !memcmp(x->name, s, n)) return t->table[i] - 1;
     }
     return JSC_NO_SUBJECT;
 }
 
-static int subjects_grow(jsc_subjects *t)
-{
+static int subjects_grow(jsc_subjects *t) {
     uint32_t size = t->table ? (t->mask + 1) * 2 : 64;
     uint32_t *table = calloc(size, sizeof *table);
-    if (!table)
-        return 0;
+    if (!table) return 0;
     for (uint32_t id = 0; id < t->n; id++)
         if (t->a[id].name) {
             uint32_t i = (uint32_t)t->a[id].hash & (size - 1);
-            while (table[i])
-                i = (i + 1) & (size - 1);
+            while (table[i]) i = (i + 1) & (size - 1);
             table[i] = id + 1;
         }
     free(t->table);
@@ -33,21 +27,17 @@ static int subjects_grow(jsc_subjects *t)
     return 1;
 }
 
-uint32_t jsc_subjects_add(jsc_subjects *t, const char *s, size_t n)
-{
-    if ((!t->table || t->live * 2 > t->mask) && !subjects_grow(t))
-        return JSC_NO_SUBJECT;
+uint32_t jsc_subjects_add(jsc_subjects *t, const char *s, size_t n) {
+    if ((!t->table || t->live * 2 > t->mask) && !subjects_grow(t)) return JSC_NO_SUBJECT;
     uint64_t h = jsc_hash(s, n);
     uint32_t i = (uint32_t)h & t->mask;
     for (; t->table[i]; i = (i + 1) & t->mask) {
         const jsc_subject *x = &t->a[t->table[i] - 1];
-        if (x->hash == h && x->len == n && !memcmp(x->name, s, n))
-            return t->table[i] - 1;
+        if (x->hash == h && x->len == n && !memcmp(x->name, s, n)) return t->table[i] - 1;
     }
     uint32_t id;
     char *name = malloc(n + 1);
-    if (!name)
-        return JSC_NO_SUBJECT;
+    if (!name) return JSC_NO_SUBJECT;
     if (t->live < t->n) {
         id = t->free;
         t->free = t->a[id].next_free;
@@ -72,16 +62,13 @@ uint32_t jsc_subjects_add(jsc_subjects *t, const char *s, size_t n)
     return id;
 }
 
-void jsc_subjects_remove(jsc_subjects *t, uint32_t id)
-{
+void jsc_subjects_remove(jsc_subjects *t, uint32_t id) {
     jsc_subject *x = &t->a[id];
     uint32_t i = (uint32_t)x->hash & t->mask;
-    while (t->table[i] != id + 1)
-        i = (i + 1) & t->mask;
+    while (t->table[i] != id + 1) i = (i + 1) & t->mask;
     for (uint32_t j = i;;) { /* close the gap so that probes never meet a hole */
         j = (j + 1) & t->mask;
-        if (!t->table[j])
-            break;
+        if (!t->table[j]) break;
         uint32_t home = (uint32_t)t->a[t->table[j] - 1].hash & t->mask;
         if (((j - home) & t->mask) >= ((j - i) & t->mask)) {
             t->table[i] = t->table[j];
@@ -96,10 +83,8 @@ void jsc_subjects_remove(jsc_subjects *t, uint32_t id)
     t->live--;
 }
 
-void jsc_subjects_free(jsc_subjects *t)
-{
-    for (uint32_t i = 0; i < t->n; i++)
-        free(t->a[i].name);
+void jsc_subjects_free(jsc_subjects *t) {
+    for (uint32_t i = 0; i < t->n; i++) free(t->a[i].name);
     free(t->a);
     free(t->table);
     memset(t, 0, sizeof *t);

@@ -39,9 +39,7 @@ jsc_account *jsc_account_find(jsc_plane *p, const char *name, size_t n, int make
     return a;
 }
 
-jsc_account *jsc_plane_account(jsc_plane *p, const char *name, size_t n) {
-    return jsc_account_find(p, name, n, 1);
-}
+jsc_account *jsc_plane_account(jsc_plane *p, const char *name, size_t n) { return jsc_account_find(p, name, n, 1); }
 
 const char *jsc_account_name(const jsc_account *a, size_t *n) {
     if (n) *n = a->name_len;
@@ -156,10 +154,8 @@ int jsc_subscribe_host(jsc_plane *p, jsc_account *a, const char *subject, size_t
 
 void jsc_unsubscribe(jsc_plane *p, jsc_sub *s) {
     if (!s || s->dead) return;
-    if (s->prev)
-        s->prev->next = s->next;
-    else
-        p->own_subs = s->next;
+    if (s->prev) s->prev->next = s->next;
+    else p->own_subs = s->next;
     if (s->next) s->next->prev = s->prev;
     jsc_sub_leave(s);
 }

@@ -317,7 +317,8 @@ static void ping(jsc_conn *c) {
     int64_t every = p->o.ping_interval_ns;
     if (c->kind == JSC_CONN_ROUTE && every > 30 * SECOND) every = 30 * SECOND;
     c->next_ping = p->mono + every;
-    if (c->kind == JSC_CONN_CLIENT && p->mono - c->active < every && c->rtt && p->mono - c->rtt_at < 3600 * SECOND) return;
+    if (c->kind == JSC_CONN_CLIENT && p->mono - c->active < every && c->rtt && p->mono - c->rtt_at < 3600 * SECOND)
+        return;
     if (c->pings_out + 1 > p->o.ping_max) {
         jsc_conn_end(c, "Stale Connection", "Stale Connection", 1);
         return;
@@ -429,9 +430,18 @@ int jsc_conn_close(jsc_plane *p, uint64_t id, const char *reason, const char *er
 int jsc_conn_stat(jsc_plane *p, uint64_t id, jsc_conn_info *out) {
     const jsc_conn *c = jsc_conn_find(p, id);
     if (!c) return JSC_ENOTFOUND;
-    *out = (jsc_conn_info){.id = c->id, .in_msgs = c->in_msgs, .out_msgs = c->out_msgs, .in_bytes = c->in_bytes,
-                           .out_bytes = c->out_bytes, .pending = jsc_pending(c), .subs = c->subs_n, .rtt_ns = c->rtt,
-                           .last_activity_ns = c->active_unix, .start_ns = c->start_unix, .fd = c->fd, .kind = c->kind,
+    *out = (jsc_conn_info){.id = c->id,
+                           .in_msgs = c->in_msgs,
+                           .out_msgs = c->out_msgs,
+                           .in_bytes = c->in_bytes,
+                           .out_bytes = c->out_bytes,
+                           .pending = jsc_pending(c),
+                           .subs = c->subs_n,
+                           .rtt_ns = c->rtt,
+                           .last_activity_ns = c->active_unix,
+                           .start_ns = c->start_unix,
+                           .fd = c->fd,
+                           .kind = c->kind,
                            .greeted = c->connected && !c->after_pong};
     return JSC_OK;
 }

@@ -91,16 +91,16 @@ void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *out);
 
 /* ---- subscriptions of the server itself ---- */
 enum {
-    JSC_SUB_LOCAL = 1,   /* not told to routes */
+    JSC_SUB_LOCAL = 1, /* not told to routes */
     JSC_SUB_LENIENT = 2, /* does not count as a responder */
 };
 typedef void (*jsc_deliver_fn)(void *ctx, const jsc_msg *m);
 /* fn runs inside routing, may publish, subscribe and unsubscribe (itself too). queue may be NULL. */
-int jsc_subscribe_call(jsc_plane *, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn, int flags,
-                       jsc_deliver_fn fn, void *ctx, jsc_sub **out);
+int jsc_subscribe_call(jsc_plane *, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn,
+                       int flags, jsc_deliver_fn fn, void *ctx, jsc_sub **out);
 /* Messages become JSC_EV_MSG with a = tag. */
-int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn, int flags,
-                       uint64_t tag, jsc_sub **out);
+int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn,
+                       int flags, uint64_t tag, jsc_sub **out);
 void jsc_unsubscribe(jsc_plane *, jsc_sub *);
 
 /* ---- publishing from the server ---- */
@@ -132,18 +132,18 @@ int jsc_link_send_records(jsc_plane *, uint64_t id, uint8_t kind, const void *he
 /* ---- events for the host language ---- */
 enum {
     JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
-    JSC_EV_INFO = 2,    /* data: the JSON of INFO (routes) */
-    JSC_EV_LINK = 3,    /* data: the JSON of JSLINK; waits for jsc_conn_become_link or _close */
-    JSC_EV_CLOSED = 4,  /* data: reason */
-    JSC_EV_ERROR = 5,   /* data: text of a peer's -ERR */
-    JSC_EV_MSG = 6,     /* a: tag; subject, reply, headers, data; conn and conn_kind of the sender (0: the server) */
-    JSC_EV_FRAME = 7,   /* a: kind; data: body */
-    JSC_EV_PONG = 8,    /* first PONG from a route after jsc_conn_route_ready */
+    JSC_EV_INFO = 2, /* data: the JSON of INFO (routes) */
+    JSC_EV_LINK = 3, /* data: the JSON of JSLINK; waits for jsc_conn_become_link or _close */
+    JSC_EV_CLOSED = 4, /* data: reason */
+    JSC_EV_ERROR = 5, /* data: text of a peer's -ERR */
+    JSC_EV_MSG = 6, /* a: tag; subject, reply, headers, data; conn and conn_kind of the sender (0: the server) */
+    JSC_EV_FRAME = 7, /* a: kind; data: body */
+    JSC_EV_PONG = 8, /* first PONG from a route after jsc_conn_route_ready */
     JSC_EV_APPENDED = 9, /* a: stream id, b: last index: a leader's stream took messages this turn */
     JSC_EV_DURABLE = 10, /* a: id given to the log's owner, b: durable index */
-    JSC_EV_APPLY = 11,   /* a: stream id: the next record is for the host */
-    JSC_EV_FAILED = 12,  /* a: id, b: the code: its log no longer takes writes */
-    JSC_EV_TRACE = 13,   /* a: 0 received, 1 sent; b: 0 for a line without its CRLF, else the size of the payload whose
+    JSC_EV_APPLY = 11, /* a: stream id: the next record is for the host */
+    JSC_EV_FAILED = 12, /* a: id, b: the code: its log no longer takes writes */
+    JSC_EV_TRACE = 13, /* a: 0 received, 1 sent; b: 0 for a line without its CRLF, else the size of the payload whose
                           * first MiB is data. a = 2: b lines were dropped as too many wait */
 };
 typedef struct jsc_event {

@@ -16,14 +16,15 @@ size_t jsc_link_parse(jsc_conn *c, const char *b, size_t n) {
     while (n - at >= JSC_FRAME_HEAD && !jsc_conn_stopped(c)) {
         const char *f = b + at;
         uint32_t len = get32(f + 4);
-        const char *bad = len > JSC_FRAME_MAX                     ? "Link Frame: length above the limit"
-                          : (uint8_t)f[8] != JSC_FRAME_VERSION    ? "Link Frame: unknown version"
-                          : f[10] || f[11] || get32(f + 12)       ? "Link Frame: reserved bytes are not zero"
-                                                                  : NULL;
+        const char *bad = len > JSC_FRAME_MAX                  ? "Link Frame: length above the limit"
+                          : (uint8_t)f[8] != JSC_FRAME_VERSION ? "Link Frame: unknown version"
+                          : f[10] || f[11] || get32(f + 12)    ? "Link Frame: reserved bytes are not zero"
+                                                               : NULL;
         if (!bad) {
             c->need = JSC_FRAME_HEAD + (size_t)len;
             if (n - at < c->need) return at;
-            if (jsc_crc32c(0, f + 4, JSC_FRAME_HEAD - 4 + (size_t)len) != get32(f)) bad = "Link Frame: checksum does not match";
+            if (jsc_crc32c(0, f + 4, JSC_FRAME_HEAD - 4 + (size_t)len) != get32(f))
+                bad = "Link Frame: checksum does not match";
         }
         if (bad) {
             jsc_conn_end(c, bad, NULL, 0);
@@ -31,8 +32,12 @@ size_t jsc_link_parse(jsc_conn *c, const char *b, size_t n) {
         }
         c->in_msgs++;
         c->in_bytes += c->need;
-        jsc_event e = {.type = JSC_EV_FRAME, .conn_kind = c->kind, .conn = c->id, .a = (uint8_t)f[9],
-                       .data = f + JSC_FRAME_HEAD, .data_len = len};
+        jsc_event e = {.type = JSC_EV_FRAME,
+                       .conn_kind = c->kind,
+                       .conn = c->id,
+                       .a = (uint8_t)f[9],
+                       .data = f + JSC_FRAME_HEAD,
+                       .data_len = len};
         if (jsc_plane_emit(c->plane, &e)) jsc_conn_end(c, "Internal Error", NULL, 0);
         at += c->need;
         c->need = 0;
@@ -71,8 +76,8 @@ int jsc_link_send(jsc_plane *p, uint64_t id, uint8_t kind, const void *body, siz
     return JSC_OK;
 }
 
-int jsc_link_send_records(jsc_plane *p, uint64_t id, uint8_t kind, const void *head, size_t n, jsc_log *log, uint64_t lo,
-                          uint64_t hi, size_t cap, uint64_t *last) {
+int jsc_link_send_records(jsc_plane *p, uint64_t id, uint8_t kind, const void *head, size_t n, jsc_log *log,
+                          uint64_t lo, uint64_t hi, size_t cap, uint64_t *last) {
     jsc_conn *c;
     char *q;
     if (n > JSC_FRAME_MAX) return JSC_EINVAL;

@@ -110,16 +110,10 @@ int jsc_plane_hook(jsc_plane *p, jsc_turn_fn fn, void *ctx) {
     return JSC_OK;
 }
 
-int64_t jsc_plane_mono(const jsc_plane *p) {
-    return p->mono;
-}
-int64_t jsc_plane_unix(const jsc_plane *p) {
-    return p->unix_ns;
-}
+int64_t jsc_plane_mono(const jsc_plane *p) { return p->mono; }
+int64_t jsc_plane_unix(const jsc_plane *p) { return p->unix_ns; }
 
-void jsc_plane_stat(const jsc_plane *p, jsc_plane_stats *out) {
-    *out = p->stats;
-}
+void jsc_plane_stat(const jsc_plane *p, jsc_plane_stats *out) { *out = p->stats; }
 
 void jsc_plane_flush(jsc_plane *p) {
     clocks(p);
@@ -138,8 +132,7 @@ static void serve(jsc_plane *p, uint64_t id, uint32_t got) {
         if (c->closing) return;
         if (!jsc_pending(c)) jsc_out_free(c);
     }
-    if (!jsc_conn_stopped(c) && (got & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-        jsc_conn_read(c);
+    if (!jsc_conn_stopped(c) && (got & (EPOLLIN | EPOLLHUP | EPOLLERR))) jsc_conn_read(c);
     else if (got & (EPOLLHUP | EPOLLERR)) /* paused, and nobody is there any more: epoll would report it for ever */
         jsc_conn_end(c, "Client Closed", NULL, 0);
     jsc_conn_mask(c);

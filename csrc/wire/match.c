@@ -57,9 +57,7 @@ void jsc_match_clear(jsc_account *a) {
     for (uint32_t i = 0; a->prefixes && i < JSC_PREFIXES; i++) drop_prefix(&a->prefixes[i]);
 }
 
-static const char *last_dot(const char *s, uint32_t n) {
-    return memrchr(s, '.', n);
-}
+static const char *last_dot(const char *s, uint32_t n) { return memrchr(s, '.', n); }
 
 static void forget_prefix(jsc_account *a, const char *s, uint32_t n, int wild) {
     if (!a->prefixes) return;
@@ -96,7 +94,8 @@ void jsc_match_forget(jsc_account *a, const char *s, uint32_t n) {
         for (jsc_match *m = a->chains[lo], *next; m; m = next) {
             next = m->chain_next;
             /* Out of budget: forgetting what was not asked for costs a look-up later; comparing costs now, every time. */
-            if (++p->forget_spent > JSC_FORGET_BUDGET || jsc_subject_matches(s, n, m->subject, m->subject_len)) drop(a, &a->slots[m->hash & (a->slots_n - 1)]);
+            if (++p->forget_spent > JSC_FORGET_BUDGET || jsc_subject_matches(s, n, m->subject, m->subject_len))
+                drop(a, &a->slots[m->hash & (a->slots_n - 1)]);
         }
 }
 
@@ -160,9 +159,7 @@ static jsc_match *scratch(jsc_plane *p) {
     return *m;
 }
 
-static int prefix_worthy(const char *s, uint32_t n) {
-    return n > 8 && !memcmp(s, "_INBOX.", 7);
-}
+static int prefix_worthy(const char *s, uint32_t n) { return n > 8 && !memcmp(s, "_INBOX.", 7); }
 
 static size_t prefix_bytes(const jsc_target *t, uint32_t n, uint32_t subject) {
     size_t b = 0;

@@ -6,10 +6,8 @@
 
 void jsc_out_free(jsc_conn *c) {
     jsc_plane *p = c->plane;
-    if (c->out.p && c->out.cap <= 2u * JSC_READ_BYTES && p->spare_n < JSC_SPARE)
-        p->spare[p->spare_n++] = c->out;
-    else
-        free(c->out.p);
+    if (c->out.p && c->out.cap <= 2u * JSC_READ_BYTES && p->spare_n < JSC_SPARE) p->spare[p->spare_n++] = c->out;
+    else free(c->out.p);
     memset(&c->out, 0, sizeof c->out);
     c->out_head = 0;
 }

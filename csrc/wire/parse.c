@@ -2,29 +2,59 @@
 #include "plane.h"
 #include <errno.h>
 
-enum { V_PUB, V_HPUB, V_SUB, V_UNSUB, V_PING, V_PONG, V_CONNECT, V_INFO, V_OK, V_ERR, V_RSP, V_RSM, V_LSP, V_LSM, V_AP,
-       V_AM, V_RMSG, V_HMSG, V_LMSG, V_LINK, V_NONE, V_MORE };
+enum {
+    V_PUB,
+    V_HPUB,
+    V_SUB,
+    V_UNSUB,
+    V_PING,
+    V_PONG,
+    V_CONNECT,
+    V_INFO,
+    V_OK,
+    V_ERR,
+    V_RSP,
+    V_RSM,
+    V_LSP,
+    V_LSM,
+    V_AP,
+    V_AM,
+    V_RMSG,
+    V_HMSG,
+    V_LMSG,
+    V_LINK,
+    V_NONE,
+    V_MORE
+};
 enum { FOR_CLIENT = 1, FOR_ROUTE = 2, BLANK = 4, IGNORES = 8 };
 
 static const struct verb {
     char text[8];
     uint8_t len, flags;
 } verbs[] = {
-    [V_PUB] = {"PUB", 3, FOR_CLIENT | BLANK},   [V_HPUB] = {"HPUB", 4, FOR_CLIENT | BLANK},
-    [V_SUB] = {"SUB", 3, FOR_CLIENT | BLANK},   [V_UNSUB] = {"UNSUB", 5, FOR_CLIENT | BLANK},
-    [V_PING] = {"PING", 4, FOR_CLIENT | FOR_ROUTE | IGNORES}, [V_PONG] = {"PONG", 4, FOR_CLIENT | FOR_ROUTE | IGNORES},
-    [V_CONNECT] = {"CONNECT", 7, FOR_CLIENT | FOR_ROUTE},     [V_INFO] = {"INFO", 4, FOR_CLIENT | FOR_ROUTE},
-    [V_OK] = {"+OK", 3, FOR_CLIENT | FOR_ROUTE | IGNORES},    [V_ERR] = {"-ERR", 4, FOR_CLIENT | FOR_ROUTE | BLANK},
-    [V_RSP] = {"RS+", 3, FOR_ROUTE | BLANK},    [V_RSM] = {"RS-", 3, FOR_ROUTE | BLANK},
-    [V_LSP] = {"LS+", 3, FOR_ROUTE | BLANK},    [V_LSM] = {"LS-", 3, FOR_ROUTE | BLANK},
-    [V_AP] = {"A+", 2, FOR_ROUTE | BLANK},      [V_AM] = {"A-", 2, FOR_ROUTE | BLANK},
-    [V_RMSG] = {"RMSG", 4, FOR_ROUTE | BLANK},  [V_HMSG] = {"HMSG", 4, FOR_ROUTE | BLANK},
-    [V_LMSG] = {"LMSG", 4, FOR_ROUTE | BLANK},  [V_LINK] = {"JSLINK", 6, FOR_ROUTE | BLANK},
+    [V_PUB] = {"PUB", 3, FOR_CLIENT | BLANK},
+    [V_HPUB] = {"HPUB", 4, FOR_CLIENT | BLANK},
+    [V_SUB] = {"SUB", 3, FOR_CLIENT | BLANK},
+    [V_UNSUB] = {"UNSUB", 5, FOR_CLIENT | BLANK},
+    [V_PING] = {"PING", 4, FOR_CLIENT | FOR_ROUTE | IGNORES},
+    [V_PONG] = {"PONG", 4, FOR_CLIENT | FOR_ROUTE | IGNORES},
+    [V_CONNECT] = {"CONNECT", 7, FOR_CLIENT | FOR_ROUTE},
+    [V_INFO] = {"INFO", 4, FOR_CLIENT | FOR_ROUTE},
+    [V_OK] = {"+OK", 3, FOR_CLIENT | FOR_ROUTE | IGNORES},
+    [V_ERR] = {"-ERR", 4, FOR_CLIENT | FOR_ROUTE | BLANK},
+    [V_RSP] = {"RS+", 3, FOR_ROUTE | BLANK},
+    [V_RSM] = {"RS-", 3, FOR_ROUTE | BLANK},
+    [V_LSP] = {"LS+", 3, FOR_ROUTE | BLANK},
+    [V_LSM] = {"LS-", 3, FOR_ROUTE | BLANK},
+    [V_AP] = {"A+", 2, FOR_ROUTE | BLANK},
+    [V_AM] = {"A-", 2, FOR_ROUTE | BLANK},
+    [V_RMSG] = {"RMSG", 4, FOR_ROUTE | BLANK},
+    [V_HMSG] = {"HMSG", 4, FOR_ROUTE | BLANK},
+    [V_LMSG] = {"LMSG", 4, FOR_ROUTE | BLANK},
+    [V_LINK] = {"JSLINK", 6, FOR_ROUTE | BLANK},
 };
 
-static int is_blank(char c) {
-    return c == ' ' || c == '\t';
-}
+static int is_blank(char c) { return c == ' ' || c == '\t'; }
 
 static int find_verb(const jsc_conn *c, const char *p, size_t n) {
     int more = 0;
@@ -48,12 +78,8 @@ static int find_verb(const jsc_conn *c, const char *p, size_t n) {
     return more ? V_MORE : V_NONE;
 }
 
-static void unknown(jsc_conn *c) {
-    jsc_conn_end(c, "Protocol Violation", "Unknown Protocol Operation", 1);
-}
-static void silent(jsc_conn *c) {
-    jsc_conn_end(c, "Protocol Violation", NULL, 1);
-}
+static void unknown(jsc_conn *c) { jsc_conn_end(c, "Protocol Violation", "Unknown Protocol Operation", 1); }
+static void silent(jsc_conn *c) { jsc_conn_end(c, "Protocol Violation", NULL, 1); }
 
 /* Tokens of [p, end) into plane->tokens; their number, -1 without memory. */
 static int split(jsc_plane *pl, const char *p, const char *end) {
@@ -85,9 +111,7 @@ static int64_t size_of(const char *p, uint32_t n) {
     return v;
 }
 
-static int starts(const char *s, uint32_t n, const char *with, uint32_t wn) {
-    return n >= wn && !memcmp(s, with, wn);
-}
+static int starts(const char *s, uint32_t n, const char *with, uint32_t wn) { return n >= wn && !memcmp(s, with, wn); }
 
 static inline void count_in(jsc_conn *c, size_t n) {
     c->in_msgs++;
@@ -109,7 +133,8 @@ static void publish(jsc_conn *c, jsc_flow *f) {
         return;
     }
     if (m->reply_len && (m->reply[0] == '_' || m->reply[0] == '$') &&
-        (starts(m->reply, m->reply_len, "_R_.", 4) || (starts(m->reply, m->reply_len, "_GR_.", 5) && m->reply_len > 5) ||
+        (starts(m->reply, m->reply_len, "_R_.", 4) ||
+         (starts(m->reply, m->reply_len, "_GR_.", 5) && m->reply_len > 5) ||
          (starts(m->reply, m->reply_len, "$JS.ACK.", 8) && m->reply_len > 8))) {
         jsc_out_err(c, "Permissions Violation for Publish with Reply of", m->reply, m->reply_len);
         return;
@@ -167,8 +192,14 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
     }
     if (!payload_here(c, op, body, end, size)) return 0;
     jsc_flow f = {.from = c, .size = t[n - 1].p, .size_len = t[n - 1].n};
-    f.m = (jsc_msg){.account = c->account, .subject = t[0].p, .subject_len = t[0].n, .headers = body,
-                    .headers_len = (uint32_t)h, .data = body + h, .data_len = (uint32_t)(size - h), .origin = c->id,
+    f.m = (jsc_msg){.account = c->account,
+                    .subject = t[0].p,
+                    .subject_len = t[0].n,
+                    .headers = body,
+                    .headers_len = (uint32_t)h,
+                    .data = body + h,
+                    .data_len = (uint32_t)(size - h),
+                    .origin = c->id,
                     .origin_kind = c->kind};
     if (n > least) {
         f.m.reply = t[1].p;
@@ -197,7 +228,8 @@ static void do_sub(jsc_conn *c, int n) {
     if (n == 3 && t[1].n == 5 && !memcmp(t[1].p, "_sys_", 5)) {
         char text[64 + 4096 * 2];
         if (t[0].n < 4096) {
-            int k = snprintf(text, sizeof text, "-ERR 'Permissions Violation for Subscription to \"%.*s\" using queue \"_sys_\"'\r\n",
+            int k = snprintf(text, sizeof text,
+                             "-ERR 'Permissions Violation for Subscription to \"%.*s\" using queue \"_sys_\"'\r\n",
                              (int)t[0].n, t[0].p);
             jsc_out_put(c, text, (size_t)k);
         } else {
@@ -207,8 +239,8 @@ static void do_sub(jsc_conn *c, int n) {
     }
     uint64_t h = jsc_hash(sid->p, sid->n);
     if (!jsc_conn_sub(c, sid->p, sid->n, h)) {
-        jsc_sub *s = jsc_sub_new(JSC_SUB_CLIENT, c->account, t[0].p, t[0].n, n == 3 ? t[1].p : NULL, n == 3 ? t[1].n : 0,
-                                 sid->p, sid->n);
+        jsc_sub *s = jsc_sub_new(JSC_SUB_CLIENT, c->account, t[0].p, t[0].n, n == 3 ? t[1].p : NULL,
+                                 n == 3 ? t[1].n : 0, sid->p, sid->n);
         if (!s) {
             jsc_conn_end(c, "Internal Error", NULL, 0);
             return;
@@ -341,8 +373,15 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
     jsc_account *a = verb == V_LMSG ? NULL : jsc_account_find(p, t[0].p, t[0].n, 0);
     if (!a) return used; /* nobody here: the interest it answers is gone */
     jsc_flow f = {.from = c, .size = t[n - 1].p, .size_len = t[n - 1].n};
-    f.m = (jsc_msg){.account = a, .subject = t[1].p, .subject_len = t[1].n, .headers = body, .headers_len = (uint32_t)h,
-                    .data = body + h, .data_len = (uint32_t)(size - h), .origin = c->id, .origin_kind = c->kind};
+    f.m = (jsc_msg){.account = a,
+                    .subject = t[1].p,
+                    .subject_len = t[1].n,
+                    .headers = body,
+                    .headers_len = (uint32_t)h,
+                    .data = body + h,
+                    .data_len = (uint32_t)(size - h),
+                    .origin = c->id,
+                    .origin_kind = c->kind};
     if (lists) {
         int first = *t[2].p == '+' ? 4 : 3;
         if (first == 4) {
@@ -420,31 +459,19 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
         return;
     }
     switch (v) {
-    case V_SUB:
-        do_sub(c, n);
-        break;
-    case V_UNSUB:
-        do_unsub(c, n);
-        break;
+    case V_SUB: do_sub(c, n); break;
+    case V_UNSUB: do_unsub(c, n); break;
     case V_RSP:
-    case V_RSM:
-        do_interest(c, v == V_RSP, n);
-        break;
-    case V_PING:
-        do_ping(c);
-        break;
-    case V_PONG:
-        do_pong(c);
-        break;
+    case V_RSM: do_interest(c, v == V_RSP, n); break;
+    case V_PING: do_ping(c); break;
+    case V_PONG: do_pong(c); break;
     case V_CONNECT:
         c->waiting = c->kind == JSC_CONN_CLIENT;
         jsc_emit_text(c, JSC_EV_CONNECT, b, (size_t)(e - b));
         break;
     case V_INFO:
-        if (c->kind == JSC_CONN_ROUTE)
-            jsc_emit_text(c, JSC_EV_INFO, b, (size_t)(e - b));
-        else if (e == b || *b != '{' || e[-1] != '}')
-            silent(c);
+        if (c->kind == JSC_CONN_ROUTE) jsc_emit_text(c, JSC_EV_INFO, b, (size_t)(e - b));
+        else if (e == b || *b != '{' || e[-1] != '}') silent(c);
         break;
     case V_LINK:
         c->waiting = 1;
@@ -454,8 +481,7 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
         jsc_emit_text(c, JSC_EV_ERROR, b, (size_t)(e - b));
         jsc_conn_end(c, "Parse Error", NULL, 1);
         break;
-    default: /* +OK, LS+, LS-, A+, A-: nothing to do here */
-        break;
+    default: /* +OK, LS+, LS-, A+, A-: nothing to do here */ break;
     }
 }
 
@@ -475,10 +501,8 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
                 jsc_conn_end(c, "Authentication Failure", "Authorization Violation", 1);
                 break;
             }
-            if (kind == JSC_CONN_CLIENT && four == ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24))
-                v = V_PUB;
-            else
-                v = find_verb(c, p, (size_t)(end - p));
+            if (kind == JSC_CONN_CLIENT && four == ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24)) v = V_PUB;
+            else v = find_verb(c, p, (size_t)(end - p));
         }
         if (v == V_NONE) {
             unknown(c);
@@ -514,8 +538,8 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
         if (!lf) break;
         const char *body = lf + 1;
         if (v == V_PUB || v == V_HPUB || (v >= V_RMSG && v != V_LINK)) {
-            size_t k = v <= V_HPUB ? do_pub(c, v == V_HPUB, p, arg, le, body, end)
-                                   : do_route_msg(c, v, p, arg, le, body, end);
+            size_t k =
+                v <= V_HPUB ? do_pub(c, v == V_HPUB, p, arg, le, body, end) : do_route_msg(c, v, p, arg, le, body, end);
             if (!k) break;
             p = body + k;
             continue;

@@ -162,9 +162,7 @@ struct jsc_conn {
     char reason_text[96];
 };
 
-static inline size_t jsc_pending(const jsc_conn *c) {
-    return c->out.len - c->out_head;
-}
+static inline size_t jsc_pending(const jsc_conn *c) { return c->out.len - c->out_head; }
 static inline int jsc_conn_stopped(const jsc_conn *c) {
     return c->closing | c->waiting | c->held | c->slow_down | c->flooding;
 }

@@ -13,10 +13,8 @@ static char *put_rest(char *q, const jsc_flow *f, int strip) {
         q = jsc_put_number(q, h);
         *q++ = ' ';
     }
-    if (f->size_len && !(strip && m->headers_len))
-        q = jsc_copy(q, f->size, f->size_len);
-    else
-        q = jsc_put_number(q, (uint64_t)h + m->data_len);
+    if (f->size_len && !(strip && m->headers_len)) q = jsc_copy(q, f->size, f->size_len);
+    else q = jsc_put_number(q, (uint64_t)h + m->data_len);
     *q++ = '\r';
     *q++ = '\n';
     if (h) q = jsc_copy(q, m->headers, h);
@@ -90,10 +88,18 @@ static inline int give(jsc_plane *p, const jsc_target *t, const jsc_match *mt, j
         s->fn(s->ctx, &f->m);
     } else {
         const jsc_msg *m = &f->m;
-        jsc_event e = {.type = JSC_EV_MSG, .conn_kind = m->origin_kind, .conn = m->origin, .a = s->tag,
-                       .subject = m->subject, .reply = m->reply, .headers = m->headers, .data = m->data,
-                       .subject_len = m->subject_len, .reply_len = m->reply_len,
-                       .headers_len = m->headers_len, .data_len = m->data_len};
+        jsc_event e = {.type = JSC_EV_MSG,
+                       .conn_kind = m->origin_kind,
+                       .conn = m->origin,
+                       .a = s->tag,
+                       .subject = m->subject,
+                       .reply = m->reply,
+                       .headers = m->headers,
+                       .data = m->data,
+                       .subject_len = m->subject_len,
+                       .reply_len = m->reply_len,
+                       .headers_len = m->headers_len,
+                       .data_len = m->data_len};
         if (jsc_plane_emit(p, &e)) return 0;
     }
     return !(s->flags & JSC_SUB_LENIENT);

@@ -1,9 +1,7 @@
 /* The rules of subjects: validity, match, overlap. */
 #include "plane.h"
 
-static int is_wild(const char *p, size_t n) {
-    return n == 1 && (*p == '*' || *p == '>');
-}
+static int is_wild(const char *p, size_t n) { return n == 1 && (*p == '*' || *p == '>'); }
 
 int jsc_subject_valid(const char *s, size_t n, int literal) {
     const char *p = s, *end = s + n;

@@ -74,10 +74,8 @@ static jsc_node *new_node(jsc_node *parent, const char *t, uint32_t len, uint64_
 static void prune(jsc_node *n) {
     while (n->parent && !n->kids_n && !n->star && !n->here.n && !n->tail.n) {
         jsc_node *up = n->parent;
-        if (n->is_star)
-            up->star = NULL;
-        else
-            drop_kid(up, n);
+        if (n->is_star) up->star = NULL;
+        else drop_kid(up, n);
         free(n->kids);
         free(n->here.v);
         free(n->tail.v);

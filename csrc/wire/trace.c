@@ -13,7 +13,12 @@ static void trace(jsc_conn *c, int out, const char *s, size_t n, uint64_t payloa
         if (jsc_plane_emit(p, &lost)) return;
         p->untraced = 0;
     }
-    jsc_event e = {.type = JSC_EV_TRACE, .conn_kind = c->kind, .conn = c->id, .a = (uint64_t)out, .b = payload, .data = s,
+    jsc_event e = {.type = JSC_EV_TRACE,
+                   .conn_kind = c->kind,
+                   .conn = c->id,
+                   .a = (uint64_t)out,
+                   .b = payload,
+                   .data = s,
                    .data_len = (uint32_t)n};
     jsc_plane_emit(p, &e);
 }

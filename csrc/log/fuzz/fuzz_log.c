@@ -94,15 +94,9 @@ int main(int argc, char **argv) {
             r ^= r << 13, r ^= r >> 7, r ^= r << 17;
             size_t at = 1 + (size_t)(r >> 32) % (n - 1);
             switch (r & 3) {
-            case 0:
-                b[at] ^= (uint8_t)(1u << (r >> 8 & 7));
-                break;
-            case 1:
-                b[at] = (uint8_t)(r >> 16);
-                break;
-            case 2:
-                memset(b + at, (r >> 8 & 1) ? 255 : 0, n - at < 4 ? n - at : 4);
-                break;
+            case 0: b[at] ^= (uint8_t)(1u << (r >> 8 & 7)); break;
+            case 1: b[at] = (uint8_t)(r >> 16); break;
+            case 2: memset(b + at, (r >> 8 & 1) ? 255 : 0, n - at < 4 ? n - at : 4); break;
             default:
                 if (at > 1) n = at;
                 break;

@@ -76,10 +76,11 @@ int main(int argc, char **argv) {
     jsc_log_recovery rec;
     size_t n = 0;
     uint64_t index, last;
-    if (jsc_store_open(jsc_sim_vfs(sim), JSC_SYNC_NEVER, 0, &store) || jsc_log_open(store, "seed", NULL, &log, &rec)) return 1;
+    if (jsc_store_open(jsc_sim_vfs(sim), JSC_SYNC_NEVER, 0, &store) || jsc_log_open(store, "seed", NULL, &log, &rec))
+        return 1;
     for (int i = 0; i < 6; i++)
-        if (jsc_log_append(log, 1 + (uint32_t)i / 3, 1000 + i, JSC_K_MESSAGE, "a.b", 3, "NATS/1.0\r\n\r\n", i % 2 ? 12 : 0, "payload",
-                           (size_t)i, &index))
+        if (jsc_log_append(log, 1 + (uint32_t)i / 3, 1000 + i, JSC_K_MESSAGE, "a.b", 3, "NATS/1.0\r\n\r\n",
+                           i % 2 ? 12 : 0, "payload", (size_t)i, &index))
             return 1;
     if (jsc_log_copy(log, 1, 6, seed, sizeof seed, &n, &last) || last != 6) return 1;
     for (long i = 0; i < rounds; i++) {
@@ -88,12 +89,9 @@ int main(int argc, char **argv) {
         for (int m = (int)(i % 5); m > 0; m--) {
             r ^= r << 13, r ^= r >> 7, r ^= r << 17;
             size_t at = (size_t)(r >> 8) % k + 1;
-            if (r & 1)
-                b[at] ^= (uint8_t)(1u << (r >> 40 & 7));
-            else if (r & 2)
-                b[at] = (uint8_t)"\0\1\377\177\200\10"[(r >> 40) % 6];
-            else
-                k = at;
+            if (r & 1) b[at] ^= (uint8_t)(1u << (r >> 40 & 7));
+            else if (r & 2) b[at] = (uint8_t)"\0\1\377\177\200\10"[(r >> 40) % 6];
+            else k = at;
         }
         b[0] = (uint8_t)(r >> 32);
         LLVMFuzzerTestOneInput(b, k + 1);

@@ -43,7 +43,8 @@ static int put_sized(jsc_log *log, uint64_t i, uint32_t g, size_t len) {
     int s = snprintf(subject, sizeof subject, "orders.%llu", (unsigned long long)i);
     int h = i % 3 == 0 ? snprintf(headers, sizeof headers, "NATS/1.0\r\nA: %llu\r\n\r\n", (unsigned long long)i) : 0;
     uint64_t at = 0;
-    int rc = jsc_log_append(log, g, (int64_t)i * 10, JSC_K_MESSAGE, subject, (size_t)s, headers, (size_t)h, body, len, &at);
+    int rc =
+        jsc_log_append(log, g, (int64_t)i * 10, JSC_K_MESSAGE, subject, (size_t)s, headers, (size_t)h, body, len, &at);
     if (rc == JSC_OK) CHECK(at == i);
     return rc;
 }

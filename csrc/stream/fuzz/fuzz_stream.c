@@ -17,21 +17,25 @@ typedef struct bed {
 } bed;
 
 static uint64_t heard;
-static void hear(void *ctx, const jsc_msg *m) {
-    heard += m->subject_len + m->data_len;
-}
+static void hear(void *ctx, const jsc_msg *m) { heard += m->subject_len + m->data_len; }
 
 static void open_bed(bed *b) {
-    static const jsc_stream_limits limits = {.max_msgs = 500, .max_bytes = -1, .max_msgs_per_subject = -1, .max_msg_size = -1,
-                                             .duplicate_window_ns = 120000000000ll, .file_storage = 1, .allow_rollup = 1};
+    static const jsc_stream_limits limits = {.max_msgs = 500,
+                                             .max_bytes = -1,
+                                             .max_msgs_per_subject = -1,
+                                             .max_msg_size = -1,
+                                             .duplicate_window_ns = 120000000000ll,
+                                             .file_storage = 1,
+                                             .allow_rollup = 1};
     static const char *subject = "s.>", *filter = "s.a.*";
     static const uint32_t len = 3, filter_len = 5;
     jsc_log_recovery rec;
     jsc_consumer *c;
     memset(b, 0, sizeof *b);
     b->sim = jsc_sim_new(1);
-    if (jsc_store_open(jsc_sim_vfs(b->sim), JSC_SYNC_NEVER, 0, &b->store) || jsc_log_open(b->store, "log", NULL, &b->log, &rec) ||
-        jsc_plane_new(NULL, &b->plane) || jsc_streams_new(b->plane, b->store, &b->all))
+    if (jsc_store_open(jsc_sim_vfs(b->sim), JSC_SYNC_NEVER, 0, &b->store) ||
+        jsc_log_open(b->store, "log", NULL, &b->log, &rec) || jsc_plane_new(NULL, &b->plane) ||
+        jsc_streams_new(b->plane, b->store, &b->all))
         abort();
     b->a = jsc_plane_account(b->plane, "$G", 2);
     if (jsc_stream_new(b->all, b->log, 1, b->a, "S", 1, &b->s) || jsc_stream_configure(b->s, &limits) ||
@@ -39,7 +43,8 @@ static void open_bed(bed *b) {
         abort();
     jsc_stream_solo(b->s, 1);
     jsc_stream_lead(b->s, 1);
-    jsc_consumer_options o = {.ack_policy = JSC_ACK_EXPLICIT, .max_deliver = 5, .max_ack_pending = 1000, .max_waiting = 16};
+    jsc_consumer_options o = {
+        .ack_policy = JSC_ACK_EXPLICIT, .max_deliver = 5, .max_ack_pending = 1000, .max_waiting = 16};
     if (jsc_consumer_new(b->s, 1, "C", 1, 0, &o, &c)) abort();
     o.ack_policy = JSC_ACK_ALL;
     o.filters = &filter;
@@ -64,12 +69,20 @@ static void turn(bed *b) {
     jsc_plane_flush(b->plane);
     jsc_log_wait(b->log, jsc_log_last(b->log), 5000000000ll);
     jsc_plane_poll(b->plane, 0, r, 4);
-    for (jsc_event e; jsc_plane_next(b->plane, &e); jsc_event_done(&e)) {}
+    for (jsc_event e; jsc_plane_next(b->plane, &e); jsc_event_done(&e)) {
+    }
 }
 
 static void pub(bed *b, const char *subject, const char *headers, size_t hn, const char *data, size_t n) {
-    jsc_msg m = {.account = b->a, .subject = subject, .subject_len = (uint32_t)strlen(subject), .reply = "_INBOX.x",
-                 .reply_len = 8, .headers = headers, .headers_len = (uint32_t)hn, .data = data, .data_len = (uint32_t)n};
+    jsc_msg m = {.account = b->a,
+                 .subject = subject,
+                 .subject_len = (uint32_t)strlen(subject),
+                 .reply = "_INBOX.x",
+                 .reply_len = 8,
+                 .headers = headers,
+                 .headers_len = (uint32_t)hn,
+                 .data = data,
+                 .data_len = (uint32_t)n};
     jsc_publish(b->plane, &m);
 }
 
@@ -89,11 +102,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     case 0:
         pub(&b, data[0] & 8 ? "$JS.API.CONSUMER.MSG.NEXT.S.C" : "$JS.API.CONSUMER.MSG.NEXT.S.D", NULL, 0, p, n);
         break;
-    case 1:
-        pub(&b, "$JS.API.CONSUMER.MSG.NEXT.S.E", p, n, "3", 1);
-        break;
+    case 1: pub(&b, "$JS.API.CONSUMER.MSG.NEXT.S.E", p, n, "3", 1); break;
     case 2: /* an ack's body */
-        snprintf(subject, sizeof subject, "$JS.ACK.S.%c.1.%u.1.1.0", data[0] & 8 ? 'C' : 'D', (unsigned)(data[0] >> 4) + 1);
+        snprintf(subject, sizeof subject, "$JS.ACK.S.%c.1.%u.1.1.0", data[0] & 8 ? 'C' : 'D',
+                 (unsigned)(data[0] >> 4) + 1);
         pub(&b, subject, NULL, 0, p, n);
         break;
     case 3: { /* an ack's subject */
@@ -105,18 +117,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         free(ack);
         break;
     }
-    case 4:
-        pub(&b, "s.a.1", p, n, "x", 1);
-        break;
-    case 5:
-        jsc_stream_propose(b.s, JSC_K_CONSUMER_STATE, p, n, &index);
-        break;
-    case 6:
-        jsc_stream_propose(b.s, data[0] & 8 ? JSC_K_PURGE : JSC_K_DELETE, p, n, &index);
-        break;
-    default:
-        pub(&b, "s.a.2", NULL, 0, p, n);
-        break;
+    case 4: pub(&b, "s.a.1", p, n, "x", 1); break;
+    case 5: jsc_stream_propose(b.s, JSC_K_CONSUMER_STATE, p, n, &index); break;
+    case 6: jsc_stream_propose(b.s, data[0] & 8 ? JSC_K_PURGE : JSC_K_DELETE, p, n, &index); break;
+    default: pub(&b, "s.a.2", NULL, 0, p, n); break;
     }
     free(p);
     turn(&b);
@@ -134,7 +138,8 @@ static const struct {
     size_t n;
 } seeds[] = {
 #define SEED(kind, s) {kind, s, sizeof(s) - 1}
-    SEED(0, "{\"batch\":5,\"expires\":1000000,\"no_wait\":true,\"max_bytes\":100,\"idle_heartbeat\":1000,\"x\":[{\"y\":null},1.5e3]}"),
+    SEED(0, "{\"batch\":5,\"expires\":1000000,\"no_wait\":true,\"max_bytes\":100,\"idle_heartbeat\":1000,\"x\":[{\"y\":"
+            "null},1.5e3]}"),
     SEED(8, "17"),
     SEED(1, "NATS/1.0\r\nNats-Required-Api-Level: 0\r\n\r\n"),
     SEED(2, "-NAK {\"delay\": 1000}"),
@@ -143,7 +148,8 @@ static const struct {
     SEED(34, "+WPI"),
     SEED(3, "C.1.2.3.4.5"),
     SEED(3, "D.1.2.3.4.5.6.7"),
-    SEED(4, "NATS/1.0\r\nNats-Msg-Id: 1\r\nNats-Expected-Last-Sequence: 7\r\nNats-Rollup: sub\r\nNats-Request-Info: {}\r\n\r\n"),
+    SEED(4, "NATS/1.0\r\nNats-Msg-Id: 1\r\nNats-Expected-Last-Sequence: 7\r\nNats-Rollup: sub\r\nNats-Request-Info: "
+            "{}\r\n\r\n"),
     SEED(4, "NATS/1.0 503 x\r\nNats-Expected-Last-Subject-Sequence: 9\r\nNats-Expected-Stream: S\r\nA:b\r\n\r\n"),
     SEED(5, "\1\1\1\1\4\200\1\2\1\1\3\2\1\5\3\1"),
     SEED(5, "\1\3\6\5\2\200\1\4\7\1"),
@@ -165,16 +171,10 @@ int main(int argc, char **argv) {
             size_t at = (size_t)(r >> 8) % n + 1;
             switch (r & 7) {
             case 0:
-            case 1:
-                b[at] = (uint8_t)"0123456789{}[]\":,.-+ \r\nenNT"[(r >> 20) % 27];
-                break;
+            case 1: b[at] = (uint8_t)"0123456789{}[]\":,.-+ \r\nenNT"[(r >> 20) % 27]; break;
             case 2:
-            case 3:
-                b[at] = (uint8_t)(r >> 24);
-                break;
-            case 4:
-                n = at;
-                break;
+            case 3: b[at] = (uint8_t)(r >> 24); break;
+            case 4: n = at; break;
             case 5:
                 memmove(b + at, b + at + 1, n - at);
                 n--;

@@ -8,8 +8,8 @@ typedef struct fake_got {
 } fake_got;
 jsc_plane *fake_plane_new(void);
 void fake_clock(jsc_plane *, int64_t mono, int64_t unix_ns);
-void fake_store(jsc_plane *);                  /* the eventfd callback */
-int64_t fake_turn(jsc_plane *);                /* the hook; returns its deadline */
+void fake_store(jsc_plane *); /* the eventfd callback */
+int64_t fake_turn(jsc_plane *); /* the hook; returns its deadline */
 void fake_listen(jsc_plane *, const char *subject); /* a client's subscription: what it gets lands in the inbox */
 void fake_deaf(jsc_plane *, const char *subject);
 int fake_inbox(jsc_plane *, const fake_got **out); /* count so far */

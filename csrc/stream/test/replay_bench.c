@@ -3,15 +3,13 @@
 #include "../internal.h"
 #include <time.h>
 
-static double now(void)
-{
+static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     int n = argc > 1 ? atoi(argv[1]) : 300000, subjects = argc > 2 ? atoi(argv[2]) : 100;
     jsc_sim *sim = jsc_sim_new(1);
     jsc_store *store;
@@ -23,12 +21,12 @@ int main(int argc, char **argv)
     uint64_t index = 0;
     for (int i = 0; i < n; i++) {
         int k = snprintf(subject, sizeof subject, "s.%d", i % subjects);
-        if (jsc_log_append(log, 1, 1700000000000000000ll + i, JSC_K_MESSAGE, subject, (size_t)k, NULL, 0, data, 128, &index))
+        if (jsc_log_append(log, 1, 1700000000000000000ll + i, JSC_K_MESSAGE, subject, (size_t)k, NULL, 0, data, 128,
+                           &index))
             return 1;
         if (i % 256 == 255) {
             jsc_log_submit(log);
-            if (i % 65536 == 65535)
-                jsc_log_wait(log, index, 10000000000ll);
+            if (i % 65536 == 65535) jsc_log_wait(log, index, 10000000000ll);
         }
     }
     jsc_log_submit(log);

@@ -27,14 +27,17 @@ typedef struct bed {
     size_t n, cap;
 } bed;
 
-static void pump(bed *b, int64_t timeout_ns)
-{
+static void pump(bed *b, int64_t timeout_ns) {
     jsc_ready ready[4];
     jsc_event e;
     jsc_plane_poll(b->plane, timeout_ns, ready, 4);
     while (jsc_plane_next(b->plane, &e)) {
         if (e.type == JSC_EV_CONNECT) {
-            jsc_conn_options o = {.account = jsc_plane_account(b->plane, "$G", 2), .echo = 1, .headers = 1, .no_responders = 1, .protocol = 1};
+            jsc_conn_options o = {.account = jsc_plane_account(b->plane, "$G", 2),
+                                  .echo = 1,
+                                  .headers = 1,
+                                  .no_responders = 1,
+                                  .protocol = 1};
             jsc_conn_accept(b->plane, e.conn, &o);
         }
         jsc_event_done(&e);
@@ -45,16 +48,14 @@ static void pump(bed *b, int64_t timeout_ns)
             b->in = realloc(b->in, b->cap);
         }
         ssize_t k = read(b->fd, b->in + b->n, b->cap - b->n - 1);
-        if (k <= 0)
-            break;
+        if (k <= 0) break;
         b->n += (size_t)k;
         b->in[b->n] = 0;
     }
 }
 
 /* Sends all of the text, serving the plane while the socket is full. */
-static void say(bed *b, const char *text, size_t n)
-{
+static void say(bed *b, const char *text, size_t n) {
     while (n) {
         ssize_t k = write(b->fd, text, n);
         if (k > 0) {
@@ -66,32 +67,29 @@ static void say(bed *b, const char *text, size_t n)
     }
 }
 
-static int count(const char *hay, const char *needle)
-{
+static int count(const char *hay, const char *needle) {
     int n = 0;
-    for (const char *p = hay; (p = strstr(p, needle)); p++)
-        n++;
+    for (const char *p = hay; (p = strstr(p, needle)); p++) n++;
     return n;
 }
 
-static int await(bed *b, const char *needle, int times)
-{
+static int await(bed *b, const char *needle, int times) {
     for (int i = 0; i < 1000; i++) {
-        if (b->in && count(b->in, needle) >= times)
-            return 1;
+        if (b->in && count(b->in, needle) >= times) return 1;
         pump(b, 10000000);
     }
     return 0;
 }
 
-static void bed_new(bed *b)
-{
+static void bed_new(bed *b) {
     memset(b, 0, sizeof *b);
     strcpy(b->dir, "/tmp/jsc-stream-XXXXXX");
-    if (!mkdtemp(b->dir))
-        exit(1);
-    jsc_plane_options po = {.max_payload = 1 << 20, .max_control_line = 4096, .max_pending = 64 << 20,
-                            .ping_interval_ns = 120000000000ll, .ping_max = 2};
+    if (!mkdtemp(b->dir)) exit(1);
+    jsc_plane_options po = {.max_payload = 1 << 20,
+                            .max_control_line = 4096,
+                            .max_pending = 64 << 20,
+                            .ping_interval_ns = 120000000000ll,
+                            .ping_max = 2};
     jsc_log_recovery rec;
     char dir[80];
     snprintf(dir, sizeof dir, "%s/log", b->dir);
@@ -104,8 +102,12 @@ static void bed_new(bed *b)
         fprintf(stderr, "setup: %d\n", rc);
         exit(1);
     }
-    jsc_stream_limits l = {.max_msgs = -1, .max_bytes = -1, .max_msgs_per_subject = -1, .max_msg_size = -1,
-                           .duplicate_window_ns = 120000000000ll, .file_storage = 1};
+    jsc_stream_limits l = {.max_msgs = -1,
+                           .max_bytes = -1,
+                           .max_msgs_per_subject = -1,
+                           .max_msg_size = -1,
+                           .duplicate_window_ns = 120000000000ll,
+                           .file_storage = 1};
     jsc_stream_configure(b->s, &l);
     const char *subject = "s.>";
     uint32_t len = 3;
@@ -114,8 +116,7 @@ static void bed_new(bed *b)
     jsc_stream_lead(b->s, 1);
     int pair[2];
     uint64_t id;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair))
-        exit(1);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair)) exit(1);
     b->fd = pair[0];
     CHECK(jsc_conn_adopt(b->plane, pair[1], JSC_CONN_CLIENT, "INFO {}\r\n", 9, &id) == JSC_OK);
     const char *hello = "CONNECT {\"verbose\":false}\r\nPING\r\nSUB _INBOX.> 1\r\n";
@@ -123,8 +124,7 @@ static void bed_new(bed *b)
     CHECK(await(b, "PONG", 1));
 }
 
-static void bed_free(bed *b)
-{
+static void bed_free(bed *b) {
     jsc_streams_free(b->all);
     jsc_plane_free(b->plane);
     jsc_log_abandon(b->log);
@@ -136,17 +136,18 @@ static void bed_free(bed *b)
     CHECK(system(cmd) == 0);
 }
 
-static void test_a_client_publishes_pulls_and_acks(void)
-{
+static void test_a_client_publishes_pulls_and_acks(void) {
     bed b;
     bed_new(&b);
-    const char *p = "PUB s.a _INBOX.1 5\r\nhello\r\nHPUB s.b _INBOX.2 30 31\r\nNATS/1.0\r\nNats-Msg-Id: id1\r\n\r\nx\r\n"
-                    "HPUB s.b _INBOX.3 30 31\r\nNATS/1.0\r\nNats-Msg-Id: id1\r\n\r\nx\r\n";
+    const char *p =
+        "PUB s.a _INBOX.1 5\r\nhello\r\nHPUB s.b _INBOX.2 30 31\r\nNATS/1.0\r\nNats-Msg-Id: id1\r\n\r\nx\r\n"
+        "HPUB s.b _INBOX.3 30 31\r\nNATS/1.0\r\nNats-Msg-Id: id1\r\n\r\nx\r\n";
     say(&b, p, strlen(p));
     CHECK(await(&b, "MSG _INBOX.1 1 22\r\n{\"stream\":\"S\",\"seq\":1}\r\n", 1));
     CHECK(await(&b, "{\"stream\":\"S\",\"seq\":2,\"duplicate\": true}\r\n", 1));
     jsc_consumer *c;
-    jsc_consumer_options o = {.ack_policy = JSC_ACK_EXPLICIT, .ack_wait_ns = 30000000000ll, .max_deliver = -1, .max_ack_pending = 1000};
+    jsc_consumer_options o = {
+        .ack_policy = JSC_ACK_EXPLICIT, .ack_wait_ns = 30000000000ll, .max_deliver = -1, .max_ack_pending = 1000};
     CHECK(jsc_consumer_new(b.s, 9, "C", 1, 0, &o, &c) == JSC_OK);
     const char *ask = "{\"batch\":5,\"expires\":50000000}";
     char line[200];
@@ -164,22 +165,19 @@ static void test_a_client_publishes_pulls_and_acks(void)
     bed_free(&b);
 }
 
-static double now(void)
-{
+static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* Every message of a large run is acked and comes back once, in order, through a push consumer. */
-static void test_many_messages_pass_in_order(void)
-{
+static void test_many_messages_pass_in_order(void) {
     enum { N = 5000 };
     bed b;
     bed_new(&b);
     char *all = malloc(N * 80), *at = all;
-    for (int i = 0; i < N; i++)
-        at += sprintf(at, "PUB s.%d _INBOX.a 8\r\n%08d\r\n", i % 10, i);
+    for (int i = 0; i < N; i++) at += sprintf(at, "PUB s.%d _INBOX.a 8\r\n%08d\r\n", i % 10, i);
     double t = now();
     say(&b, all, (size_t)(at - all));
     CHECK(await(&b, "\"seq\":5000}", 1));
@@ -191,7 +189,8 @@ static void test_many_messages_pass_in_order(void)
     CHECK(await(&b, "PONG", 1));
     b.n = 0;
     jsc_consumer *c;
-    jsc_consumer_options o = {.ack_policy = JSC_ACK_NONE, .max_deliver = -1, .deliver_subject = "push", .deliver_subject_len = 4};
+    jsc_consumer_options o = {
+        .ack_policy = JSC_ACK_NONE, .max_deliver = -1, .deliver_subject = "push", .deliver_subject_len = 4};
     t = now();
     CHECK(jsc_consumer_new(b.s, 9, "C", 1, 0, &o, &c) == JSC_OK);
     CHECK(await(&b, "00004999\r\n", 1));
@@ -200,8 +199,7 @@ static void test_many_messages_pass_in_order(void)
     int next = 0;
     while ((p = strstr(p, "MSG s."))) {
         const char *body = strstr(p, "\r\n");
-        if (!body || atoi(body + 2) != next)
-            break;
+        if (!body || atoi(body + 2) != next) break;
         next++;
         p = body;
     }
@@ -210,8 +208,7 @@ static void test_many_messages_pass_in_order(void)
     bed_free(&b);
 }
 
-int main(void)
-{
+int main(void) {
     test_a_client_publishes_pulls_and_acks();
     test_many_messages_pass_in_order();
     printf(failures ? "%d failures\n" : "plane: all passed\n", failures);

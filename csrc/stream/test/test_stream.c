@@ -29,15 +29,18 @@ typedef struct bed {
     int64_t mono, unix_ns;
 } bed;
 
-static const jsc_stream_limits plain = {.max_msgs = -1, .max_bytes = -1, .max_msgs_per_subject = -1, .max_msg_size = -1,
-                                        .duplicate_window_ns = 120000000000ll, .file_storage = 1, .allow_rollup = 1};
+static const jsc_stream_limits plain = {.max_msgs = -1,
+                                        .max_bytes = -1,
+                                        .max_msgs_per_subject = -1,
+                                        .max_msg_size = -1,
+                                        .duplicate_window_ns = 120000000000ll,
+                                        .file_storage = 1,
+                                        .allow_rollup = 1};
 
-static void bed_open(bed *b, const jsc_stream_limits *l)
-{
+static void bed_open(bed *b, const jsc_stream_limits *l) {
     jsc_log_recovery rec;
     int rc = jsc_store_open(jsc_sim_vfs(b->sim), JSC_SYNC_ALWAYS, 0, &b->store);
-    if (rc == JSC_OK)
-        rc = jsc_log_open(b->store, "log", NULL, &b->log, &rec);
+    if (rc == JSC_OK) rc = jsc_log_open(b->store, "log", NULL, &b->log, &rec);
     if (rc != JSC_OK) {
         fprintf(stderr, "cannot open the log: %d\n", rc);
         exit(1);
@@ -54,8 +57,7 @@ static void bed_open(bed *b, const jsc_stream_limits *l)
     fake_listen(b->plane, "_INBOX.>");
 }
 
-static void bed_new(bed *b, const jsc_stream_limits *l)
-{
+static void bed_new(bed *b, const jsc_stream_limits *l) {
     memset(b, 0, sizeof *b);
     b->sim = jsc_sim_new(1);
     b->unix_ns = 1700000000000000000ll;
@@ -64,53 +66,46 @@ static void bed_new(bed *b, const jsc_stream_limits *l)
     jsc_stream_lead(b->s, 1);
 }
 
-static void bed_close(bed *b)
-{
+static void bed_close(bed *b) {
     jsc_streams_free(b->all);
     jsc_log_close(b->log);
     jsc_store_close(b->store);
     jsc_plane_free(b->plane);
 }
 
-static void bed_free(bed *b)
-{
+static void bed_free(bed *b) {
     bed_close(b);
     jsc_sim_free(b->sim);
 }
 
 /* Turns until everything framed is durable and applied and nothing more is due now. */
-static int64_t settle(bed *b)
-{
+static int64_t settle(bed *b) {
     int64_t due = 0;
     for (int i = 0; i < 50; i++) {
         due = fake_turn(b->plane);
         uint64_t last = jsc_log_last(b->log);
         jsc_log_wait(b->log, last, 5000000000ll);
         fake_store(b->plane);
-        if (jsc_stream_applied(b->s) == last && jsc_log_last(b->log) == last && due > b->mono && !b->all->active)
-            break;
+        if (jsc_stream_applied(b->s) == last && jsc_log_last(b->log) == last && due > b->mono && !b->all->active) break;
     }
     return due;
 }
 
-static void later(bed *b, int64_t ns)
-{
+static void later(bed *b, int64_t ns) {
     b->mono += ns;
     b->unix_ns += ns;
     fake_clock(b->plane, b->mono, b->unix_ns);
     settle(b);
 }
 
-static const fake_got *last_got(bed *b)
-{
+static const fake_got *last_got(bed *b) {
     static fake_got none = {"", "", "", "", ""};
     const fake_got *g;
     int n = fake_inbox(b->plane, &g);
     return n ? &g[n - 1] : &none;
 }
 
-static const char *pub(bed *b, const char *subject, const char *headers, const char *data)
-{
+static const char *pub(bed *b, const char *subject, const char *headers, const char *data) {
     fake_clear(b->plane);
     fake_pub(b->plane, subject, "_INBOX.ack", headers, data);
     settle(b);
@@ -118,46 +113,47 @@ static const char *pub(bed *b, const char *subject, const char *headers, const c
 }
 
 static void digest_add(uint64_t *d, uint64_t v) { *d = (*d ^ v) * 0x9e3779b97f4a7c15ull, *d ^= *d >> 29; }
-static int digest_subject(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last)
-{
+static int digest_subject(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last) {
     *(uint64_t *)ctx += jsc_hash(s, n) * (count * 31 + last); /* order-free */
     return 0;
 }
 
-static uint64_t digest(jsc_stream *s)
-{
+static uint64_t digest(jsc_stream *s) {
     uint64_t d = 1, sub = 0;
     jsc_stream_state st;
     jsc_stream_stat(s, &st);
-    uint64_t v[] = {st.messages, st.bytes, st.first_seq, st.last_seq, st.num_subjects, st.num_deleted, (uint64_t)st.first_ts,
-                    (uint64_t)st.last_ts, s->applied};
-    for (size_t i = 0; i < sizeof v / sizeof *v; i++)
-        digest_add(&d, v[i]);
+    uint64_t v[] = {st.messages,     st.bytes,       st.first_seq,          st.last_seq,
+                    st.num_subjects, st.num_deleted, (uint64_t)st.first_ts, (uint64_t)st.last_ts,
+                    s->applied};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) digest_add(&d, v[i]);
     jsc_stream_subject_counts(s, ">", 1, digest_subject, &sub);
     digest_add(&d, sub);
     for (uint64_t q = st.first_seq; q <= st.last_seq && st.messages; q++) {
         jsc_record r;
-        if (jsc_stream_get(s, q, &r) == JSC_OK)
-            digest_add(&d, q ^ r.index << 20);
+        if (jsc_stream_get(s, q, &r) == JSC_OK) digest_add(&d, q ^ r.index << 20);
     }
     for (jsc_consumer *c = s->consumers; c; c = c->next) {
         jsc_progress *p = &c->applied;
-        uint64_t w[] = {p->dseq, p->dcseq, p->fseq, p->fcseq, p->npending, p->nredelivered, (uint64_t)p->delivered_ns,
-                        (uint64_t)p->ack_ns, jsc_consumer_pending(c, p)};
-        for (size_t i = 0; i < sizeof w / sizeof *w; i++)
-            digest_add(&d, w[i]);
+        uint64_t w[] = {p->dseq,
+                        p->dcseq,
+                        p->fseq,
+                        p->fcseq,
+                        p->npending,
+                        p->nredelivered,
+                        (uint64_t)p->delivered_ns,
+                        (uint64_t)p->ack_ns,
+                        jsc_consumer_pending(c, p)};
+        for (size_t i = 0; i < sizeof w / sizeof *w; i++) digest_add(&d, w[i]);
         for (uint64_t i = p->head; i < p->tail; i++) {
             const jsc_pend *e = &p->ring[i & (p->cap - 1)];
-            if (e->state)
-                digest_add(&d, e->seq * 31 + e->cseq * 7 + e->count + (uint64_t)e->ts);
+            if (e->state) digest_add(&d, e->seq * 31 + e->cseq * 7 + e->count + (uint64_t)e->ts);
         }
     }
     return d;
 }
 
 /* ---- streams ---- */
-static void test_publish_is_acked_with_its_sequence(void)
-{
+static void test_publish_is_acked_with_its_sequence(void) {
     bed b;
     bed_new(&b, &plain);
     CHECK_TEXT(pub(&b, "s.a", NULL, "one"), "{\"stream\":\"S\",\"seq\":1}");
@@ -175,24 +171,30 @@ static void test_publish_is_acked_with_its_sequence(void)
     bed_free(&b);
 }
 
-static void test_rules_of_headers(void)
-{
+static void test_rules_of_headers(void) {
     bed b;
     bed_new(&b, &plain);
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":1}");
-    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":1,\"duplicate\": true}");
+    CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", "1"),
+               "{\"stream\":\"S\",\"seq\":1,\"duplicate\": true}");
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Last-Msg-Id: y\r\n\r\n", "1"),
-               "{\"error\":{\"code\":400,\"err_code\":10070,\"description\":\"wrong last msg ID: x\"},\"stream\":\"S\",\"seq\":0}");
+               "{\"error\":{\"code\":400,\"err_code\":10070,\"description\":\"wrong last msg ID: "
+               "x\"},\"stream\":\"S\",\"seq\":0}");
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Last-Msg-Id: x\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":2}");
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Last-Sequence: 7\r\n\r\n", "1"),
-               "{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: 2\"},\"stream\":\"S\",\"seq\":0}");
-    CHECK_TEXT(pub(&b, "s.b", "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":3}");
+               "{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: "
+               "2\"},\"stream\":\"S\",\"seq\":0}");
     CHECK_TEXT(pub(&b, "s.b", "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n", "1"),
-               "{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: 3\"},\"stream\":\"S\",\"seq\":0}");
+               "{\"stream\":\"S\",\"seq\":3}");
+    CHECK_TEXT(pub(&b, "s.b", "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n", "1"),
+               "{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: "
+               "3\"},\"stream\":\"S\",\"seq\":0}");
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Expected-Stream: T\r\n\r\n", "1"),
-               "{\"error\":{\"code\":400,\"err_code\":10060,\"description\":\"expected stream does not match\"},\"stream\":\"S\",\"seq\":0}");
+               "{\"error\":{\"code\":400,\"err_code\":10060,\"description\":\"expected stream does not "
+               "match\"},\"stream\":\"S\",\"seq\":0}");
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-TTL: 5s\r\n\r\n", "1"),
-               "{\"error\":{\"code\":400,\"err_code\":10166,\"description\":\"per-message TTL is disabled\"},\"stream\":\"S\",\"seq\":0}");
+               "{\"error\":{\"code\":400,\"err_code\":10166,\"description\":\"per-message TTL is "
+               "disabled\"},\"stream\":\"S\",\"seq\":0}");
     CHECK_TEXT(pub(&b, "s.a", "NATS/1.0\r\nNats-Rollup: sub\r\n\r\n", "1"), "{\"stream\":\"S\",\"seq\":4}");
     jsc_stream_state st;
     jsc_stream_stat(b.s, &st);
@@ -202,15 +204,13 @@ static void test_rules_of_headers(void)
     bed_free(&b);
 }
 
-static void test_limits_and_discard(void)
-{
+static void test_limits_and_discard(void) {
     bed b;
     jsc_stream_limits l = plain;
     l.max_msgs = 3;
     l.max_msgs_per_subject = 2;
     bed_new(&b, &l);
-    for (int i = 0; i < 3; i++)
-        pub(&b, "s.a", NULL, "x");
+    for (int i = 0; i < 3; i++) pub(&b, "s.a", NULL, "x");
     jsc_stream_state st;
     jsc_stream_stat(b.s, &st);
     CHECK(st.messages == 2 && st.first_seq == 2);
@@ -220,8 +220,8 @@ static void test_limits_and_discard(void)
     CHECK(st.messages == 3 && st.first_seq == 3 && st.last_seq == 5);
     l.discard_new = 1;
     jsc_stream_configure(b.s, &l);
-    CHECK_TEXT(pub(&b, "s.d", NULL, "x"),
-               "{\"error\":{\"code\":503,\"err_code\":10077,\"description\":\"maximum messages exceeded\"},\"stream\":\"S\",\"seq\":0}");
+    CHECK_TEXT(pub(&b, "s.d", NULL, "x"), "{\"error\":{\"code\":503,\"err_code\":10077,\"description\":\"maximum "
+                                          "messages exceeded\"},\"stream\":\"S\",\"seq\":0}");
     l.discard_new = 0;
     l.max_age_ns = 1000000000;
     jsc_stream_configure(b.s, &l);
@@ -236,22 +236,22 @@ static void test_limits_and_discard(void)
     bed_free(&b);
 }
 
-static void test_purge_and_delete(void)
-{
+static void test_purge_and_delete(void) {
     bed b;
     bed_new(&b, &plain);
-    for (int i = 0; i < 10; i++)
-        pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
+    for (int i = 0; i < 10; i++) pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
     fake_clear(b.plane);
     jsc_stream_delete(b.s, 4, "_INBOX.d", 8);
     settle(&b);
-    CHECK_TEXT(last_got(&b)->data, "{\"type\":\"io.nats.jetstream.api.v1.stream_msg_delete_response\",\"success\":true}");
+    CHECK_TEXT(last_got(&b)->data,
+               "{\"type\":\"io.nats.jetstream.api.v1.stream_msg_delete_response\",\"success\":true}");
     jsc_stream_delete(b.s, 4, "_INBOX.d", 8);
     settle(&b);
     CHECK(strstr(last_got(&b)->data, "10043") != NULL);
     jsc_stream_purge(b.s, "s.even", 6, 0, 1, "_INBOX.p", 8);
     settle(&b);
-    CHECK_TEXT(last_got(&b)->data, "{\"type\":\"io.nats.jetstream.api.v1.stream_purge_response\",\"success\":true,\"purged\":4}");
+    CHECK_TEXT(last_got(&b)->data,
+               "{\"type\":\"io.nats.jetstream.api.v1.stream_purge_response\",\"success\":true,\"purged\":4}");
     jsc_stream_state st;
     jsc_stream_stat(b.s, &st);
     CHECK(st.messages == 5 && st.first_seq == 2 && st.num_deleted == 4);
@@ -279,31 +279,30 @@ static void test_purge_and_delete(void)
 }
 
 /* ---- consumers ---- */
-static const jsc_consumer_options explicit_pull = {.ack_policy = JSC_ACK_EXPLICIT, .ack_wait_ns = 1000000000, .max_deliver = -1,
-                                                   .max_ack_pending = 1000, .max_waiting = 512};
+static const jsc_consumer_options explicit_pull = {.ack_policy = JSC_ACK_EXPLICIT,
+                                                   .ack_wait_ns = 1000000000,
+                                                   .max_deliver = -1,
+                                                   .max_ack_pending = 1000,
+                                                   .max_waiting = 512};
 
-static jsc_consumer *consumer(bed *b, uint64_t id, const char *name, const jsc_consumer_options *o)
-{
+static jsc_consumer *consumer(bed *b, uint64_t id, const char *name, const jsc_consumer_options *o) {
     jsc_consumer *c = NULL;
     CHECK(jsc_consumer_new(b->s, id, name, strlen(name), b->unix_ns, o, &c) == JSC_OK);
     settle(b);
     return c;
 }
 
-static void ask(bed *b, const char *body)
-{
+static void ask(bed *b, const char *body) {
     fake_clear(b->plane);
     fake_pub(b->plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", NULL, body);
     settle(b);
 }
 
-static void test_pull_ack_and_redelivery(void)
-{
+static void test_pull_ack_and_redelivery(void) {
     bed b;
     bed_new(&b, &plain);
     jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
-    for (int i = 0; i < 4; i++)
-        pub(&b, "s.a", NULL, "x");
+    for (int i = 0; i < 4; i++) pub(&b, "s.a", NULL, "x");
     ask(&b, "2");
     const fake_got *g;
     CHECK(fake_inbox(b.plane, &g) == 2);
@@ -353,8 +352,7 @@ static void test_pull_ack_and_redelivery(void)
     bed_free(&b);
 }
 
-static void test_statuses_of_pulls(void)
-{
+static void test_statuses_of_pulls(void) {
     bed b;
     bed_new(&b, &plain);
     consumer(&b, 5, "C", &explicit_pull);
@@ -380,8 +378,7 @@ static void test_statuses_of_pulls(void)
     bed_free(&b);
 }
 
-static void test_nobody_listening_consumes_nothing(void)
-{
+static void test_nobody_listening_consumes_nothing(void) {
     bed b;
     bed_new(&b, &plain);
     jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
@@ -393,16 +390,14 @@ static void test_nobody_listening_consumes_nothing(void)
     bed_free(&b);
 }
 
-static void test_max_ack_pending_and_max_deliver(void)
-{
+static void test_max_ack_pending_and_max_deliver(void) {
     bed b;
     bed_new(&b, &plain);
     jsc_consumer_options o = explicit_pull;
     o.max_ack_pending = 2;
     o.max_deliver = 2;
     jsc_consumer *c = consumer(&b, 5, "C", &o);
-    for (int i = 0; i < 3; i++)
-        pub(&b, "s.a", NULL, "x");
+    for (int i = 0; i < 3; i++) pub(&b, "s.a", NULL, "x");
     ask(&b, "{\"batch\":10,\"expires\":60000000000}");
     CHECK(fake_inbox(b.plane, NULL) == 2);
     fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, "+ACK");
@@ -418,8 +413,7 @@ static void test_max_ack_pending_and_max_deliver(void)
     bed_free(&b);
 }
 
-static void test_workqueue_and_interest(void)
-{
+static void test_workqueue_and_interest(void) {
     bed b;
     jsc_stream_limits l = plain;
     l.retention = JSC_RETAIN_INTEREST;
@@ -458,12 +452,15 @@ static void test_workqueue_and_interest(void)
     bed_free(&b);
 }
 
-static void test_push_waits_for_interest_and_beats(void)
-{
+static void test_push_waits_for_interest_and_beats(void) {
     bed b;
     bed_new(&b, &plain);
-    jsc_consumer_options o = {.ack_policy = JSC_ACK_NONE, .deliver_subject = "_PUSH.x", .deliver_subject_len = 7,
-                              .idle_heartbeat_ns = 100000000, .flow_control = 1, .max_deliver = -1};
+    jsc_consumer_options o = {.ack_policy = JSC_ACK_NONE,
+                              .deliver_subject = "_PUSH.x",
+                              .deliver_subject_len = 7,
+                              .idle_heartbeat_ns = 100000000,
+                              .flow_control = 1,
+                              .max_deliver = -1};
     jsc_consumer *c = consumer(&b, 5, "C", &o);
     pub(&b, "s.a", NULL, "x");
     fake_clear(b.plane);
@@ -472,22 +469,20 @@ static void test_push_waits_for_interest_and_beats(void)
     const fake_got *g;
     CHECK(fake_inbox(b.plane, &g) == 1 && !strncmp(g[0].reply, "$JS.ACK.S.C.1.1.1.", 18));
     later(&b, 100000000);
-    CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 1\r\n\r\n");
+    CHECK_TEXT(last_got(&b)->headers,
+               "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 1\r\n\r\n");
     CHECK(c->applied.dseq == 1); /* recorded after a while */
     char *big = malloc(600001);
     memset(big, 'x', 600000);
     big[600000] = 0;
     fake_clear(b.plane);
-    for (int i = 0; i < 8; i++)
-        fake_pub(b.plane, "s.a", NULL, NULL, big);
+    for (int i = 0; i < 8; i++) fake_pub(b.plane, "s.a", NULL, NULL, big);
     settle(&b);
     char fc[64] = "";
     int n = fake_inbox(b.plane, &g), msgs = 0;
     for (int i = 0; i < n; i++)
-        if (!strncmp(g[i].headers, "NATS/1.0 100 FlowControl", 24))
-            snprintf(fc, sizeof fc, "%s", g[i].reply);
-        else
-            msgs++;
+        if (!strncmp(g[i].headers, "NATS/1.0 100 FlowControl", 24)) snprintf(fc, sizeof fc, "%s", g[i].reply);
+        else msgs++;
     CHECK(!strncmp(fc, "$JS.FC.S.C.", 11) && msgs == 4);
     later(&b, 100000000);
     CHECK(strstr(last_got(&b)->headers, "Nats-Consumer-Stalled: $JS.FC.S.C.") != NULL);
@@ -500,12 +495,10 @@ static void test_push_waits_for_interest_and_beats(void)
     bed_free(&b);
 }
 
-static void test_start_positions(void)
-{
+static void test_start_positions(void) {
     bed b;
     bed_new(&b, &plain);
-    for (int i = 0; i < 6; i++)
-        pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
+    for (int i = 0; i < 6; i++) pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
     const char *f = "s.odd";
     uint32_t fl = 5;
     struct {
@@ -513,33 +506,36 @@ static void test_start_positions(void)
         uint64_t seq, want;
         int filter;
         uint64_t pending;
-    } t[] = {{JSC_DELIVER_ALL, 0, 0, 0, 6}, {JSC_DELIVER_ALL, 0, 0, 1, 3}, {JSC_DELIVER_LAST, 0, 5, 0, 1},
-             {JSC_DELIVER_NEW, 0, 6, 0, 0}, {JSC_DELIVER_BY_SEQ, 4, 3, 1, 2}, {JSC_DELIVER_BY_SEQ, 40, 39, 0, 0},
-             {JSC_DELIVER_LAST_PER_SUBJECT, 0, 4, 0, 2}, {JSC_DELIVER_LAST_PER_SUBJECT, 0, 5, 1, 1}};
+    } t[] = {{JSC_DELIVER_ALL, 0, 0, 0, 6},
+             {JSC_DELIVER_ALL, 0, 0, 1, 3},
+             {JSC_DELIVER_LAST, 0, 5, 0, 1},
+             {JSC_DELIVER_NEW, 0, 6, 0, 0},
+             {JSC_DELIVER_BY_SEQ, 4, 3, 1, 2},
+             {JSC_DELIVER_BY_SEQ, 40, 39, 0, 0},
+             {JSC_DELIVER_LAST_PER_SUBJECT, 0, 4, 0, 2},
+             {JSC_DELIVER_LAST_PER_SUBJECT, 0, 5, 1, 1}};
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         jsc_consumer_options o = explicit_pull;
         o.deliver_policy = t[i].policy;
         o.opt_start_seq = t[i].seq;
-        if (t[i].filter)
-            o.filters = &f, o.filter_lens = &fl, o.nfilters = 1;
+        if (t[i].filter) o.filters = &f, o.filter_lens = &fl, o.nfilters = 1;
         jsc_consumer *c = consumer(&b, 50 + i, "C", &o);
         jsc_consumer_state st;
         jsc_consumer_stat(c, &st);
         if (st.delivered_stream != t[i].want || st.num_pending != t[i].pending)
             fprintf(stderr, "case %zu: delivered %llu pending %llu\n", i, (unsigned long long)st.delivered_stream,
-                    (unsigned long long)st.num_pending), failures++;
+                    (unsigned long long)st.num_pending),
+                failures++;
         jsc_consumer_free(c);
     }
     bed_free(&b);
 }
 
-static void test_update_keeps_progress(void)
-{
+static void test_update_keeps_progress(void) {
     bed b;
     bed_new(&b, &plain);
     jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull), *again;
-    for (int i = 0; i < 6; i++)
-        pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
+    for (int i = 0; i < 6; i++) pub(&b, i % 2 ? "s.odd" : "s.even", NULL, "x");
     ask(&b, "2");
     const char *f = "s.odd";
     uint32_t fl = 5;
@@ -563,13 +559,11 @@ static void test_update_keeps_progress(void)
 }
 
 /* A stream that captures what its own consumer delivers takes those copies after the delivery, not inside it. */
-static void test_deliveries_into_the_same_stream_are_safe(void)
-{
+static void test_deliveries_into_the_same_stream_are_safe(void) {
     bed b;
     bed_new(&b, &plain);
     consumer(&b, 5, "C", &explicit_pull);
-    for (int i = 0; i < 3; i++)
-        pub(&b, "s.a", NULL, "x");
+    for (int i = 0; i < 3; i++) pub(&b, "s.a", NULL, "x");
     fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "s.loop", NULL, "3");
     settle(&b);
     jsc_stream_state st;
@@ -580,8 +574,7 @@ static void test_deliveries_into_the_same_stream_are_safe(void)
     bed_free(&b);
 }
 
-static void test_inactive_consumer_is_reported(void)
-{
+static void test_inactive_consumer_is_reported(void) {
     bed b;
     bed_new(&b, &plain);
     jsc_consumer_options o = explicit_pull;
@@ -600,8 +593,7 @@ static void test_inactive_consumer_is_reported(void)
 
 /* ---- replay and replication: a random history gives the same state after reopening and on a follower ---- */
 static uint64_t rng = 88172645463325252ull;
-static uint32_t roll(uint32_t n)
-{
+static uint32_t roll(uint32_t n) {
     rng ^= rng << 13;
     rng ^= rng >> 7;
     rng ^= rng << 17;
@@ -610,8 +602,7 @@ static uint32_t roll(uint32_t n)
 
 static const char *odd = "s.1.*";
 static const uint32_t odd_len = 5;
-static void add_consumers(jsc_stream *s)
-{
+static void add_consumers(jsc_stream *s) {
     jsc_consumer *c;
     jsc_consumer_options o = explicit_pull, p = explicit_pull, q = explicit_pull;
     jsc_consumer_new(s, 1, "C", 1, 0, &o, &c);
@@ -624,8 +615,7 @@ static void add_consumers(jsc_stream *s)
     jsc_consumer_new(s, 3, "E", 1, 0, &q, &c);
 }
 
-static void history(bed *b, int steps)
-{
+static void history(bed *b, int steps) {
     char subject[32], text[64], headers[96];
     for (int i = 0; i < steps; i++) {
         snprintf(subject, sizeof subject, "s.%u.%u", roll(2), roll(9));
@@ -639,8 +629,7 @@ static void history(bed *b, int steps)
             jsc_stream_delete(b->s, b->s->last_seq ? b->s->last_seq - roll(20) % b->s->last_seq : 1, "_INBOX.d", 8);
             break;
         case 1:
-            if (!roll(6))
-                jsc_stream_purge(b->s, subject, strlen(subject), 0, roll(3), "_INBOX.d", 8);
+            if (!roll(6)) jsc_stream_purge(b->s, subject, strlen(subject), 0, roll(3), "_INBOX.d", 8);
             break;
         case 2:
         case 3: {
@@ -663,18 +652,14 @@ static void history(bed *b, int steps)
             }
             break;
         }
-        case 5:
-            later(b, 1000000 * (int64_t)roll(400));
-            break;
+        case 5: later(b, 1000000 * (int64_t)roll(400)); break;
         }
-        if (!roll(20))
-            settle(b);
+        if (!roll(20)) settle(b);
     }
     settle(b);
 }
 
-static void test_replay_and_follower_reach_the_same_state(void)
-{
+static void test_replay_and_follower_reach_the_same_state(void) {
     for (int round = 0; round < 6; round++) {
         bed b, f;
         jsc_stream_limits l = plain;
@@ -706,8 +691,7 @@ static void test_replay_and_follower_reach_the_same_state(void)
         CHECK(jsc_log_copy(b.log, 1, last, raw, cap, &n, &upto) == JSC_OK && upto == last);
         CHECK(jsc_log_append_raw(f.log, raw, n, 1) == JSC_OK);
         free(raw);
-        for (uint64_t i = 0; i < last; i += 37)
-            jsc_stream_commit(f.s, i);
+        for (uint64_t i = 0; i < last; i += 37) jsc_stream_commit(f.s, i);
         CHECK(jsc_stream_commit(f.s, last) == JSC_OK);
         CHECK(digest(f.s) == live);
         bed_free(&f);
@@ -724,8 +708,7 @@ static void test_replay_and_follower_reach_the_same_state(void)
     }
 }
 
-static void test_host_records_stop_the_apply(void)
-{
+static void test_host_records_stop_the_apply(void) {
     bed b;
     bed_new(&b, &plain);
     uint64_t index, a, x;
@@ -743,8 +726,7 @@ static void test_host_records_stop_the_apply(void)
     bed_free(&b);
 }
 
-static const char *stored_headers(bed *b, uint64_t seq)
-{
+static const char *stored_headers(bed *b, uint64_t seq) {
     static char out[512];
     jsc_record r;
     CHECK(jsc_stream_get(b->s, seq, &r) == JSC_OK);
@@ -752,8 +734,7 @@ static const char *stored_headers(bed *b, uint64_t seq)
     return out;
 }
 
-static void test_what_the_server_adds_is_not_taken_from_clients(void)
-{
+static void test_what_the_server_adds_is_not_taken_from_clients(void) {
     bed b;
     bed_new(&b, &plain);
     pub(&b, "s.a", "NATS/1.0\r\nA: 1\r\nNats-Request-Info: {\"acc\":\"X\"}\r\nB: 2\r\n\r\n", "x");
@@ -769,13 +750,13 @@ static void test_what_the_server_adds_is_not_taken_from_clients(void)
     bed_free(&b);
 }
 
-static void test_a_pull_that_needs_a_later_level_is_refused(void)
-{
+static void test_a_pull_that_needs_a_later_level_is_refused(void) {
     bed b;
     bed_new(&b, &plain);
     consumer(&b, 5, "C", &explicit_pull);
     pub(&b, "s.a", NULL, "x");
-    const char *high[] = {"NATS/1.0\r\nNats-Required-Api-Level: 1\r\n\r\n", "NATS/1.0\r\nnats-required-api-level: x\r\n\r\n",
+    const char *high[] = {"NATS/1.0\r\nNats-Required-Api-Level: 1\r\n\r\n",
+                          "NATS/1.0\r\nnats-required-api-level: x\r\n\r\n",
                           "NATS/1.0\r\nNats-Required-Api-Level: 99999999999999999999999\r\n\r\n"};
     for (int i = 0; i < 3; i++) {
         fake_clear(b.plane);
@@ -784,14 +765,14 @@ static void test_a_pull_that_needs_a_later_level_is_refused(void)
         CHECK_TEXT(last_got(&b)->headers, "NATS/1.0 412 Required Api Level\r\n\r\n");
     }
     fake_clear(b.plane);
-    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", "NATS/1.0\r\nNats-Required-Api-Level: 0\r\n\r\n", "1");
+    fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", "NATS/1.0\r\nNats-Required-Api-Level: 0\r\n\r\n",
+             "1");
     settle(&b);
     CHECK_TEXT(last_got(&b)->data, "x");
     bed_free(&b);
 }
 
-static void test_a_shutdown_ends_waiting_pulls_and_keeps_acks(void)
-{
+static void test_a_shutdown_ends_waiting_pulls_and_keeps_acks(void) {
     bed b;
     bed_new(&b, &plain);
     jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
@@ -799,7 +780,8 @@ static void test_a_shutdown_ends_waiting_pulls_and_keeps_acks(void)
     ask(&b, "{\"batch\":3,\"max_bytes\":1000,\"expires\":5000000000}");
     fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, NULL);
     jsc_stream_shutdown(b.s);
-    CHECK(!strncmp(last_got(&b)->headers, "NATS/1.0 409 Server Shutdown\r\nNats-Pending-Messages: 2\r\nNats-Pending-Bytes: ", 76));
+    CHECK(!strncmp(last_got(&b)->headers,
+                   "NATS/1.0 409 Server Shutdown\r\nNats-Pending-Messages: 2\r\nNats-Pending-Bytes: ", 76));
     fake_clear(b.plane);
     fake_pub(b.plane, "$JS.API.CONSUMER.MSG.NEXT.S.C", "_INBOX.pull", NULL, "1");
     CHECK(fake_inbox(b.plane, NULL) == 0);
@@ -813,8 +795,7 @@ static void test_a_shutdown_ends_waiting_pulls_and_keeps_acks(void)
 }
 
 /* One message that is never acknowledged does not make the consumer remember all that came after it. */
-static void test_a_stuck_message_costs_no_memory(void)
-{
+static void test_a_stuck_message_costs_no_memory(void) {
     enum { ROUNDS = 200, BATCH = 100 };
     bed b;
     bed_new(&b, &plain);
@@ -823,21 +804,21 @@ static void test_a_stuck_message_costs_no_memory(void)
     jsc_consumer *c = consumer(&b, 5, "C", &o);
     char subject[64];
     for (uint64_t round = 0; round < ROUNDS; round++) {
-        for (int i = 0; i < BATCH; i++)
-            fake_pub(b.plane, "s.a", NULL, NULL, "x");
+        for (int i = 0; i < BATCH; i++) fake_pub(b.plane, "s.a", NULL, NULL, "x");
         settle(&b);
         ask(&b, "100");
         for (uint64_t q = round * BATCH + 1; q <= (round + 1) * BATCH; q++) {
-            if (q == 3)
-                continue;
-            snprintf(subject, sizeof subject, "$JS.ACK.S.C.1.%llu.%llu.1.0", (unsigned long long)q, (unsigned long long)q);
+            if (q == 3) continue;
+            snprintf(subject, sizeof subject, "$JS.ACK.S.C.1.%llu.%llu.1.0", (unsigned long long)q,
+                     (unsigned long long)q);
             fake_pub(b.plane, subject, NULL, NULL, NULL);
         }
         settle(&b);
     }
     jsc_consumer_state st;
     jsc_consumer_stat(c, &st);
-    CHECK(st.num_ack_pending == 1 && st.ack_floor_stream == 2 && st.ack_floor_consumer == 2 && st.delivered_stream == ROUNDS * BATCH);
+    CHECK(st.num_ack_pending == 1 && st.ack_floor_stream == 2 && st.ack_floor_consumer == 2 &&
+          st.delivered_stream == ROUNDS * BATCH);
     CHECK(c->view.cap <= 512 && c->applied.cap <= 512);
     fake_pub(b.plane, "$JS.ACK.S.C.1.3.3.1.0", NULL, NULL, NULL);
     settle(&b);
@@ -846,8 +827,7 @@ static void test_a_stuck_message_costs_no_memory(void)
     bed_free(&b);
 }
 
-static void test_huge_durations_and_numbers_overflow_nothing(void)
-{
+static void test_huge_durations_and_numbers_overflow_nothing(void) {
     bed b;
     jsc_stream_limits l = plain;
     l.max_age_ns = l.duplicate_window_ns = INT64_MAX;
@@ -860,7 +840,8 @@ static void test_huge_durations_and_numbers_overflow_nothing(void)
     consumer(&b, 6, "P", &o);
     pub(&b, "s.a", "NATS/1.0\r\nNats-Msg-Id: 1\r\n\r\n", "x");
     ask(&b, "{\"batch\":9223372036854775807,\"expires\":9223372036854775807,\"idle_heartbeat\":4611686018427387903}");
-    const char *naks[] = {"-NAK 2500000h", "-NAK {\"delay\": 9223372036854775807}", "-NAK 99999999999999999999999999999999999h", "+WPI"};
+    const char *naks[] = {"-NAK 2500000h", "-NAK {\"delay\": 9223372036854775807}",
+                          "-NAK 99999999999999999999999999999999999h", "+WPI"};
     for (int i = 0; i < 4; i++) {
         fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, naks[i]);
         later(&b, 1000000);
@@ -874,21 +855,20 @@ static void test_huge_durations_and_numbers_overflow_nothing(void)
 }
 
 /* Each finds its own progress, and no turn serves them all to the end before anything else happens. */
-static void test_many_consumers_share_a_turn(void)
-{
+static void test_many_consumers_share_a_turn(void) {
     enum { CONSUMERS = 300, MESSAGES = 40 };
     bed b;
     bed_new(&b, &plain);
     static char big[20000];
     memset(big, 'x', sizeof big - 1);
-    for (int i = 0; i < MESSAGES; i++)
-        fake_pub(b.plane, "s.a", NULL, NULL, big);
+    for (int i = 0; i < MESSAGES; i++) fake_pub(b.plane, "s.a", NULL, NULL, big);
     settle(&b);
     jsc_consumer *c[CONSUMERS];
     char name[64];
     for (int i = 0; i < CONSUMERS; i++) {
         snprintf(name, sizeof name, "C%d", i);
-        CHECK(jsc_consumer_new(b.s, 1000003ull * (uint64_t)i + 7, name, strlen(name), 0, &explicit_pull, &c[i]) == JSC_OK);
+        CHECK(jsc_consumer_new(b.s, 1000003ull * (uint64_t)i + 7, name, strlen(name), 0, &explicit_pull, &c[i]) ==
+              JSC_OK);
     }
     for (int i = 0; i < CONSUMERS; i += 3) {
         jsc_consumer_free(c[i]);
@@ -903,21 +883,20 @@ static void test_many_consumers_share_a_turn(void)
     fake_turn(b.plane);
     int first = fake_inbox(b.plane, NULL);
     CHECK(first > 0 && first < CONSUMERS * MESSAGES / 4);
-    for (int i = 0; i < 30 && fake_inbox(b.plane, NULL) < CONSUMERS / 3 * 2 * MESSAGES; i++)
-        fake_turn(b.plane);
+    for (int i = 0; i < 30 && fake_inbox(b.plane, NULL) < CONSUMERS / 3 * 2 * MESSAGES; i++) fake_turn(b.plane);
     CHECK(fake_inbox(b.plane, NULL) == CONSUMERS / 3 * 2 * MESSAGES);
     settle(&b);
     for (int i = 0; i < CONSUMERS; i++)
         if (c[i]) {
             CHECK(c[i]->applied.dseq == MESSAGES && c[i]->applied.npending == MESSAGES);
             jsc_consumer *same;
-            CHECK(jsc_consumer_new(b.s, c[i]->id, c[i]->name, c[i]->name_len, 0, &explicit_pull, &same) == JSC_OK && same == c[i]);
+            CHECK(jsc_consumer_new(b.s, c[i]->id, c[i]->name, c[i]->name_len, 0, &explicit_pull, &same) == JSC_OK &&
+                  same == c[i]);
         }
     bed_free(&b);
 }
 
-int main(void)
-{
+int main(void) {
     test_what_the_server_adds_is_not_taken_from_clients();
     test_a_pull_that_needs_a_later_level_is_refused();
     test_a_shutdown_ends_waiting_pulls_and_keeps_acks();

@@ -24,7 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
             jsc_ready r[4];
             jsc_plane_poll(p, 0, r, 4);
             for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e)) {
-                jsc_conn_options co = {.account = jsc_plane_account(p, "$G", 2), .headers = 1, .no_responders = 1, .echo = 1};
+                jsc_conn_options co = {
+                    .account = jsc_plane_account(p, "$G", 2), .headers = 1, .no_responders = 1, .echo = 1};
                 if (e.type == JSC_EV_CONNECT) jsc_conn_accept(p, e.conn, &co);
                 if (e.type == JSC_EV_LINK) jsc_conn_become_link(p, e.conn);
             }
@@ -37,8 +38,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 
 #ifndef JSC_LIBFUZZER
 static const char *const seeds[] = {
-    "CONNECT {}\r\nSUB a.* q 1\r\nSUB > 2\r\nPUB a.b _INBOX.x.y 5\r\nhello\r\nHPUB a.b r 12 14\r\nNATS/1.0\r\n\r\nhi\r\nUNSUB 1 2\r\nPING\r\n",
-    "RS+ $G a.>\r\nRS+ $G b q 2\r\nRMSG $G a | q 1\r\nx\r\nHMSG $G a + r q 2 3\r\nabc\r\nLMSG o $G a 0 1\r\nx\r\nRS- $G b q\r\nJSLINK {}\r\n",
+    "CONNECT {}\r\nSUB a.* q 1\r\nSUB > 2\r\nPUB a.b _INBOX.x.y 5\r\nhello\r\nHPUB a.b r 12 "
+    "14\r\nNATS/1.0\r\n\r\nhi\r\nUNSUB 1 2\r\nPING\r\n",
+    "RS+ $G a.>\r\nRS+ $G b q 2\r\nRMSG $G a | q 1\r\nx\r\nHMSG $G a + r q 2 3\r\nabc\r\nLMSG o $G a 0 1\r\nx\r\nRS- "
+    "$G b q\r\nJSLINK {}\r\n",
     "RMSG $G a $JS.ACK.a.b.c.d.e.f.g@sub 3\r\nabc\r\nINFO {}\r\nCONNECT {}\r\nA+ x\r\nPONG\r\n+OK\r\n-ERR 'x'\r\n",
 };
 int main(int argc, char **argv) {
@@ -59,12 +62,9 @@ int main(int argc, char **argv) {
         for (int k = (int)(i % 7); k >= 0; k--) {
             r ^= r << 13, r ^= r >> 7, r ^= r << 17;
             size_t at = (size_t)(r >> 8) % (n - 1) + 1;
-            if (r & 1)
-                b[at] = (uint8_t)"\r\n .>*0129AP@+|-"[r >> 20 & 15];
-            else if (r & 2)
-                b[at] = (uint8_t)(r >> 24);
-            else
-                memmove(b + at, b + at + 1, n - at), n -= n > 8;
+            if (r & 1) b[at] = (uint8_t)"\r\n .>*0129AP@+|-"[r >> 20 & 15];
+            else if (r & 2) b[at] = (uint8_t)(r >> 24);
+            else memmove(b + at, b + at + 1, n - at), n -= n > 8;
         }
         b[0] = (uint8_t)(r >> 32);
         LLVMFuzzerTestOneInput(b, n);

@@ -10,7 +10,8 @@ int main(int argc, char **argv) {
                                "\"max_payload\":1048576} \r\n";
     jsc_plane_options o = {0};
     jsc_plane *p;
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(argc > 1 ? atoi(argv[1]) : 0)),
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)(argc > 1 ? atoi(argv[1]) : 0)),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t an = sizeof a;
     int on = 1, s = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -32,7 +33,9 @@ int main(int argc, char **argv) {
         for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e))
             if (e.type == JSC_EV_CONNECT) {
                 int hdr = strstr(e.data, "\"headers\":true") != NULL;
-                jsc_conn_options co = {.account = jsc_plane_account(p, "$G", 2), .echo = 1, .headers = (uint8_t)hdr,
+                jsc_conn_options co = {.account = jsc_plane_account(p, "$G", 2),
+                                       .echo = 1,
+                                       .headers = (uint8_t)hdr,
                                        .verbose = !strstr(e.data, "\"verbose\":false"),
                                        .no_responders = strstr(e.data, "\"no_responders\":true") != NULL};
                 jsc_conn_accept(p, e.conn, &co);

@@ -27,9 +27,7 @@ static jsc_plane *plane_with(jsc_plane_options o) {
     assert(!jsc_plane_new(&o, &p));
     return p;
 }
-static jsc_plane *plane(void) {
-    return plane_with((jsc_plane_options){0});
-}
+static jsc_plane *plane(void) { return plane_with((jsc_plane_options){0}); }
 
 static void drain(peer *c) {
     for (;;) {
@@ -184,10 +182,12 @@ static void test_malformed(void) {
 }
 
 static void test_splits(void) {
-    static const char in[] = "SUB a.* 1\r\nSUB a.b q 2\r\nPUB a.b 5\r\nhello\r\nPUB a.c r 002\r\nhi\r\nHPUB a.d 12 14\r\n"
-                             "NATS/1.0\r\n\r\nhi\r\nUNSUB 1\r\nPUB  a.b\t1\r\nx\r\nPING\r\n";
-    static const char out[] = "MSG a.b 1 5\r\nhello\r\nMSG a.b 2 5\r\nhello\r\nMSG a.c 1 r 002\r\nhi\r\nHMSG a.d 1 12 14\r\n"
-                              "NATS/1.0\r\n\r\nhi\r\nMSG a.b 2 1\r\nx\r\nPONG\r\n";
+    static const char in[] =
+        "SUB a.* 1\r\nSUB a.b q 2\r\nPUB a.b 5\r\nhello\r\nPUB a.c r 002\r\nhi\r\nHPUB a.d 12 14\r\n"
+        "NATS/1.0\r\n\r\nhi\r\nUNSUB 1\r\nPUB  a.b\t1\r\nx\r\nPING\r\n";
+    static const char out[] =
+        "MSG a.b 1 5\r\nhello\r\nMSG a.b 2 5\r\nhello\r\nMSG a.c 1 r 002\r\nhi\r\nHMSG a.d 1 12 14\r\n"
+        "NATS/1.0\r\n\r\nhi\r\nMSG a.b 2 1\r\nx\r\nPONG\r\n";
     for (size_t cut = 0; cut < sizeof in - 1; cut++) {
         jsc_plane *p = plane();
         peer c = client(p);
@@ -340,7 +340,8 @@ static void test_callbacks(void) {
     turn(p);
     assert(msgs == 1 && !strcmp(last_event, "abc"));
     /* delivered on one subject, shown as another */
-    jsc_msg m = {.account = g, .subject = "orig", .subject_len = 4, .reply = "ack", .reply_len = 3, .data = "d", .data_len = 1};
+    jsc_msg m = {
+        .account = g, .subject = "orig", .subject_len = 4, .reply = "ack", .reply_len = 3, .data = "d", .data_len = 1};
     int busy = 0;
     assert(jsc_deliver(p, "out", 3, &m, &busy) == 1 && !busy);
     EXPECT(a, "MSG orig 1 ack 1\r\nd\r\n");
@@ -358,7 +359,8 @@ static void test_routes(void) {
     peer a = client(p), b = client(q);
     SAY(b, "SUB foo.* 1\r\nSUB w grp 2\r\nPING\r\n");
     EXPECT(b, "PONG\r\n");
-    assert(!jsc_conn_adopt(p, sv[0], JSC_CONN_ROUTE, "", 0, &rp) && !jsc_conn_adopt(q, sv[1], JSC_CONN_ROUTE, "", 0, &rq));
+    assert(!jsc_conn_adopt(p, sv[0], JSC_CONN_ROUTE, "", 0, &rp) &&
+           !jsc_conn_adopt(q, sv[1], JSC_CONN_ROUTE, "", 0, &rq));
     assert(!jsc_conn_route_ready(q, rq));
     turn(q);
     turn(p);
@@ -367,10 +369,18 @@ static void test_routes(void) {
     assert(!jsc_conn_route_ready(p, rp));
     turn(p);
     assert(jsc_interest(p, g, "foo.x", 5) == 1);
-    SAY(a, "PUB foo.x 2\r\nhi\r\nPUB foo.y r 2\r\nho\r\nHPUB foo.z 12 12\r\nNATS/1.0\r\n\r\n\r\nPUB w 1\r\n1\r\nPUB w re 1\r\n2\r\n");
+    SAY(a, "PUB foo.x 2\r\nhi\r\nPUB foo.y r 2\r\nho\r\nHPUB foo.z 12 12\r\nNATS/1.0\r\n\r\n\r\nPUB w 1\r\n1\r\nPUB w "
+           "re 1\r\n2\r\n");
     turn(p);
-    EXPECT(b, "MSG foo.x 1 2\r\nhi\r\nMSG foo.y 1 r 2\r\nho\r\nHMSG foo.z 1 12 12\r\nNATS/1.0\r\n\r\n\r\nMSG w 2 1\r\n1\r\nMSG w 2 re 1\r\n2\r\n");
-    jsc_msg m = {.account = g, .subject = "orig.s", .subject_len = 6, .reply = "$JS.ACK.S.C.1.2.3.4.5", .reply_len = 21, .data = "d", .data_len = 1};
+    EXPECT(b, "MSG foo.x 1 2\r\nhi\r\nMSG foo.y 1 r 2\r\nho\r\nHMSG foo.z 1 12 12\r\nNATS/1.0\r\n\r\n\r\nMSG w 2 "
+              "1\r\n1\r\nMSG w 2 re 1\r\n2\r\n");
+    jsc_msg m = {.account = g,
+                 .subject = "orig.s",
+                 .subject_len = 6,
+                 .reply = "$JS.ACK.S.C.1.2.3.4.5",
+                 .reply_len = 21,
+                 .data = "d",
+                 .data_len = 1};
     int busy = 0;
     assert(jsc_deliver(p, "foo.d", 5, &m, &busy) == 1);
     turn(p);
@@ -411,7 +421,8 @@ static void test_routes(void) {
     EXPECT(r, "RS+ $G w g 1\r\nRS- $G w g\r\nRS- $G a\r\n");
     SAY(c, "SUB a 1\r\nSUB a g 2\r\n");
     EXPECT(r, "RS+ $G a\r\nRS+ $G a g 1\r\n");
-    SAY(r, "RS+ $G a\r\nRS+ $G b far 3\r\nLS+ o $G a\r\nA+ $G\r\nLMSG o $G a 0 1\r\nx\r\nRMSG $G a 1\r\n1\r\nRMSG $G a | g h 1\r\n2\r\n"
+    SAY(r, "RS+ $G a\r\nRS+ $G b far 3\r\nLS+ o $G a\r\nA+ $G\r\nLMSG o $G a 0 1\r\nx\r\nRMSG $G a 1\r\n1\r\nRMSG $G a "
+           "| g h 1\r\n2\r\n"
            "HMSG $G a + rep g 12 13\r\nNATS/1.0\r\n\r\n3\r\nRMSG nobody a 1\r\n4\r\n");
     EXPECT(c, "MSG a 1 1\r\n1\r\nMSG a 1 1\r\n2\r\nMSG a 2 1\r\n2\r\nHMSG a 1 rep 12 13\r\nNATS/1.0\r\n\r\n3\r\n"
               "HMSG a 2 rep 12 13\r\nNATS/1.0\r\n\r\n3\r\n");
@@ -500,7 +511,8 @@ static void collect(jsc_plane *p) {
         for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e))
             if (e.type == JSC_EV_TRACE) {
                 size_t n = strlen(traced);
-                snprintf(traced + n, sizeof traced - n, "%s%s%.*s\n", e.a ? ">" : "<", e.b ? "=" : " ", (int)e.data_len, e.data);
+                snprintf(traced + n, sizeof traced - n, "%s%s%.*s\n", e.a ? ">" : "<", e.b ? "=" : " ", (int)e.data_len,
+                         e.data);
             }
     }
 }
@@ -529,7 +541,11 @@ static void test_trace(void) {
     SAY(c, "SUB a 1\r\n");
     turn(p);
     static char big[1 << 20];
-    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2), .subject = "a", .subject_len = 1, .data = big, .data_len = sizeof big};
+    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2),
+                 .subject = "a",
+                 .subject_len = 1,
+                 .data = big,
+                 .data_len = sizeof big};
     for (int i = 0; i < 24; i++) assert(jsc_publish(p, &m) == 1);
     size_t held = 0;
     uint64_t lost = 0;
@@ -551,7 +567,11 @@ static void test_deliver_waits_for_a_route(void) {
     SAY(r, "RS+ $G in\r\n");
     turn(p);
     static char big[100000];
-    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2), .subject = "orig", .subject_len = 4, .data = big, .data_len = sizeof big};
+    jsc_msg m = {.account = jsc_plane_account(p, "$G", 2),
+                 .subject = "orig",
+                 .subject_len = 4,
+                 .data = big,
+                 .data_len = sizeof big};
     int taken = 0;
     for (int i = 0; i < 100; i++) {
         int busy = 0, n = jsc_deliver(p, "in", 2, &m, &busy);
@@ -659,7 +679,8 @@ static void test_loop(void) {
     jsc_ready r[2];
     assert(!jsc_plane_watch_call(p, call, ring, &call) && write(call, &one, 8) == 8);
     assert(jsc_plane_poll(p, 0, r, 2) == 0 && rung == 1);
-    assert(!jsc_plane_watch(p, host, EPOLLIN) && jsc_plane_poll(p, -1, r, 2) == 1 && r[0].fd == host && r[0].mask == EPOLLIN);
+    assert(!jsc_plane_watch(p, host, EPOLLIN) && jsc_plane_poll(p, -1, r, 2) == 1 && r[0].fd == host &&
+           r[0].mask == EPOLLIN);
     assert(!jsc_plane_watch(p, host, EPOLLOUT) && !jsc_plane_watch(p, host, 0) && !jsc_plane_watch(p, host, 0));
     assert(!jsc_plane_hook(p, hook, &hooks) && jsc_plane_poll(p, 5000000, r, 2) == 0 && hooks >= 2);
     peer a = client(p);

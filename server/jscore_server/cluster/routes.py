@@ -378,8 +378,8 @@ async def dial(host: str, port: int) -> socket.socket:
         found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), DIAL_TIMEOUT_S)
     except TimeoutError:
         raise OSError(f"{host}: name lookup took too long") from None
-    except (UnicodeError, OverflowError) as err:  # a peer may say any name and number of itself and of others
-        raise OSError(f"{host}:{port} is no address: {err}") from None
+    except (OSError, UnicodeError, OverflowError) as err:  # a peer may say any name and number of itself and of others
+        raise OSError(f"dial tcp {host}:{port}: {getattr(err, 'strerror', None) or err}") from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     failure: OSError = OSError(f"{host}: no address")
     for family, kind, proto, _, address in found[:4]:

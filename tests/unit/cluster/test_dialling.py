@@ -13,7 +13,7 @@ from jscore_server.cluster.routes import Routes, dial
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 1 << 70), ("a" * 70 + ".example", 6222)])
 def test_an_impossible_address_is_an_error_like_any_other(address: tuple[str, int]) -> None:
-    with pytest.raises(OSError, match="dial tcp .*(127.0.0.1|example):"):
+    with pytest.raises(OSError, match="dial tcp "):
         asyncio.run(dial(*address))
 
 

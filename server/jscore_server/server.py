@@ -22,6 +22,16 @@ from jscore_server.cluster.links import LinkCallbacks, Links
 from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane
+from jscore_server.dataplane.events import (
+    EV_CLOSED,
+    EV_CONNECT,
+    EV_ERROR,
+    EV_FRAME,
+    EV_INFO,
+    EV_LINK,
+    EV_PONG,
+    EV_TRACE,
+)
 from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, read_connect
@@ -33,8 +43,6 @@ if TYPE_CHECKING:
     from jscore_server.monitoring.http import Listener
 
 CONN_CLIENT, CONN_ROUTE = 0, 1
-EV_CONNECT, EV_INFO, EV_LINK, EV_CLOSED, EV_ERROR = 1, 2, 3, 4, 5
-EV_FRAME, EV_PONG, EV_TRACE = 7, 8, 13
 GLOBAL_ACCOUNT = "$G"
 ACCEPTS_A_TURN = 64
 LISTEN_BACKLOG = 4096
@@ -179,7 +187,7 @@ class Server:
             link=link,
             explicit=[(url.host, url.port, url.user, url.password) for url in cluster.routes],
             authorization=authorization,
-            callbacks=RouteCallbacks(joined=self._route_joined, left=self._route_left, changed=self._urls_changed),
+            callbacks=RouteCallbacks(joined=self._route_joined, changed=self._urls_changed),
         )
 
     def lame_duck(self, done: Callable[[], None]) -> None:
@@ -404,10 +412,6 @@ class Server:
                 "but takes no part in this cluster's JetStream"
             )
         self.jetstream.route_joined(route.remote_name, has_jetstream and isinstance(jscore, dict))
-
-    def _route_left(self, route: Route) -> None:
-        if self.jetstream is not None:
-            self.jetstream.route_left(route.remote_name)
 
     # ---- client URLs ----
 

@@ -58,7 +58,6 @@ class RouteCallbacks:
     """What the server does when the set of peers changes."""
 
     joined: Callable[[Route], None]
-    left: Callable[[Route], None]
     changed: Callable[[], None]  # connect_urls may differ
 
 
@@ -202,7 +201,6 @@ class Routes:
         if route.remote_id and self.by_id.get(route.remote_id) is route:
             del self.by_id[route.remote_id]
             self.log.info(f"Router connection closed: {reason}{remote}")
-            self.callbacks.left(route)
             self.callbacks.changed()
         else:
             self.log.debug(f"Router connection closed: {reason}{remote}")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import jscore
+from jscore_server.dataplane.events import EV_APPENDED, EV_APPLY, EV_DURABLE, EV_EXPIRED, EV_FAILED, EV_FULL
 from jscore_server.jetstream.directory import open_directory
 from jscore_server.jetstream.engine import JetStream
 from jscore_server.jetstream.engine import Options as EngineOptions
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 TICK_S = 0.02
 BIRTH_RETRY_S = 0.1
 HARD_STATE_LOG_ID = 2
-EV_FRAME, EV_APPENDED, EV_DURABLE, EV_APPLY, EV_FAILED, EV_EXPIRED, EV_FULL = 7, 9, 10, 11, 12, 20, 21
 
 EventHandler = Callable[[int, int, int, int, bytes], None]
 
@@ -143,9 +143,6 @@ class Runtime:
     def _tick(self) -> None:
         self._tick_timer = self.loop.call_later(TICK_S, self._tick)  # first: an error here must not stop the clock
         self.raft.tick(time.monotonic_ns())
-        meta = self.engine.meta
-        if not self.raft.elected and meta is not None and meta.commit > 0:
-            self.raft.meta_elected()
         if self.raft.elected != self._told_elected:
             self._told_elected = self.raft.elected
             self._say_hello()
@@ -242,10 +239,7 @@ class Runtime:
 
     def route_joined(self, name: str, jetstream: bool) -> None:
         if not jetstream:
-            self.plain_routes.add(name)
-
-    def route_left(self, name: str) -> None:
-        """A plain server that left still is not a JetStream server: the expected size stays lowered."""
+            self.plain_routes.add(name)  # for good: one that leaves again still is not a JetStream server
 
     # ---- events of the plane ----
 

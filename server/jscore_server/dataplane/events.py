@@ -1,0 +1,23 @@
+"""Numbers of the events that C hands to Python.
+
+What each carries is said at the enums of csrc/wire/jsc_plane.h and csrc/stream/jsc_stream.h.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+EV_CONNECT: Final = 1
+EV_INFO: Final = 2
+EV_LINK: Final = 3
+EV_CLOSED: Final = 4
+EV_ERROR: Final = 5
+EV_FRAME: Final = 7
+EV_PONG: Final = 8
+EV_APPENDED: Final = 9
+EV_DURABLE: Final = 10
+EV_APPLY: Final = 11
+EV_FAILED: Final = 12
+EV_TRACE: Final = 13
+EV_EXPIRED: Final = 20
+EV_FULL: Final = 21

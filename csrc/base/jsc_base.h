@@ -19,6 +19,8 @@ enum {
     JSC_ELOCKED = -10007,   /* another process has the directory */
     JSC_EHOST = -10008,     /* the next record is for the host language to apply; then call again */
     JSC_EORDER = -10009,    /* records that do not follow the log's last one */
+    JSC_EKEY = -10010,      /* encrypted, and the key it names is not at hand */
+    JSC_EREADONLY = -10011, /* opened for reading only */
 };
 
 /* An invariant of ours is broken: say where and stop. On in release builds; for cold paths. */

@@ -10,9 +10,23 @@
 #define JSC_RECORD_MAX ((size_t)128 << 20)
 #define JSC_PAD(n) (((n) + 7) & ~(size_t)7)
 
+#define JSC_GAP_DATA 16
+#define JSC_GAP_BYTES (JSC_RECORD_HEAD + JSC_GAP_DATA)
+#define JSC_AT_GAP 8 /* in tables of offsets: compaction took the record out */
+
+enum {
+    JSC_SF_PACKED = 1,    /* blocks instead of the plain image: pack.h */
+    JSC_SF_ENCRYPTED = 2, /* key_id says with which master key */
+    JSC_SF_RECYCLED = 4,  /* the file had another life: bytes behind its last batch are of that */
+    JSC_SF_REWRITTEN = 8, /* made whole by compaction, packing or repair: synced before it got its name; takes no appends */
+    JSC_SF_KNOWN = 15,
+};
+
 typedef struct jsc_segment_head {
     uint64_t salt, first;
-    uint32_t prev_term;
+    uint32_t prev_term, flags, key_id;
+    uint64_t base_seq; /* a message log's sequence before the first record; else what the host had last told */
+    uint64_t body;     /* packed: bytes of the image, head included; else 0 */
 } jsc_segment_head;
 
 typedef struct jsc_trailer {
@@ -20,7 +34,7 @@ typedef struct jsc_trailer {
     uint64_t durable; /* index known synced when it was written */
     uint64_t commit, salt;
     uint64_t start; /* offset of the batch's first byte in its segment */
-    uint32_t count; /* records in the batch */
+    uint32_t count; /* indexes in the batch, those of gaps counted */
     uint32_t crc;   /* over the stored crc of each record of the batch, then the 36 bytes before this field */
 } jsc_trailer;
 
@@ -33,6 +47,11 @@ void jsc_trailer_encode(const jsc_trailer *, int64_t ts, uint32_t batch_crc, uin
 /* The trailer in a decoded record of kind JSC_K_TRAILER. */
 int jsc_trailer_decode(const jsc_record *, jsc_trailer *out);
 uint32_t jsc_trailer_crc(const jsc_trailer *, uint32_t batch_crc);
+
+/* A gap record: indexes [first, last] were taken out, `seqs` of them were messages with a sequence. */
+void jsc_gap_encode(uint64_t first, uint64_t last, uint64_t seqs, uint32_t term, int64_t ts,
+                    uint8_t out[JSC_GAP_BYTES]);
+int jsc_gap_decode(const jsc_record *, uint64_t *last, uint64_t *seqs);
 
 /* As jsc_record_decode, but trusts the bytes: for records that were framed or verified in this process. */
 void jsc_record_view(const uint8_t *p, jsc_record *out);

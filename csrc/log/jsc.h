@@ -6,7 +6,9 @@
 #include "../base/jsc_base.h"
 #include "../base/jsc_vfs.h"
 
-#define JSC_FORMAT_VERSION 1
+#include <stdbool.h>
+
+#define JSC_FORMAT_VERSION 2
 
 /* Kinds of record. The engine treats all alike but JSC_K_TRAILER, which is its own and has no index. */
 enum {
@@ -20,6 +22,8 @@ enum {
     JSC_K_CONSUMER_DELETE = 8, /* host: JSON */
     JSC_K_CONSUMER_STATE = 9,  /* stream: deliveries and acks of one consumer */
     JSC_K_HOST = 10,           /* host: anything else */
+    JSC_K_LIMITS = 11,         /* message log: what is kept */
+    JSC_K_GAP = 254,           /* the engine's own: indexes whose records compaction took out */
     JSC_K_TRAILER = 255,
 };
 
@@ -69,6 +73,10 @@ void jsc_store_close(jsc_store *); /* all logs must be closed */
 typedef struct jsc_log_options {
     uint64_t segment_bytes; /* 0: 64 MiB; a power of two not needed */
     uint64_t first_index;   /* of a new log; 0: 1 */
+    bool read_only;         /* takes no lock and changes nothing; see jsc_log_refresh */
+    bool check_lock;        /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
+    struct jsc_keys *keys;  /* NULL: new segments are plain. A ref is taken */
+    struct jsc_block_cache *blocks; /* for packed segments; outlives the log. NULL: one of the log's own */
 } jsc_log_options;
 
 typedef struct jsc_log_recovery {

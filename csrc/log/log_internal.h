@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #endif
 #include "format.h"
+#include "pack.h"
+#include "sidecar.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,14 +26,28 @@
 typedef struct jsc_segment {
     uint64_t first, salt, base;
     uint64_t limit; /* the file never grows beyond */
-    uint64_t used; /* owner: bytes appended, header included */
-    uint32_t *at; /* owner: at[i] * 8 = offset of record first + i; 0: damaged */
-    size_t count, cap;
+    uint64_t used; /* owner: bytes appended, header included; of the image when packed */
+    uint32_t *at; /* owner: at[i] * 8 = offset of record first + i; 0: damaged; 1: JSC_AT_GAP. NULL: ask the sidecar */
+    size_t count, cap; /* count: indexes covered, gaps and damaged ones too */
     const uint8_t *map; /* owner */
     size_t map_len;
-    uint32_t prev_term;
+    uint8_t *image; /* open and encrypted: the plain bytes; map points to it */
+    jsc_cipher *cipher; /* sync thread: of the open, encrypted file */
+    uint64_t base_seq, body;
+    uint32_t prev_term, flags, key_id;
+    bool closed; /* owner: takes no more appends */
+    jsc_pack *pack; /* when packed and opened */
+    bool sealed; /* a sidecar with a good head that fits is beside it: `info` */
+    jsc_sidecar_info info;
+    jsc_sidecar *side; /* opened by jsc_segment_sidecar */
+    _Atomic int refs; /* views and pieces, and 1 of the log itself */
+    _Atomic bool doomed; /* no longer the log's: its file goes (or is recycled) with the last ref */
+    char *path; /* of its file, once doomed: what to unlink; NULL: nothing (another file took the name) */
+    const jsc_vfs *vfs;
+    jsc_block_cache *blocks;
     uint64_t allocated; /* sync thread */
     bool created; /* sync thread */
+    _Atomic bool left; /* the sync thread is done with it: all written, synced, cut to its length, closed */
 } jsc_segment;
 
 /* A piece of a segment not yet written, or written a moment ago. The owner appends; the sync thread writes out what a
@@ -62,6 +78,10 @@ struct jsc_log {
     int lock_fd;
     void *owner_data;
     uint64_t segment_bytes;
+    bool read_only;
+    jsc_keys *keys;
+    jsc_block_cache *blocks;
+    bool own_blocks;
     /* owner */
     jsc_segment **segments;
     size_t nsegments, segments_cap;
@@ -134,6 +154,27 @@ int jsc_segment_push(jsc_log *, jsc_segment *); /* takes it as the log's last */
 int jsc_segment_index(jsc_segment *, uint64_t offset); /* notes the next record's offset; 0: damaged */
 int jsc_segment_open(jsc_log *, const jsc_segment *, int flags); /* a descriptor, or -errno */
 int jsc_segment_map(jsc_log *, jsc_segment *);
+/* The sidecar, opened when it is not yet. JSC_ENOTFOUND: not sealed; JSC_ECORRUPT: bad, `sealed` is false from now on and
+ * s->at is rebuilt from the file. */
+int jsc_segment_sidecar(jsc_log *, jsc_segment *, jsc_sidecar **out);
+void jsc_segment_close_sidecar(jsc_segment *);
+void jsc_segment_ref(jsc_segment *);
+void jsc_segment_unref(jsc_segment *); /* any thread */
+static inline uint64_t jsc_segment_last(const jsc_segment *s) { return s->first + s->count - 1; }
+/* A verified record at an offset of the image. *hold: a block that keeps it (packed); else NULL and a ref of the segment
+ * keeps it. *fleeting: not written yet, valid only until the owner's next append or submit. */
+int jsc_segment_read_at(jsc_log *, jsc_segment *, uint64_t offset, jsc_record *out, jsc_block **hold, bool *fleeting);
+/* Reads a segment from start to end, every byte verified; NULL members are skipped; a call that returns other than 0 ends
+ * it. Gap records go to `record` like others. `lost`: indexes [first, last] do not verify; offset: where the first one
+ * starts or should. `batch`: a good trailer, and the offset behind it. Not while the owner appends to it. */
+typedef struct jsc_visit {
+    int (*record)(void *ctx, const jsc_record *, uint64_t offset);
+    int (*lost)(void *ctx, uint64_t first, uint64_t last, uint64_t offset);
+    int (*batch)(void *ctx, const jsc_trailer *, uint64_t end);
+} jsc_visit;
+int jsc_segment_visit(jsc_log *, jsc_segment *, const jsc_visit *, void *ctx);
+/* A segment object for a finished file at `path` (flags REWRITTEN) whose sidecar is built: not the log's yet. */
+int jsc_segment_adopt(jsc_log *, const char *path, const jsc_sidecar_info *, jsc_segment **out);
 jsc_segment *jsc_segment_find(const jsc_log *, uint64_t index);
 char *jsc_segment_path(const jsc_log *, uint64_t first, const char *suffix);
 int jsc_write_all(const jsc_vfs *, int fd, const void *bytes, size_t n, uint64_t at);
@@ -145,5 +186,13 @@ int jsc_log_recover(jsc_log *, uint64_t first_index, jsc_log_recovery *);
 /* log.c */
 int jsc_log_locate(jsc_log *, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted);
 void jsc_log_put_trailer(jsc_log *);
+/* Takes segments [i, i + n) out of the log and puts `fresh` (may be NULL: they are only dropped, i is 0) in their place.
+ * They are doomed: the one that fresh's file was renamed over keeps no name; the others' files are unlinked with their
+ * last ref. Never the segment that appends go to. Does not sync the directory. */
+int jsc_log_replace(jsc_log *, size_t i, size_t n, jsc_segment *fresh);
+/* Ends the open segment: the next append starts a new one. Nothing when it is empty. */
+int jsc_log_roll(jsc_log *);
+/* Read-only logs: takes in batches, and segments, that a writer added since. *moved: there were any. */
+int jsc_log_refresh(jsc_log *, bool *moved);
 
 #endif

@@ -6,9 +6,13 @@ void jsc_segment_head_encode(const jsc_segment_head *h, uint8_t out[JSC_SEGMENT_
     memset(out, 0, JSC_SEGMENT_HEAD);
     jsc_put64(out, JSC_SEGMENT_MAGIC);
     jsc_put32(out + 8, JSC_FORMAT_VERSION);
+    jsc_put32(out + 12, h->flags);
     jsc_put64(out + 16, h->salt);
     jsc_put64(out + 24, h->first);
     jsc_put32(out + 32, h->prev_term);
+    jsc_put32(out + 36, h->key_id);
+    jsc_put64(out + 40, h->base_seq);
+    jsc_put64(out + 48, h->body);
     jsc_put32(out + 60, jsc_crc32c(0, out, 60));
 }
 
@@ -16,8 +20,18 @@ int jsc_segment_head_decode(const uint8_t in[JSC_SEGMENT_HEAD], jsc_segment_head
     if (jsc_get64(in) != JSC_SEGMENT_MAGIC) return JSC_ECORRUPT;
     /* The checksum first, at this place in every version: a damaged or half-written version is damage, not a format. */
     if (jsc_get32(in + 60) != jsc_crc32c(0, in, 60)) return JSC_ECORRUPT;
-    if (jsc_get32(in + 8) != JSC_FORMAT_VERSION) return JSC_EFORMAT;
-    *out = (jsc_segment_head){.salt = jsc_get64(in + 16), .first = jsc_get64(in + 24), .prev_term = jsc_get32(in + 32)};
+    uint32_t flags = jsc_get32(in + 12);
+    if (jsc_get32(in + 8) != JSC_FORMAT_VERSION || (flags & ~(uint32_t)JSC_SF_KNOWN)) return JSC_EFORMAT;
+    jsc_segment_head h = {.salt = jsc_get64(in + 16),
+                          .first = jsc_get64(in + 24),
+                          .prev_term = jsc_get32(in + 32),
+                          .flags = flags,
+                          .key_id = jsc_get32(in + 36),
+                          .base_seq = jsc_get64(in + 40),
+                          .body = jsc_get64(in + 48)};
+    if (h.first == 0 || h.first > INT64_MAX || h.base_seq > INT64_MAX || h.body > JSC_SEGMENT_MAX) return JSC_ECORRUPT;
+    if (!(flags & JSC_SF_ENCRYPTED) != !h.key_id || !(flags & JSC_SF_PACKED) != !h.body) return JSC_ECORRUPT;
+    *out = h;
     return JSC_OK;
 }
 
@@ -57,6 +71,28 @@ int jsc_trailer_decode(const jsc_record *r, jsc_trailer *out) {
                          .start = jsc_get64(p + 24),
                          .count = jsc_get32(p + 32),
                          .crc = jsc_get32(p + 36)};
+    return JSC_OK;
+}
+
+void jsc_gap_encode(uint64_t first, uint64_t last, uint64_t seqs, uint32_t term, int64_t ts,
+                    uint8_t out[JSC_GAP_BYTES]) {
+    memset(out, 0, JSC_GAP_BYTES);
+    jsc_put32(out + 4, JSC_GAP_BYTES);
+    jsc_put64(out + 8, first);
+    jsc_put64(out + 16, (uint64_t)ts);
+    jsc_put32(out + 24, term);
+    out[30] = JSC_K_GAP;
+    jsc_put64(out + JSC_RECORD_HEAD, last);
+    jsc_put64(out + JSC_RECORD_HEAD + 8, seqs);
+    jsc_put32(out, jsc_crc32c(0, out + 4, JSC_GAP_BYTES - 4));
+}
+
+int jsc_gap_decode(const jsc_record *r, uint64_t *last, uint64_t *seqs) {
+    if (r->kind != JSC_K_GAP || r->data_len != JSC_GAP_DATA || r->raw_len != JSC_GAP_BYTES) return JSC_ECORRUPT;
+    uint64_t to = jsc_get64((const uint8_t *)r->data), n = jsc_get64((const uint8_t *)r->data + 8);
+    if (to < r->index || to - r->index >= UINT32_MAX || n > to - r->index + 1) return JSC_ECORRUPT;
+    *last = to;
+    *seqs = n;
     return JSC_OK;
 }
 

@@ -8,6 +8,7 @@
 #define JSC_TRAILER_DATA 40
 #define JSC_TRAILER_BYTES (JSC_RECORD_HEAD + JSC_TRAILER_DATA)
 #define JSC_RECORD_MAX ((size_t)128 << 20)
+#define JSC_SEGMENT_MAX ((uint64_t)16 << 30)
 #define JSC_PAD(n) (((n) + 7) & ~(size_t)7)
 
 #define JSC_GAP_DATA 16

@@ -19,7 +19,6 @@
 #define JSC_RING_CHUNKS 4 /* written chunks a busy log keeps for reads of its newest records */
 #define JSC_BACKLOG_MAX ((uint64_t)256 << 20) /* unwritten bytes a log holds before it refuses more */
 #define JSC_SEGMENT_BYTES ((uint64_t)64 << 20)
-#define JSC_SEGMENT_MAX ((uint64_t)16 << 30)
 
 /* A position is a byte counter over the whole log: segment base + offset in the segment. It only grows, except by
  * jsc_log_truncate. */

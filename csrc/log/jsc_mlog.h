@@ -54,7 +54,15 @@ int jsc_mlog_open(const jsc_vfs *, const char *dir, const jsc_mlog_options *, js
 /* Submits, waits until durable, writes a checkpoint and the clean mark. First error met; closed in any case. No message
  * or cursor may be held. */
 int jsc_mlog_close(jsc_mlog *);
-void jsc_mlog_abandon(jsc_mlog *); /* closes without writing: a test's crash; a child after fork */
+void jsc_mlog_abandon(jsc_mlog *); /* closes without writing: a test's crash */
+/* Both in two steps, for callers whose messages and columns outlive the log (close is shut(log, true) and free, abandon
+ * shut(log, false) and free). After shut the lock is given back, threads are gone, and only jsc_message_release,
+ * jsc_columns_release and, when nothing is held any more, jsc_mlog_free may be called. No cursor may be held. */
+int jsc_mlog_shut(jsc_mlog *, bool write);
+void jsc_mlog_free(jsc_mlog *);
+/* In the child after fork(), instead of every other call: gives back the descriptors, so that the child keeps no lock
+ * of its parent. Takes no lock, frees nothing; what messages point to stays readable. Real files only. */
+void jsc_mlog_forked(jsc_mlog *);
 
 /* ---- writing ---- */
 
@@ -80,6 +88,9 @@ int jsc_mlog_set_limits(jsc_mlog *, const jsc_limits *);
 int jsc_mlog_submit(jsc_mlog *, uint64_t *position);
 /* Blocks until all up to the position is durable. The first error of the log; -ETIMEDOUT. timeout_ns < 0: no end. */
 int jsc_mlog_wait(jsc_mlog *, uint64_t position, int64_t timeout_ns);
+/* Submits, and blocks until everything appended so far is synced, whatever the sync mode (in the interval and never modes
+ * "durable" means written). As jsc_mlog_wait otherwise. */
+int jsc_mlog_sync(jsc_mlog *, int64_t timeout_ns);
 uint64_t jsc_mlog_position(jsc_mlog *);         /* of the last record appended */
 uint64_t jsc_mlog_durable_position(jsc_mlog *); /* everything up to it is durable */
 uint64_t jsc_mlog_durable(jsc_mlog *);          /* the highest sequence that is durable */
@@ -139,8 +150,9 @@ typedef struct jsc_mlog_stats {
 } jsc_mlog_stats;
 int jsc_mlog_about(jsc_mlog *, jsc_mlog_stats *out);
 
-/* Zero-copy columns of one segment after another: i = 0, 1, ...; JSC_ENOTFOUND behind the last. Sealed segments only map;
- * the open one is copied. Dead messages are in it: `dead` has a bit for each (NULL: none), copied. Pinned until released. */
+/* Zero-copy columns of the segment that holds the first message (dead or live) with a sequence >= from, whole: start with
+ * 1, go on behind the last sequence got. JSC_ENOTFOUND: there is none. Sealed segments only map; the open one is copied.
+ * Dead messages are in it: `dead` has a bit for each (NULL: none), copied. Pinned until released. */
 typedef struct jsc_columns {
     uint32_t count;
     const uint64_t *seq;
@@ -149,7 +161,7 @@ typedef struct jsc_columns {
     const uint64_t *dead;
     void *hold;
 } jsc_columns;
-int jsc_mlog_columns(jsc_mlog *, size_t i, jsc_columns *out);
+int jsc_mlog_columns(jsc_mlog *, uint64_t from, jsc_columns *out);
 void jsc_columns_release(jsc_mlog *, jsc_columns *);
 
 /* ---- following ---- */
@@ -169,7 +181,7 @@ int jsc_mlog_maintain(jsc_mlog *, int what, bool force);
 int jsc_mlog_damage(jsc_mlog *, jsc_damage *out, size_t max, size_t *n);
 /* Verifies everything: every byte of every segment against its checksums and digests, padding and unused space that must
  * be zero, sidecars and checkpoint against the segments. each(ctx, file name, offset, sentence) for each finding;
- * progress(ctx, done, total bytes) returns other than 0 to stop. */
+ * progress(ctx, done, total bytes) returns other than 0 to stop. Neither is called under the lock that appends take. */
 typedef struct jsc_verify {
     void (*finding)(void *ctx, const char *file, uint64_t offset, const char *what);
     int (*progress)(void *ctx, uint64_t done, uint64_t total);

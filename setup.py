@@ -1,9 +1,12 @@
-"""Builds the two extension modules; everything else is in pyproject.toml.
+"""Builds the extension modules; everything else is in pyproject.toml.
 
 JSCORE_DEBUG=1 builds without optimisation and with debug assertions, JSCORE_SANITIZE=1 with ASan and UBSan.
 """
 
 import os
+import shlex
+import subprocess
+import sys
 from glob import glob
 
 from Cython.Build import cythonize
@@ -16,6 +19,22 @@ if os.environ.get("JSCORE_DEBUG"):
 if os.environ.get("JSCORE_SANITIZE"):
     CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
     LDFLAGS += ["-fsanitize=address,undefined"]
+# Header -> its Debian package: zstd compresses sealed segments, XXH3 digests them, AES-GCM encrypts them.
+NEEDED = {"zstd.h": "libzstd-dev", "xxhash.h": "libxxhash-dev", "openssl/evp.h": "libssl-dev"}
+
+
+def missing_packages() -> list[str]:
+    """Packages whose header the C preprocessor does not find; none when there is no compiler, whose error says more."""
+    command = [*shlex.split(os.environ.get("CC", "cc")), *shlex.split(os.environ.get("CFLAGS", "")), "-E", "-"]
+    packages = []
+    for header, package in NEEDED.items():
+        try:
+            seen = subprocess.run(command, input=f"#include <{header}>\n", text=True, capture_output=True)
+        except OSError:
+            return []
+        if seen.returncode:
+            packages.append(package)
+    return packages
 
 
 def sources(*parts: str) -> list[str]:
@@ -28,16 +47,23 @@ def extension(name: str, pyx: str, *parts: str) -> Extension:
         [pyx, *sources(*parts)],
         include_dirs=["csrc"],
         depends=glob("csrc/*/*.h"),
+        libraries=["zstd", "crypto"],
         extra_compile_args=[*CFLAGS, "-pthread"],
         extra_link_args=LDFLAGS,
     )
 
 
+if missing := missing_packages() if {"build_ext", "bdist_wheel", "editable_wheel", "develop"} & set(sys.argv) else []:
+    sys.exit(
+        f"jscore: headers are missing. On Debian or Ubuntu: apt-get install {' '.join(missing)}; "
+        "elsewhere the development files of zstd, xxHash and OpenSSL."
+    )
+
 # The engine has no state outside its handles, so each module carries its own copy and they share handles freely.
 setup(
     ext_modules=cythonize(
         [
-            extension("jscore._log", "jscore/_log.pyx", "base", "log"),
+            extension("jscore._records", "jscore/_records.pyx", "base", "log"),
             extension(
                 "jscore_server.dataplane._plane",
                 "server/jscore_server/dataplane/_plane.pyx",

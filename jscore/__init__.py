@@ -9,7 +9,7 @@
 A store has one sync thread; a log belongs to one process and one thread. A log or store does not survive fork().
 """
 
-from jscore._log import (
+from jscore._records import (
     KIND_CONFIG,
     KIND_CONSUMER_CREATE,
     KIND_CONSUMER_DELETE,
@@ -20,20 +20,25 @@ from jscore._log import (
     KIND_MESSAGE,
     KIND_NOOP,
     KIND_PURGE,
-    Corrupt,
-    Error,
-    Failed,
-    FormatError,
-    Full,
-    Locked,
-    Log,
-    NotFound,
-    OrderError,
     Record,
-    Recovery,
+    RecordLog,
+    RecordRecovery,
     Store,
     crc32c,
     scan_records,
+)
+from jscore.errors import (
+    Corrupt,
+    Error,
+    Failed,
+    Forked,
+    FormatError,
+    Full,
+    KeyMissing,
+    Locked,
+    NotFound,
+    OrderError,
+    ReadOnly,
 )
 
 __all__ = [
@@ -50,14 +55,17 @@ __all__ = [
     "Corrupt",
     "Error",
     "Failed",
+    "Forked",
     "FormatError",
     "Full",
+    "KeyMissing",
     "Locked",
-    "Log",
     "NotFound",
     "OrderError",
+    "ReadOnly",
     "Record",
-    "Recovery",
+    "RecordLog",
+    "RecordRecovery",
     "Store",
     "crc32c",
     "scan_records",

@@ -22,7 +22,7 @@ from jscore_server.raft.core import HardState, Members
 from jscore_server.raft.group import members_from_json, members_to_json
 
 import jscore
-from jscore._log import SimDisk
+from jscore._records import SimDisk
 
 from .simulator import ModelLog, Node, Simulator, Violation
 

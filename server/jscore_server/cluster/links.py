@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from jscore import Log as RecordLog
+from jscore import RecordLog
 from jscore_server.cluster.routes import CONN_ROUTE, Address, dial
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log

@@ -10,7 +10,7 @@ from posix.unistd cimport close as close_fd
 
 from collections import namedtuple
 
-from jscore._log cimport Log, Store, check as raise_code, jsc_log, jsc_record, jsc_store
+from jscore._records cimport RecordLog, Store, check as raise_code, jsc_log, jsc_record, jsc_store
 
 
 cdef extern from "base/jsc_base.h":
@@ -247,11 +247,11 @@ cdef class Plane:
         check(jsc_streams_new(self.live(), store.handle, &self.streams))
         self.store = store
 
-    def own_log(self, Log log not None, uint64_t log_id):
+    def own_log(self, RecordLog log not None, uint64_t log_id):
         """Progress of a log without a stream becomes EV_DURABLE / EV_FAILED with this id."""
         check(jsc_streams_own_log(self.streams, log.handle, log_id))
 
-    def disown_log(self, Log log not None):
+    def disown_log(self, RecordLog log not None):
         jsc_streams_disown_log(self.streams, log.handle)
 
     def close(self):
@@ -414,7 +414,7 @@ cdef class Plane:
     def link_send(self, uint64_t conn, int kind, bytes body not None):
         return jsc_link_send(self.live(), conn, kind, <const char *>body, len(body)) >= 0
 
-    def link_send_records(self, uint64_t conn, int kind, bytes head not None, Log log not None, uint64_t lo,
+    def link_send_records(self, uint64_t conn, int kind, bytes head not None, RecordLog log not None, uint64_t lo,
                           uint64_t hi, size_t cap):
         """The index of the last record sent, 0 when the link is gone or full. Raises what reading the log raises."""
         cdef uint64_t last = 0
@@ -427,7 +427,7 @@ cdef class Plane:
 
     # ---- streams ----
 
-    def add_stream(self, Log log not None, uint64_t stream_id, str account, str name):
+    def add_stream(self, RecordLog log not None, uint64_t stream_id, str account, str name):
         """A stream replica over an open log, nothing applied yet."""
         cdef Stream s = Stream.__new__(Stream)
         cdef bytes n = name.encode()
@@ -465,7 +465,7 @@ cdef class Stream:
 
     cdef jsc_stream *handle
     cdef Plane plane
-    cdef readonly Log log
+    cdef readonly RecordLog log
     cdef readonly uint64_t id
     cdef readonly str name
 

@@ -23,7 +23,7 @@ from jscore_server.jetstream.stream_config import to_limits
 from jscore_server.raft import ChangeRefused, NotLeader, Role
 
 if TYPE_CHECKING:
-    from jscore import Log, Record
+    from jscore import Record, RecordLog
     from jscore_server.dataplane import Consumer, Plane, Stream, Subscription
     from jscore_server.raft import Group, RaftHost
 
@@ -82,7 +82,7 @@ class Asset:
         self,
         assignment: Assignment,
         stream_id: int,
-        log: Log,
+        log: RecordLog,
         *,
         plane: Plane,
         raft: RaftHost | None,

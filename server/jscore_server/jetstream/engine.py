@@ -40,7 +40,7 @@ from jscore_server.raft import ChangeRefused, NotLeader, Role
 if TYPE_CHECKING:
     import asyncio
 
-    from jscore import Log, Store
+    from jscore import RecordLog, Store
     from jscore_server.dataplane import Plane
     from jscore_server.raft import Group, RaftHost
 
@@ -115,7 +115,7 @@ class JetStream:
         self.lines = log
         self.state = MetaState()
         self.meta: Group | None = None
-        self.meta_log: Log | None = None
+        self.meta_log: RecordLog | None = None
         self.meta_failed = ""
         self.started_ns = 0
         self.online: dict[str, dict[str, Any]] = {}
@@ -262,7 +262,7 @@ class JetStream:
         if asset is not None:
             asset.fail(f"the log takes no more writes (code {code})")
 
-    def log_of(self, log_id: int) -> Log | None:
+    def log_of(self, log_id: int) -> RecordLog | None:
         """The log behind the id of a JSC_EV_DURABLE event."""
         if log_id == META_LOG_ID:
             return self.meta_log
@@ -475,7 +475,7 @@ class JetStream:
             return
         stream_id, self._next_id = self._next_id, self._next_id + 1
         directory = self.directory_of(assignment)
-        log: Log | None = None
+        log: RecordLog | None = None
         asset: Asset | None = None
         try:
             os.makedirs(os.path.dirname(directory), exist_ok=True)

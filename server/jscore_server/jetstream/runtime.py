@@ -253,11 +253,12 @@ class Runtime:
             EV_FULL: lambda conn, kind, a, b, data: self.engine.stream_full(a, bool(b)),
         }
 
-    def _log_of(self, log_id: int) -> jscore.Log | None:
+    def _log_of(self, log_id: int) -> jscore.RecordLog | None:
         return self._hard_log() if log_id == HARD_STATE_LOG_ID else self.engine.log_of(log_id)
 
-    def _hard_log(self) -> jscore.Log:
-        return cast(jscore.Log, self.raft.hard_log)  # Raft names only what it needs of a log; ours come from the store
+    def _hard_log(self) -> jscore.RecordLog:
+        # Raft names only what it needs of a log; ours come from the store.
+        return cast(jscore.RecordLog, self.raft.hard_log)
 
     def _durable(self, conn: int, kind: int, log_id: int, index: int, data: bytes) -> None:
         log = self._log_of(log_id)

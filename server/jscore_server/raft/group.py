@@ -27,7 +27,7 @@ MUTED = "the replica here neither votes nor counts until a leader elected withou
 
 
 class Log(Protocol):
-    """What a group needs of jscore.Log."""
+    """What a group needs of jscore.RecordLog."""
 
     @property
     def last(self) -> int: ...

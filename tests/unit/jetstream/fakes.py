@@ -1,8 +1,8 @@
 """Stand-ins for what the control plane stands on: logs in memory, a plane that routes between servers, streams that
 apply messages by the few rules the tests need, and Raft groups that commit through one shared, orderly history.
 
-They keep the contracts of jscore.Log, dataplane.Plane, dataplane.Stream and raft.RaftHost; nothing is asynchronous
-but what `World.settle` hands out, in a fixed order.
+They keep the contracts of jscore.RecordLog, dataplane.Plane, dataplane.Stream and raft.RaftHost; nothing is
+asynchronous but what `World.settle` hands out, in a fixed order.
 """
 
 from __future__ import annotations

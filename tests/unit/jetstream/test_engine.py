@@ -36,7 +36,7 @@ class Link:
         self.world.frames.append((self.name, peer, kind, bytes(body)))
         return True
 
-    def send_records(self, peer: str, kind: int, head: bytes, log: jscore.Log, lo: int, hi: int, cap: int) -> int:
+    def send_records(self, peer: str, kind: int, head: bytes, log: jscore.RecordLog, lo: int, hi: int, cap: int) -> int:
         raw, last = log.copy(lo, hi, cap)
         return int(last) if self.send(peer, kind, head + bytes(raw)) else 0
 
@@ -51,7 +51,7 @@ class RealWorld(fakes.World):
         self.frames: deque[tuple[str, str, int, bytes]] = deque()
         self.real: dict[str, tuple[jscore.Store, RaftHost]] = {}
         self.mono_ns = 1
-        self.told: dict[jscore.Log, int] = {}  # the durable index Raft was last told of
+        self.told: dict[jscore.RecordLog, int] = {}  # the durable index Raft was last told of
 
     def start(self, *names: str) -> None:
         for name in names or self.names:

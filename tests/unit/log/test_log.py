@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import jscore
-from jscore._log import SimDisk
+from jscore._records import SimDisk
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def store():
         yield opened
 
 
-def fill(log: jscore.Log, count: int, term: int = 1) -> None:
+def fill(log: jscore.RecordLog, count: int, term: int = 1) -> None:
     for _ in range(count):
         i = log.last + 1
         log.append(jscore.KIND_MESSAGE, b"data %d" % i, subject=b"a.%d" % i, headers=b"h" * (i % 3), term=term, ts=i)
@@ -42,7 +42,7 @@ def test_records_survive_closing_and_opening(store, tmp_path):
     log.close()
     log = store.open(tmp_path / "log")
     assert (log.first, log.last, log.durable, log.error) == (1, 100, 100, 0)
-    assert log.recovery == jscore.Recovery(0, 0, 77, "")
+    assert log.recovery == jscore.RecordRecovery(0, 0, 77, "")
     assert log.read(5) == jscore.Record(5, 5, 1, jscore.KIND_MESSAGE, b"a.5", b"hh", b"data 5")
     assert log.term(100) == 1
     with pytest.raises(jscore.NotFound):

@@ -42,7 +42,7 @@ ENGINE = SimpleNamespace(scan_records=scan, Error=FakeError, Corrupt=FakeCorrupt
 
 
 class FakeLog:
-    """Interface of jscore.Log over a list; `sync` moves `durable` up to what was submitted."""
+    """Interface of jscore.RecordLog over a list; `sync` moves `durable` up to what was submitted."""
 
     def __init__(self, store: FakeStore) -> None:
         self.store = store

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The window onto csrc/log: unpack, call, check, wrap."""
+"""The window onto csrc/log/jsc.h, logs of records by index: unpack, call, check, wrap."""
 import os
 from errno import ETIMEDOUT
 from typing import NamedTuple
@@ -8,6 +8,8 @@ cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memset
+
+from jscore.errors import Corrupt, Error, Failed, FormatError, Full, KeyMissing, Locked, NotFound, OrderError, ReadOnly
 
 KIND_MESSAGE = JSC_K_MESSAGE
 KIND_NOOP = JSC_K_NOOP
@@ -21,39 +23,7 @@ KIND_CONSUMER_STATE = JSC_K_CONSUMER_STATE
 KIND_HOST = JSC_K_HOST
 
 
-class Error(Exception):
-    """What every error of the log engine is, but OSError for a failed system call and ValueError for a bad argument."""
-
-
-class NotFound(Error):
-    """No such record."""
-
-
-class Corrupt(Error):
-    """Bytes do not verify."""
-
-
-class FormatError(Error):
-    """The store was written by a version that this one does not know; it was left untouched."""
-
-
-class Failed(Error):
-    """An earlier write or sync failed: the log is read-only for good in this process."""
-
-
-class Full(Error):
-    """No space: nothing was accepted."""
-
-
-class Locked(Error):
-    """Another process, or another Log of this one, has the directory."""
-
-
-class OrderError(Error):
-    """Records that do not follow the log's last one."""
-
-
-class Recovery(NamedTuple):
+class RecordRecovery(NamedTuple):
     """What opening a log found: bytes cut from a torn tail, the first damaged index (0: none), the commit index as
     last remembered, and a sentence for the operator when torn or damaged."""
 
@@ -93,6 +63,10 @@ cdef int check(int rc) except -1:
         raise Full("no space for the record")
     if rc == JSC_ELOCKED:
         raise Locked("the directory is in use")
+    if rc == JSC_EKEY:
+        raise KeyMissing("encrypted, and the key it names is not at hand")
+    if rc == JSC_EREADONLY:
+        raise ReadOnly("the log was opened for reading only")
     if rc == JSC_EORDER:
         raise OrderError("records do not follow the log's last one")
     if rc == -ETIMEDOUT:
@@ -222,7 +196,7 @@ cdef class Store:
                     logs.append(log)
         return logs
 
-    def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0) -> Log:
+    def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0) -> RecordLog:
         """Opens or creates the log in directory `path` (its parent exists), reading all of it.
 
         segment_bytes 0: 64 MiB. first_index: of a new log. Raises: Locked, FormatError, Corrupt, OSError.
@@ -232,7 +206,7 @@ cdef class Store:
         cdef jsc_log_recovery found
         cdef bytes name = os.fsencode(path)
         cdef const char *directory = PyBytes_AS_STRING(name)
-        cdef Log log = Log.__new__(Log)
+        cdef RecordLog log = RecordLog.__new__(RecordLog)
         cdef int rc
         memset(&options, 0, sizeof(options))
         memset(&found, 0, sizeof(found))
@@ -243,7 +217,7 @@ cdef class Store:
         check(rc)
         log.store = self
         log.path = os.fsdecode(name)
-        log.recovery = Recovery(
+        log.recovery = RecordRecovery(
             found.torn_bytes, found.damaged_index, found.commit, found.message.decode("utf-8", "replace")
         )
         self.logs[<size_t>log.handle] = log
@@ -277,7 +251,7 @@ cdef class Store:
 
 
 @cython.no_gc_clear
-cdef class Log:
+cdef class RecordLog:
     """A directory of records with dense indexes. Made by Store.open(); one thread calls it.
 
     Records appended become durable after submit(); `durable` tells how far, Store.poll() when.

@@ -15,6 +15,8 @@ cdef extern from "base/jsc_base.h" nogil:
         JSC_ELOCKED
         JSC_EHOST
         JSC_EORDER
+        JSC_EKEY
+        JSC_EREADONLY
     uint32_t jsc_crc32c(uint32_t crc, const void *data, size_t n)
 
 
@@ -103,12 +105,12 @@ cdef extern from "log/jsc.h" nogil:
 cdef class Store:
     cdef jsc_store *handle
     cdef object disk      # keeps a simulated disk alive
-    cdef dict logs        # handle address -> Log
+    cdef dict logs        # handle address -> RecordLog
 
     cdef jsc_store *live(self) except NULL
 
 
-cdef class Log:
+cdef class RecordLog:
     cdef jsc_log *handle
     cdef Store store
     cdef readonly str path

@@ -116,3 +116,14 @@ void jsc_chunks_free_spare(jsc_store *s) {
         free(c);
     }
 }
+
+bool jsc_chunk_find(jsc_log *log, uint64_t position, const uint8_t **bytes, size_t *n) {
+    jsc_chunk *c = log->hint && jsc_chunk_position(log->hint) <= position ? log->hint : log->head;
+    while (c && position >= jsc_chunk_position(c) + c->used) c = c->next;
+    if (!c || position < jsc_chunk_position(c)) return false;
+    log->hint = c;
+    size_t at = (size_t)(position - jsc_chunk_position(c));
+    *bytes = c->bytes + at;
+    *n = c->used - at;
+    return true;
+}

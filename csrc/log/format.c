@@ -60,8 +60,15 @@ void jsc_trailer_encode(const jsc_trailer *t, int64_t ts, uint32_t batch_crc, ui
     jsc_put32(out, jsc_crc32c(0, out + 4, JSC_TRAILER_BYTES - 4));
 }
 
+void jsc_trailer_tag(uint8_t out[JSC_TRAILER_MAX], const uint8_t tag[16]) {
+    jsc_put32(out + 4, JSC_TRAILER_MAX);
+    memcpy(out + JSC_TRAILER_BYTES, tag, 16);
+    jsc_put32(out, jsc_crc32c(0, out + 4, JSC_TRAILER_MAX - 4));
+}
+
 int jsc_trailer_decode(const jsc_record *r, jsc_trailer *out) {
-    if (r->kind != JSC_K_TRAILER || r->data_len != JSC_TRAILER_DATA || r->raw_len != JSC_TRAILER_BYTES)
+    if (r->kind != JSC_K_TRAILER || (r->data_len != JSC_TRAILER_DATA && r->data_len != JSC_TRAILER_DATA + 16) ||
+        r->raw_len != JSC_RECORD_HEAD + r->data_len)
         return JSC_ECORRUPT;
     const uint8_t *p = (const uint8_t *)r->data;
     *out = (jsc_trailer){.index = r->index,
@@ -90,7 +97,7 @@ void jsc_gap_encode(uint64_t first, uint64_t last, uint64_t seqs, uint32_t term,
 int jsc_gap_decode(const jsc_record *r, uint64_t *last, uint64_t *seqs) {
     if (r->kind != JSC_K_GAP || r->data_len != JSC_GAP_DATA || r->raw_len != JSC_GAP_BYTES) return JSC_ECORRUPT;
     uint64_t to = jsc_get64((const uint8_t *)r->data), n = jsc_get64((const uint8_t *)r->data + 8);
-    if (to < r->index || to - r->index >= UINT32_MAX || n > to - r->index + 1) return JSC_ECORRUPT;
+    if (to < r->index || to - r->index >= JSC_GAP_MAX || n > to - r->index + 1) return JSC_ECORRUPT;
     *last = to;
     *seqs = n;
     return JSC_OK;

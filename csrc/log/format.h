@@ -7,11 +7,14 @@
 #define JSC_SEGMENT_HEAD 64
 #define JSC_TRAILER_DATA 40
 #define JSC_TRAILER_BYTES (JSC_RECORD_HEAD + JSC_TRAILER_DATA)
+#define JSC_TRAILER_MAX (JSC_TRAILER_BYTES + 16) /* with the tag that an encrypted batch has behind it */
 #define JSC_RECORD_MAX ((size_t)128 << 20)
 #define JSC_SEGMENT_MAX ((uint64_t)16 << 30)
 #define JSC_PAD(n) (((n) + 7) & ~(size_t)7)
 
 #define JSC_GAP_DATA 16
+#define JSC_GAP_MAX ((uint64_t)1 << 24)  /* indexes one gap record stands for; several may follow each other */
+#define JSC_SPAN_MAX ((uint64_t)1 << 26) /* indexes a rewritten segment covers, unless it holds that many records */
 #define JSC_GAP_BYTES (JSC_RECORD_HEAD + JSC_GAP_DATA)
 #define JSC_AT_GAP 8 /* in tables of offsets: compaction took the record out */
 
@@ -19,7 +22,8 @@ enum {
     JSC_SF_PACKED = 1,    /* blocks instead of the plain image: pack.h */
     JSC_SF_ENCRYPTED = 2, /* key_id says with which master key */
     JSC_SF_RECYCLED = 4,  /* the file had another life: bytes behind its last batch are of that */
-    JSC_SF_REWRITTEN = 8, /* made whole by compaction, packing or repair: synced before it got its name; takes no appends */
+    JSC_SF_REWRITTEN =
+        8, /* made whole by compaction, packing or repair: synced before it got its name; takes no appends */
     JSC_SF_KNOWN = 15,
 };
 
@@ -43,9 +47,11 @@ void jsc_segment_head_encode(const jsc_segment_head *, uint8_t out[JSC_SEGMENT_H
 /* JSC_EFORMAT: ours, of another version; JSC_ECORRUPT: does not verify. */
 int jsc_segment_head_decode(const uint8_t in[JSC_SEGMENT_HEAD], jsc_segment_head *out);
 
-/* batch_crc: running crc32c over the records' stored crcs. */
+/* batch_crc: running crc32c over the records' stored crcs; 0 in an encrypted segment, where the tag stands for it. */
 void jsc_trailer_encode(const jsc_trailer *, int64_t ts, uint32_t batch_crc, uint8_t out[JSC_TRAILER_BYTES]);
-/* The trailer in a decoded record of kind JSC_K_TRAILER. */
+/* Lengthens an encoded trailer by a tag. */
+void jsc_trailer_tag(uint8_t out[JSC_TRAILER_MAX], const uint8_t tag[16]);
+/* The trailer in a decoded record of kind JSC_K_TRAILER; a tag may follow its fields. */
 int jsc_trailer_decode(const jsc_record *, jsc_trailer *out);
 uint32_t jsc_trailer_crc(const jsc_trailer *, uint32_t batch_crc);
 

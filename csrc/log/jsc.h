@@ -103,7 +103,8 @@ int jsc_log_append(jsc_log *, uint32_t term, int64_t ts, uint8_t kind, const voi
 int jsc_log_append_raw(jsc_log *, const void *bytes, size_t n, uint64_t from);
 /* Ends the batch: everything appended so far goes to the sync thread. Cheap when nothing is new. */
 int jsc_log_submit(jsc_log *);
-/* Removes every record with index > last; durable when it returns (it waits for the disk; rare). */
+/* Removes every record with index > last; durable when it returns (it waits for the disk; rare). JSC_EINVAL where that
+ * would cut an encrypted segment, or one that compaction made: those hold what was committed long ago. */
 int jsc_log_truncate(jsc_log *, uint64_t last);
 
 uint64_t jsc_log_first(const jsc_log *); /* first index held (last+1 when empty) */

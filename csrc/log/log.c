@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 
 /* ---- append ---- */
 
 /* Refusals that hold before any size is looked at. */
 static int writable(const jsc_log *log) {
+    if (JSC_UNLIKELY(log->read_only)) return JSC_EREADONLY;
     if (JSC_UNLIKELY(atomic_load_explicit(&log->error, memory_order_relaxed) != JSC_OK)) return JSC_EFAILED;
     if (JSC_UNLIKELY(atomic_load_explicit(&log->full, memory_order_relaxed))) return JSC_EFULL;
     return JSC_OK;
@@ -22,54 +24,85 @@ static bool backlogged(const jsc_log *log, size_t more) {
 void jsc_log_put_trailer(jsc_log *log) {
     jsc_chunk *c = log->tail;
     jsc_segment *s = c->segment;
+    bool sealed = s->flags & JSC_SF_ENCRYPTED; /* the tag comes when the batch is written, its room is here */
     jsc_trailer t = {.index = log->last,
                      .durable = atomic_load_explicit(&log->synced, memory_order_acquire),
                      .commit = log->commit,
                      .salt = s->salt,
                      .start = log->batch_start,
                      .count = log->batch_count};
-    jsc_trailer_encode(&t, log->last_ts, log->batch_crc, c->bytes + c->used);
-    c->used += JSC_TRAILER_BYTES;
-    s->used += JSC_TRAILER_BYTES;
+    jsc_trailer_encode(&t, log->last_ts, sealed ? 0 : log->batch_crc, c->bytes + c->used);
+    size_t n = JSC_TRAILER_BYTES;
+    if (sealed) {
+        static const uint8_t none[JSC_TAG_BYTES];
+        jsc_trailer_tag(c->bytes + c->used, none);
+        n = JSC_TRAILER_MAX;
+    }
+    c->used += n;
+    s->used += n;
     log->commit_written = log->commit;
     log->batch_count = 0;
     log->batch_crc = 0;
     log->batch_start = s->used;
 }
 
+/* A new open segment behind the others. */
+static int add_segment(jsc_log *log, uint64_t limit) {
+    jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
+    jsc_segment *next = jsc_segment_new(log, log->last + 1);
+    if (!next) return -ENOMEM;
+    int rc = JSC_OK;
+    if (next->limit < limit) next->limit = limit;
+    next->base_seq = log->commit;
+    next->prev_term = log->last_term;
+    next->base = s ? s->base + s->used : 0;
+    if (log->keys) {
+        next->flags = JSC_SF_ENCRYPTED;
+        next->key_id = jsc_keys_current(log->keys);
+        rc = jsc_cipher_new(log->keys, next->key_id, next->salt, "segment", &next->cipher);
+        if (rc == JSC_OK) rc = jsc_segment_image(next);
+    }
+    if (rc == JSC_OK) rc = jsc_segment_push(log, next);
+    if (rc != JSC_OK) {
+        jsc_segment_unref(next);
+        return rc;
+    }
+    if (s) {
+        if (log->batch_count) jsc_log_put_trailer(log);
+        next->base = s->base + s->used;
+        s->closed = true;
+        /* Recovered, and not written to since: the sync thread will not come by. */
+        bool pending = log->tail && log->tail->segment == s;
+        if (!pending && !atomic_load_explicit(&s->entered, memory_order_acquire)) atomic_store(&s->left, true);
+    }
+    log->batch_start = next->used;
+    return JSC_OK;
+}
+
 /* Room for `need` bytes and a trailer at the tail: next chunk, next segment. A batch cut by the end of a segment gets
  * its own trailer there, so no batch spans two files. */
 static int make_room(jsc_log *log, size_t need) {
-    size_t with_trailer = need + JSC_TRAILER_BYTES;
+    size_t with_trailer = need + JSC_TRAILER_MAX;
     jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
     if (backlogged(log, with_trailer)) return JSC_EFULL;
-    if (s && s->count == 0 && s->first == log->last + 1 && s->used + with_trailer + JSC_TRAILER_BYTES > s->limit) {
+    if (s && !s->closed && s->count == 0 && s->first == log->last + 1 &&
+        s->used + with_trailer + JSC_TRAILER_MAX > s->limit) {
         /* An empty segment has the name the next one would get: stretch it. */
-        s->limit = s->used + with_trailer + JSC_TRAILER_BYTES;
-        if (s->map) {
-            log->vfs->unmap(log->vfs->self, s->map, s->map_len);
-            s->map = NULL;
+        if (s->image) munmap(s->image, s->map_len);
+        else if (s->map) log->vfs->unmap(log->vfs->self, s->map, s->map_len);
+        s->limit = s->used + with_trailer + JSC_TRAILER_MAX;
+        s->map = NULL;
+        if (s->image) {
+            int rc = jsc_segment_image(s);
+            if (rc != JSC_OK) return rc;
         }
     }
     /* A file whose last records are lost takes no others: they would not be where its index says. */
     bool gap = s && s->first + s->count != log->last + 1;
-    if (!s || gap || s->used + with_trailer > s->limit) {
-        jsc_segment *next = jsc_segment_new(log, log->last + 1);
-        if (!next) return -ENOMEM;
-        if (next->limit < JSC_SEGMENT_HEAD + with_trailer + JSC_TRAILER_BYTES)
-            next->limit = JSC_SEGMENT_HEAD + with_trailer + JSC_TRAILER_BYTES;
-        if (s) {
-            if (log->batch_count) jsc_log_put_trailer(log);
-            next->base = s->base + s->used;
-        }
-        next->prev_term = log->last_term;
-        int rc = jsc_segment_push(log, next);
-        if (rc < 0) {
-            jsc_segment_free(log, next);
-            return rc;
-        }
-        log->batch_start = next->used;
-        s = next;
+    if (!s || gap || s->closed || s->used + with_trailer > s->limit) {
+        int rc = add_segment(log, JSC_SEGMENT_HEAD + with_trailer + JSC_TRAILER_MAX);
+        if (rc != JSC_OK) return rc;
+        s = log->segments[log->nsegments - 1];
     }
     if (!log->tail || log->tail->segment != s || log->tail->used + with_trailer > log->tail->cap)
         if (!jsc_chunk_take(log, s, with_trailer)) return -ENOMEM;
@@ -78,8 +111,9 @@ static int make_room(jsc_log *log, size_t need) {
 
 static inline bool has_room(const jsc_log *log, size_t need) {
     const jsc_chunk *c = log->tail;
-    size_t with_trailer = need + JSC_TRAILER_BYTES;
-    return c && c->used + with_trailer <= c->cap && c->segment->used + with_trailer <= c->segment->limit;
+    size_t with_trailer = need + JSC_TRAILER_MAX;
+    return c && !c->segment->closed && c->used + with_trailer <= c->cap &&
+           c->segment->used + with_trailer <= c->segment->limit;
 }
 
 /* The record of `padded` bytes at the tail is framed: count it in. */
@@ -91,6 +125,7 @@ static inline int take_record(jsc_log *log, size_t padded, uint32_t crc, uint32_
     c->used += padded;
     s->used += padded;
     log->bytes += padded;
+    s->bytes += padded;
     log->batch_count++;
     log->batch_crc = jsc_crc32c(log->batch_crc, &crc, sizeof crc);
     log->last_term = term;
@@ -106,7 +141,7 @@ int jsc_log_append(jsc_log *log, uint32_t term, int64_t ts, uint8_t kind, const 
     int rc = writable(log);
     if (JSC_UNLIKELY(rc != JSC_OK)) return rc;
     if (JSC_UNLIKELY(subject_len > UINT16_MAX || headers_len > JSC_RECORD_MAX || data_len > JSC_RECORD_MAX ||
-                     kind == JSC_K_TRAILER))
+                     kind >= JSC_K_GAP))
         return JSC_EINVAL;
     size_t at = headers_len ? 40 : JSC_RECORD_HEAD, len = at + subject_len + headers_len + data_len,
            padded = JSC_PAD(len);
@@ -145,7 +180,7 @@ int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from)
     uint64_t next = log->last + 1;
     for (size_t at = 0; at < n; at += used) {
         if ((rc = jsc_record_decode(p + at, n - at, &r, &used)) != JSC_OK) return rc;
-        if (r.kind == JSC_K_TRAILER) return JSC_ECORRUPT;
+        if (r.kind >= JSC_K_GAP) return JSC_ECORRUPT;
         if (r.index < from) {
             if (take != n) return JSC_EORDER;
             continue;
@@ -213,30 +248,51 @@ int jsc_log_submit(jsc_log *log) {
     return JSC_OK;
 }
 
+int jsc_log_roll(jsc_log *log) {
+    int rc = writable(log);
+    if (rc != JSC_OK) return rc;
+    jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
+    if (!s || (!s->closed && s->count == 0)) return JSC_OK;
+    if ((rc = add_segment(log, 0)) != JSC_OK) return rc;
+    s = log->segments[log->nsegments - 1];
+    /* A mark makes the file: its name says where the segment before ends. */
+    if (!jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
+    jsc_log_put_trailer(log);
+    hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+    log->read_from_chunk = false;
+    return JSC_OK;
+}
+
 /* ---- read ---- */
 
 int jsc_log_locate(jsc_log *log, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted) {
     if (index < log->first || index > log->last) return JSC_ENOTFOUND;
     jsc_segment *s = jsc_segment_find(log, index);
-    if (!s || index - s->first >= s->count) return JSC_ECORRUPT;
-    uint64_t offset = (uint64_t)s->at[index - s->first] * 8;
-    if (offset == 0) return JSC_ECORRUPT;
+    if (!s) return JSC_ECORRUPT;
+    uint64_t offset;
+    int rc = jsc_segment_where(log, s, index, &offset);
+    if (rc != JSC_OK) return rc;
     uint64_t position = s->base + offset;
     if (log->head && position >= jsc_chunk_position(log->head)) {
-        jsc_chunk *c = log->hint && jsc_chunk_position(log->hint) <= position ? log->hint : log->head;
-        while (c && position >= jsc_chunk_position(c) + c->used) c = c->next;
-        JSC_ASSERT(c != NULL && position >= jsc_chunk_position(c));
-        log->hint = c;
-        size_t at = (size_t)(position - jsc_chunk_position(c));
-        *bytes = c->bytes + at;
-        *n = c->used - at;
+        JSC_ASSERT(jsc_chunk_find(log, position, bytes, n));
         *trusted = true;
         log->read_from_chunk = true;
         return JSC_OK;
     }
-    int rc = jsc_segment_map(log, s);
-    if (rc < 0) return rc;
-    JSC_ASSERT(s->used <= s->map_len);
+    if ((rc = jsc_segment_map(log, s)) != JSC_OK) return rc;
+    if (s->pack) {
+        jsc_record r;
+        jsc_block *block;
+        bool fleeting;
+        if ((rc = jsc_segment_read_at(log, s, offset, &r, &block, &fleeting)) != JSC_OK) return rc;
+        if (log->read_block) jsc_block_release(log->blocks, log->read_block);
+        log->read_block = block;
+        *bytes = r.raw;
+        *n = r.raw_len;
+        *trusted = true;
+        return JSC_OK;
+    }
+    if (s->used > s->map_len) return JSC_ECORRUPT;
     *bytes = s->map + offset;
     *n = (size_t)(s->used - offset);
     *trusted = false;
@@ -253,6 +309,7 @@ int jsc_log_read(jsc_log *log, uint64_t index, jsc_record *out) {
     if (trusted) jsc_record_view(p, &r);
     else if ((rc = jsc_record_decode(p, n, &r, &used)) != JSC_OK) return rc;
     if (r.index != index) return JSC_ECORRUPT;
+    if (r.kind == JSC_K_GAP) return JSC_ENOTFOUND;
     *out = r;
     return JSC_OK;
 }
@@ -293,13 +350,71 @@ int jsc_log_copy(jsc_log *log, uint64_t lo, uint64_t hi, void *buf, size_t cap, 
     return JSC_OK;
 }
 
+/* ---- taking segments out ---- */
+
+int jsc_log_replace(jsc_log *log, size_t i, size_t n, jsc_segment *fresh) {
+    if (n == 0 || i + n > log->nsegments || (!fresh && i != 0)) return JSC_EINVAL;
+    bool open = i + n == log->nsegments;
+    if (open && !log->segments[log->nsegments - 1]->closed) return JSC_EINVAL;
+    if (open && !fresh) return JSC_EINVAL;
+    jsc_segment *gone[64], **all = n <= 64 ? gone : malloc(n * sizeof *all);
+    if (!all) return -ENOMEM;
+    memcpy(all, log->segments + i, n * sizeof *all);
+    for (size_t k = 0; k < n; k++) {
+        jsc_segment *s = all[k];
+        uint64_t bytes = 0;
+        if (s->sealed) bytes = s->info.record_bytes;
+        else bytes = s->bytes;
+        log->bytes -= bytes < log->bytes ? bytes : log->bytes;
+        if (fresh && s->first == fresh->first) continue; /* its name is fresh's now */
+        s->path = jsc_segment_path(log, s->first, ".seg");
+        if (!s->path || s->flags & JSC_SF_PACKED || log->segment_bytes > JSC_SEGMENT_BYTES) continue;
+        s->spares = jsc_spares_ref(log->spares);
+    }
+    if (fresh) {
+        fresh->base = all[0]->base;
+        log->bytes += fresh->info.record_bytes;
+        log->segments[i] = fresh;
+    }
+    size_t kept = fresh ? 1 : 0;
+    memmove(log->segments + i + kept, log->segments + i + n, (log->nsegments - i - n) * sizeof *log->segments);
+    log->nsegments -= n - kept;
+    if (i == 0 && log->nsegments) log->first = log->segments[0]->first;
+    for (size_t k = 0; k < n; k++) jsc_segment_unref(all[k]);
+    if (all != gone) free(all);
+    return JSC_OK;
+}
+
+int jsc_segment_adopt(jsc_log *log, const char *path, const jsc_sidecar_info *info, jsc_segment **out) {
+    const jsc_vfs *vfs = log->vfs;
+    uint8_t head[JSC_SEGMENT_HEAD];
+    jsc_segment_head h;
+    int fd = vfs->open(vfs->self, path, O_RDONLY, 0), rc;
+    if (fd < 0) return fd;
+    ssize_t got = vfs->pread(vfs->self, fd, head, sizeof head, 0);
+    vfs->close(vfs->self, fd);
+    if (got < 0) return (int)got;
+    if (got != (ssize_t)sizeof head) return JSC_ECORRUPT;
+    if ((rc = jsc_segment_head_decode(head, &h)) != JSC_OK) return rc;
+    if (h.salt != info->salt || h.first != info->first) return JSC_ECORRUPT;
+    jsc_segment *s = jsc_segment_new(log, h.first);
+    if (!s) return -ENOMEM;
+    jsc_segment_trust(s, &h, info);
+    *out = s;
+    return JSC_OK;
+}
+
 /* ---- open and close ---- */
 
 static void log_free(jsc_log *log) {
-    for (size_t i = 0; i < log->nsegments; i++) jsc_segment_free(log, log->segments[i]);
+    if (log->read_block) jsc_block_release(log->blocks, log->read_block);
+    for (size_t i = 0; i < log->nsegments; i++) jsc_segment_unref(log->segments[i]);
     free(log->segments);
     if (log->fd >= 0) log->vfs->close(log->vfs->self, log->fd);
     if (log->lock_fd >= 0) log->vfs->close(log->vfs->self, log->lock_fd);
+    if (log->own_blocks) jsc_block_cache_free(log->blocks);
+    jsc_spares_unref(log->spares);
+    jsc_keys_unref(log->keys);
     free(log->dir);
     free(log);
 }
@@ -317,45 +432,65 @@ static int sync_parent(const jsc_vfs *vfs, const char *dir) {
 
 static void ignore_name(void *ctx, const char *name) {}
 
+/* The directory, made if needed, and its lock. */
+static int take_directory(jsc_log *log, const jsc_log_options *options) {
+    const jsc_vfs *vfs = log->vfs;
+    int rc = vfs->list(vfs->self, log->dir, ignore_name, NULL);
+    if (rc < 0) {
+        if (log->read_only) return rc;
+        if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) return rc;
+        if ((rc = sync_parent(vfs, log->dir)) < 0) return rc;
+    }
+    if (log->read_only && !options->check_lock) return JSC_OK;
+    size_t n = strlen(log->dir);
+    char *lock = malloc(n + 8);
+    if (!lock) return -ENOMEM;
+    memcpy(lock, log->dir, n);
+    memcpy(lock + n, "/LOCK", 6);
+    rc = vfs->open(vfs->self, lock, log->read_only ? O_RDONLY : O_RDWR | O_CREAT, 0644);
+    free(lock);
+    if (rc == -ENOENT && log->read_only) return JSC_OK; /* nobody ever had it */
+    if (rc < 0) return rc;
+    log->lock_fd = rc;
+    rc = vfs->lock(vfs->self, log->lock_fd);
+    return rc == -EWOULDBLOCK ? JSC_ELOCKED : rc;
+}
+
 int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *options, jsc_log **out,
                  jsc_log_recovery *rec) {
-    uint64_t segment_bytes = options && options->segment_bytes ? options->segment_bytes : JSC_SEGMENT_BYTES;
-    uint64_t first_index = options && options->first_index ? options->first_index : 1;
+    static const jsc_log_options defaults;
+    if (!options) options = &defaults;
+    uint64_t segment_bytes = options->segment_bytes ? options->segment_bytes : JSC_SEGMENT_BYTES;
+    uint64_t first_index = options->first_index ? options->first_index : 1;
     if (segment_bytes < 4096) segment_bytes = 4096;
     if (segment_bytes > JSC_SEGMENT_MAX || first_index > INT64_MAX) return JSC_EINVAL;
     jsc_log *log = calloc(1, sizeof *log);
     if (!log) return -ENOMEM;
-    const jsc_vfs *vfs = log->vfs = store->vfs;
+    log->vfs = store->vfs;
     log->store = store;
     log->segment_bytes = segment_bytes;
+    log->read_only = options->read_only;
     log->fd = log->lock_fd = -1;
+    log->keys = options->keys ? jsc_keys_ref(options->keys) : NULL;
+    log->blocks = options->blocks;
     jsc_log_recovery found = {0};
     int rc = -ENOMEM;
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') n--;
     log->dir = strndup(dir, n);
-    char *lock = malloc(n + 8);
-    if (!log->dir || !lock) goto fail;
-    memcpy(lock, log->dir, n);
-    memcpy(lock + n, "/LOCK", 6);
-    if (vfs->list(vfs->self, log->dir, ignore_name, NULL) < 0) {
-        if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) goto fail;
-        if ((rc = sync_parent(vfs, log->dir)) < 0) goto fail;
+    if (!log->dir) goto fail;
+    if (!log->blocks) {
+        if ((rc = jsc_block_cache_new(JSC_OWN_BLOCKS, &log->blocks)) < 0) goto fail;
+        log->own_blocks = true;
     }
-    if ((rc = vfs->open(vfs->self, lock, O_RDWR | O_CREAT, 0644)) < 0) goto fail;
-    log->lock_fd = rc;
-    if ((rc = vfs->lock(vfs->self, log->lock_fd)) < 0) {
-        if (rc == -EWOULDBLOCK) rc = JSC_ELOCKED;
-        goto fail;
-    }
+    if (!log->read_only && (rc = jsc_spares_new(log->vfs, log->dir, &log->spares)) < 0) goto fail;
+    if ((rc = take_directory(log, options)) < 0) goto fail;
     if ((rc = jsc_log_recover(log, first_index, &found)) < 0) goto fail;
-    free(lock);
     store->logs++;
     if (rec) *rec = found;
     *out = log;
     return JSC_OK;
 fail:
-    free(lock);
     log_free(log);
     return rc;
 }
@@ -372,9 +507,9 @@ void jsc_log_abandon(jsc_log *log) {
 static int write_clean_mark(jsc_log *log) {
     if (!log->nsegments || (!log->changed && log->commit == log->commit_written)) return JSC_OK;
     jsc_segment *s = log->segments[log->nsegments - 1];
-    if (s->first + s->count != log->last + 1) return JSC_OK;
-    if (!log->tail || log->tail->segment != s || log->tail->used + JSC_TRAILER_BYTES > log->tail->cap)
-        if (!jsc_chunk_take(log, s, JSC_TRAILER_BYTES)) return -ENOMEM;
+    if (s->closed || s->first + s->count != log->last + 1) return JSC_OK;
+    if (!log->tail || log->tail->segment != s || log->tail->used + JSC_TRAILER_MAX > log->tail->cap)
+        if (!jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
     jsc_log_put_trailer(log);
     hand_over(log, log->store->mode != JSC_SYNC_NEVER);
     jsc_store_settle(log);
@@ -383,7 +518,7 @@ static int write_clean_mark(jsc_log *log) {
 
 int jsc_log_close(jsc_log *log) {
     int rc = atomic_load(&log->error);
-    if (rc == JSC_OK) {
+    if (rc == JSC_OK && !log->read_only) {
         rc = jsc_log_submit(log);
         if (rc == JSC_OK) {
             /* An empty mark: in the interval mode it brings the sync that the clean mark relies on. */

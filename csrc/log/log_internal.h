@@ -19,15 +19,19 @@
 #define JSC_RING_CHUNKS 4 /* written chunks a busy log keeps for reads of its newest records */
 #define JSC_BACKLOG_MAX ((uint64_t)256 << 20) /* unwritten bytes a log holds before it refuses more */
 #define JSC_SEGMENT_BYTES ((uint64_t)64 << 20)
+#define JSC_OWN_BLOCKS ((size_t)4 << 20) /* cache of a log that was given none */
 
 /* A position is a byte counter over the whole log: segment base + offset in the segment. It only grows, except by
  * jsc_log_truncate. */
+typedef struct jsc_spares jsc_spares;
+
 typedef struct jsc_segment {
     uint64_t first, salt, base;
     uint64_t limit; /* the file never grows beyond */
     uint64_t used; /* owner: bytes appended, header included; of the image when packed */
     uint32_t *at; /* owner: at[i] * 8 = offset of record first + i; 0: damaged; 1: JSC_AT_GAP. NULL: ask the sidecar */
     size_t count, cap; /* count: indexes covered, gaps and damaged ones too */
+    uint64_t bytes; /* of good records with padding */
     const uint8_t *map; /* owner */
     size_t map_len;
     uint8_t *image; /* open and encrypted: the plain bytes; map points to it */
@@ -35,17 +39,19 @@ typedef struct jsc_segment {
     uint64_t base_seq, body;
     uint32_t prev_term, flags, key_id;
     bool closed; /* owner: takes no more appends */
+    bool head_lost; /* the head on the disk is damaged: flags, prev_term and base_seq are not known */
     jsc_pack *pack; /* when packed and opened */
     bool sealed; /* a sidecar with a good head that fits is beside it: `info` */
     jsc_sidecar_info info;
     jsc_sidecar *side; /* opened by jsc_segment_sidecar */
     _Atomic int refs; /* views and pieces, and 1 of the log itself */
-    _Atomic bool doomed; /* no longer the log's: its file goes (or is recycled) with the last ref */
-    char *path; /* of its file, once doomed: what to unlink; NULL: nothing (another file took the name) */
+    char *path; /* of its file, once doomed: what to unlink or recycle; NULL: another file took the name, or none */
+    jsc_spares *spares;
     const jsc_vfs *vfs;
     jsc_block_cache *blocks;
     uint64_t allocated; /* sync thread */
     bool created; /* sync thread */
+    _Atomic bool entered; /* the sync thread opened it */
     _Atomic bool left; /* the sync thread is done with it: all written, synced, cut to its length, closed */
 } jsc_segment;
 
@@ -81,6 +87,8 @@ struct jsc_log {
     jsc_keys *keys;
     jsc_block_cache *blocks;
     bool own_blocks;
+    jsc_spares *spares;
+    jsc_block *read_block; /* keeps the record that jsc_log_read gave last, of a packed segment */
     /* owner */
     jsc_segment **segments;
     size_t nsegments, segments_cap;
@@ -125,6 +133,10 @@ struct jsc_store {
     jsc_log *dirty, **dirty_end, *stalled, *ready, **ready_end, *unsynced;
     int64_t sync_at;
     int logs;
+    /* The message log's: called by the sync thread without the lock after it wrote or synced a log, or failed to. Set
+     * before the first submit. Who holds a lock that it takes must not wait for the sync thread. NULL: none */
+    void (*served)(void *);
+    void *served_arg;
     /* owner */
     jsc_chunk *spare_small, *spare_large;
     int nspare_small, nspare_large;
@@ -145,14 +157,22 @@ void jsc_chunks_recycle(jsc_log *, int keep); /* gives back what is written, but
 void jsc_chunks_touch(jsc_log *); /* it was busy just now */
 void jsc_chunks_drop(jsc_log *); /* all of them; the sync thread must have let go */
 void jsc_chunks_free_spare(jsc_store *);
+bool jsc_chunk_find(jsc_log *, uint64_t position, const uint8_t **bytes, size_t *n); /* remembers it as the hint */
 
 /* segment.c */
 jsc_segment *jsc_segment_new(jsc_log *, uint64_t first);
-void jsc_segment_free(jsc_log *, jsc_segment *);
 int jsc_segment_push(jsc_log *, jsc_segment *); /* takes it as the log's last */
 int jsc_segment_index(jsc_segment *, uint64_t offset); /* notes the next record's offset; 0: damaged */
 int jsc_segment_open(jsc_log *, const jsc_segment *, int flags); /* a descriptor, or -errno */
-int jsc_segment_map(jsc_log *, jsc_segment *);
+int jsc_segment_map(jsc_log *, jsc_segment *); /* or opens the pack, or decrypts. -ESTALE: see jsc_log_refresh */
+/* A reader's open segment grows under it: address space for that, as much as segments usually have. */
+void jsc_segment_widen(const jsc_log *, jsc_segment *);
+int jsc_segment_image(jsc_segment *); /* room for the plain bytes of an encrypted one */
+int jsc_segment_reindex(jsc_log *, jsc_segment *); /* makes s->at again from the file */
+void jsc_segment_trust(jsc_segment *, const jsc_segment_head *,
+                       const jsc_sidecar_info *); /* takes over what they say */
+/* Offset of a record; JSC_ECORRUPT: lost; JSC_ENOTFOUND: compaction took it. */
+int jsc_segment_where(jsc_log *, jsc_segment *, uint64_t index, uint64_t *offset);
 /* The sidecar, opened when it is not yet. JSC_ENOTFOUND: not sealed; JSC_ECORRUPT: bad, `sealed` is false from now on and
  * s->at is rebuilt from the file. */
 int jsc_segment_sidecar(jsc_log *, jsc_segment *, jsc_sidecar **out);
@@ -179,6 +199,16 @@ char *jsc_segment_path(const jsc_log *, uint64_t first, const char *suffix);
 int jsc_write_all(const jsc_vfs *, int fd, const void *bytes, size_t n, uint64_t at);
 uint64_t jsc_random(void);
 
+/* spares.c: files of dropped segments that may serve again, shared by a log and its doomed segments */
+int jsc_spares_new(const jsc_vfs *, const char *dir, jsc_spares **out);
+jsc_spares *jsc_spares_ref(jsc_spares *);
+void jsc_spares_unref(jsc_spares *); /* NULL is fine */
+bool jsc_spares_offer(jsc_spares *, const char *path); /* takes the file (renames it), or false. Any thread */
+/* A spare file becomes the segment `path` with this head, durably. >= 0: its descriptor, *bytes its length;
+ * JSC_ENOTFOUND: none. */
+int jsc_spares_take(jsc_spares *, const char *path, const uint8_t head[JSC_SEGMENT_HEAD], uint64_t most,
+                    int64_t *bytes);
+
 /* recover.c */
 int jsc_log_recover(jsc_log *, uint64_t first_index, jsc_log_recovery *);
 
@@ -186,12 +216,13 @@ int jsc_log_recover(jsc_log *, uint64_t first_index, jsc_log_recovery *);
 int jsc_log_locate(jsc_log *, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted);
 void jsc_log_put_trailer(jsc_log *);
 /* Takes segments [i, i + n) out of the log and puts `fresh` (may be NULL: they are only dropped, i is 0) in their place.
- * They are doomed: the one that fresh's file was renamed over keeps no name; the others' files are unlinked with their
- * last ref. Never the segment that appends go to. Does not sync the directory. */
+ * They are doomed: the one that fresh's file was renamed over keeps no name; the others' files, and sidecars, are
+ * unlinked with their last ref, so the directory must have been synced before. Never the segment that appends go to. Does not sync the directory. */
 int jsc_log_replace(jsc_log *, size_t i, size_t n, jsc_segment *fresh);
 /* Ends the open segment: the next append starts a new one. Nothing when it is empty. */
 int jsc_log_roll(jsc_log *);
-/* Read-only logs: takes in batches, and segments, that a writer added since. *moved: there were any. */
+/* Read-only logs: takes in batches, and segments, that a writer added since. *moved: there were any. -ESTALE, here or from
+ * a read: the writer put other files in the place of those known; open the log again. */
 int jsc_log_refresh(jsc_log *, bool *moved);
 
 #endif

@@ -1,8 +1,9 @@
 /* One file of a log: its name, its index, its mapping. */
-#include "log_internal.h"
+#include "scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -24,16 +25,42 @@ char *jsc_segment_path(const jsc_log *log, uint64_t first, const char *suffix) {
 jsc_segment *jsc_segment_new(jsc_log *log, uint64_t first) {
     jsc_segment *s = calloc(1, sizeof *s);
     if (!s) return NULL;
+    s->vfs = log->vfs;
+    s->blocks = log->blocks;
     s->first = first;
     s->salt = jsc_random();
     s->used = JSC_SEGMENT_HEAD;
     s->limit = log->segment_bytes;
+    atomic_store(&s->refs, 1);
     return s;
 }
 
-void jsc_segment_free(jsc_log *log, jsc_segment *s) {
-    if (!s) return;
-    if (s->map) log->vfs->unmap(log->vfs->self, s->map, s->map_len);
+void jsc_segment_widen(const jsc_log *log, jsc_segment *s) {
+    uint64_t room = log->vfs == jsc_vfs_posix() ? (uint64_t)1 << 30 : log->segment_bytes;
+    if (log->read_only && s->limit < room) s->limit = room;
+}
+
+void jsc_segment_ref(jsc_segment *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
+
+void jsc_segment_unref(jsc_segment *s) {
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+    const jsc_vfs *vfs = s->vfs;
+    jsc_segment_close_sidecar(s);
+    if (s->pack) {
+        jsc_block_cache_forget(s->blocks, s->pack);
+        jsc_pack_close(s->pack);
+    }
+    if (s->image) munmap(s->image, s->map_len);
+    else if (s->map) vfs->unmap(vfs->self, s->map, s->map_len);
+    if (s->path) {
+        /* A file that cannot be unlinked is found again, and judged again, at the next open. */
+        if (!s->spares || !jsc_spares_offer(s->spares, s->path)) vfs->unlink(vfs->self, s->path);
+        memcpy(s->path + strlen(s->path) - 4, ".idx", 4);
+        if (s->sealed) vfs->unlink(vfs->self, s->path);
+        free(s->path);
+    }
+    jsc_spares_unref(s->spares);
+    jsc_cipher_free(s->cipher);
     free(s->at);
     free(s);
 }
@@ -70,16 +97,162 @@ int jsc_segment_open(jsc_log *log, const jsc_segment *s, int flags) {
     return fd;
 }
 
+int jsc_segment_image(jsc_segment *s) {
+    void *p = mmap(NULL, s->limit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return -errno;
+    s->image = p;
+    s->map = p;
+    s->map_len = s->limit;
+    return JSC_OK;
+}
+
+/* A reader beside a writer may find another file under the segment's name. */
+static int same_file(jsc_log *log, const jsc_segment *s, int fd) {
+    uint8_t head[JSC_SEGMENT_HEAD];
+    jsc_segment_head h;
+    ssize_t got = log->vfs->pread(log->vfs->self, fd, head, sizeof head, 0);
+    if (got < 0) return (int)got;
+    if (got == (ssize_t)sizeof head && jsc_segment_head_decode(head, &h) == JSC_OK && h.salt != s->salt) return -ESTALE;
+    return JSC_OK;
+}
+
+static int load_image(jsc_log *log, jsc_segment *s, int fd) {
+    jsc_image m = {0};
+    jsc_segment_head h = jsc_segment_head_of(s);
+    int64_t size = log->vfs->size(log->vfs->self, fd);
+    if (size < 0) return (int)size;
+    int rc = jsc_image_load(log, fd, (uint64_t)size, &h, &m);
+    if (rc == JSC_OK && m.size > s->limit) s->limit = m.size;
+    if (rc == JSC_OK) rc = jsc_segment_image(s);
+    if (rc == JSC_OK) memcpy(s->image, m.bytes, m.size);
+    jsc_image_free(&m);
+    return rc;
+}
+
 int jsc_segment_map(jsc_log *log, jsc_segment *s) {
-    if (s->map) return JSC_OK;
+    if (s->map || s->pack) return JSC_OK;
     const jsc_vfs *vfs = log->vfs;
-    int fd = jsc_segment_open(log, s, O_RDONLY), rc;
-    if (fd < 0) return fd;
-    /* The whole segment at once: bytes beyond the end of the file are mapped but never touched. */
-    rc = vfs->map(vfs->self, fd, s->limit, (const void **)&s->map);
-    if (rc == 0) s->map_len = s->limit;
+    int fd = jsc_segment_open(log, s, O_RDONLY), rc = JSC_OK;
+    if (fd < 0) return fd == -ENOENT && log->read_only ? -ESTALE : fd;
+    if (log->read_only) rc = same_file(log, s, fd);
+    if (rc == JSC_OK && s->flags & JSC_SF_PACKED) {
+        jsc_segment_head h = jsc_segment_head_of(s);
+        rc = jsc_pack_open(vfs, fd, &h, log->keys, &s->pack);
+    } else if (rc == JSC_OK && s->flags & JSC_SF_ENCRYPTED) {
+        rc = load_image(log, s, fd);
+    } else if (rc == JSC_OK) {
+        /* The whole segment at once: bytes beyond the end of the file are mapped but never touched. */
+        rc = vfs->map(vfs->self, fd, s->limit, (const void **)&s->map);
+        if (rc == 0) s->map_len = s->limit;
+    }
     vfs->close(vfs->self, fd);
     return rc;
+}
+
+void jsc_segment_close_sidecar(jsc_segment *s) {
+    if (s->side) jsc_sidecar_close(s->side);
+    s->side = NULL;
+}
+
+int jsc_segment_sidecar(jsc_log *log, jsc_segment *s, jsc_sidecar **out) {
+    if (!s->sealed) return JSC_ENOTFOUND;
+    if (!s->side) {
+        char *path = jsc_segment_path(log, s->first, ".idx");
+        if (!path) return -ENOMEM;
+        int fd = log->vfs->open(log->vfs->self, path, O_RDONLY, 0), rc;
+        free(path);
+        rc = fd < 0 ? fd : jsc_sidecar_open(log->vfs, fd, log->keys, &s->side);
+        if (fd >= 0) log->vfs->close(log->vfs->self, fd);
+        if (rc == JSC_OK && jsc_sidecar_about(s->side)->salt != s->salt) {
+            jsc_segment_close_sidecar(s);
+            rc = log->read_only ? -ESTALE : JSC_ECORRUPT;
+        }
+        if (rc == -ENOENT) rc = log->read_only ? -ESTALE : JSC_ECORRUPT;
+        if (rc == JSC_ECORRUPT || rc == JSC_EFORMAT) {
+            int again = s->at ? JSC_OK : jsc_segment_reindex(log, s);
+            if (again != JSC_OK) return again;
+            s->sealed = false;
+            return JSC_ECORRUPT;
+        }
+        if (rc != JSC_OK) return rc;
+    }
+    *out = s->side;
+    return JSC_OK;
+}
+
+void jsc_segment_trust(jsc_segment *s, const jsc_segment_head *h, const jsc_sidecar_info *info) {
+    s->salt = h->salt;
+    s->prev_term = h->prev_term;
+    s->flags = h->flags;
+    s->key_id = h->key_id;
+    s->base_seq = h->base_seq;
+    s->body = h->body;
+    s->info = *info;
+    s->count = (size_t)(info->last - info->first + 1);
+    s->used = info->used;
+    s->bytes = info->record_bytes;
+    s->allocated = info->segment_bytes;
+    if (s->limit < info->used) s->limit = info->used;
+    if (s->limit < info->segment_bytes) s->limit = info->segment_bytes;
+    s->sealed = s->closed = s->created = true;
+    atomic_store(&s->left, true);
+}
+
+int jsc_segment_where(jsc_log *log, jsc_segment *s, uint64_t index, uint64_t *offset) {
+    if (index - s->first >= s->count) return JSC_ECORRUPT;
+    if (s->at) {
+        *offset = (uint64_t)s->at[index - s->first] * 8;
+    } else {
+        jsc_sidecar *side;
+        int rc = jsc_segment_sidecar(log, s, &side);
+        if (rc == JSC_ECORRUPT && s->at) return jsc_segment_where(log, s, index, offset);
+        if (rc != JSC_OK) return rc;
+        *offset = jsc_sidecar_record_at(side, index);
+    }
+    return *offset == 0 ? JSC_ECORRUPT : *offset == JSC_AT_GAP ? JSC_ENOTFOUND : JSC_OK;
+}
+
+/* In a packed segment the length comes first, in one block or two, then the rest. */
+static int read_packed(jsc_segment *s, uint64_t offset, jsc_record *out, jsc_block **hold) {
+    const uint8_t *p;
+    jsc_block *block;
+    size_t used;
+    uint64_t end = jsc_pack_image_bytes(s->pack);
+    if (offset > end || end - offset < JSC_RECORD_HEAD) return JSC_ECORRUPT;
+    int rc = jsc_block_span(s->blocks, s->pack, offset, 8, &p, &block);
+    if (rc != JSC_OK) return rc;
+    uint64_t n = JSC_PAD((uint64_t)jsc_get32(p + 4));
+    if (n < JSC_RECORD_HEAD || n > end - offset || n > JSC_PAD(JSC_RECORD_MAX)) rc = JSC_ECORRUPT;
+    jsc_block_release(s->blocks, block);
+    if (rc != JSC_OK || (rc = jsc_block_span(s->blocks, s->pack, offset, n, &p, &block)) != JSC_OK) return rc;
+    if ((rc = jsc_record_decode(p, n, out, &used)) != JSC_OK) {
+        jsc_block_release(s->blocks, block);
+        return rc;
+    }
+    *hold = block;
+    return JSC_OK;
+}
+
+int jsc_segment_read_at(jsc_log *log, jsc_segment *s, uint64_t offset, jsc_record *out, jsc_block **hold,
+                        bool *fleeting) {
+    int rc;
+    size_t used;
+    *hold = NULL;
+    *fleeting = false;
+    uint64_t position = s->base + offset;
+    if (log->head && position >= jsc_chunk_position(log->head) &&
+        position >= atomic_load_explicit(&log->written, memory_order_acquire)) {
+        *fleeting = true;
+        const uint8_t *p;
+        size_t n;
+        if (!jsc_chunk_find(log, position, &p, &n)) return JSC_ENOTFOUND;
+        jsc_record_view(p, out);
+        return JSC_OK;
+    }
+    if (JSC_UNLIKELY(!s->map && !s->pack) && (rc = jsc_segment_map(log, s)) != JSC_OK) return rc;
+    if (s->pack) return read_packed(s, offset, out, hold);
+    if (offset < JSC_SEGMENT_HEAD || offset >= s->used || s->used > s->map_len) return JSC_ECORRUPT;
+    return jsc_record_decode(s->map + offset, (size_t)(s->used - offset), out, &used);
 }
 
 jsc_segment *jsc_segment_find(const jsc_log *log, uint64_t index) {

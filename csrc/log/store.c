@@ -1,6 +1,6 @@
 /* The sync thread: writes what the owners submitted, syncs it, says so. One lock; nothing that can reach the disk runs
  * under it. The owner takes it once per batch. */
-#include "log_internal.h"
+#include "scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,18 +33,40 @@ static void wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t ns) {
 
 static bool no_space(int rc) { return rc == -ENOSPC || rc == -EDQUOT; }
 
-static int segment_create(jsc_log *log, jsc_segment *s, bool *full) {
+static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool *full) {
     const jsc_vfs *vfs = log->vfs;
     uint8_t head[JSC_SEGMENT_HEAD];
-    jsc_segment_head_encode(&(jsc_segment_head){s->salt, s->first, s->prev_term}, head);
-    uint64_t step = s->limit < MIB ? s->limit : MIB;
-    int rc = vfs->allocate(vfs->self, log->fd, 0, (off_t)step);
+    int64_t bytes = 0;
+    jsc_segment_head fields = jsc_segment_head_of(s);
+    fields.flags |= JSC_SF_RECYCLED;
+    jsc_segment_head_encode(&fields, head);
+    int rc = jsc_spares_take(log->spares, path, head, s->limit, &bytes);
+    if (rc >= 0) {
+        log->fd = rc;
+        s->flags |= JSC_SF_RECYCLED;
+        s->allocated = (uint64_t)bytes;
+        s->created = true;
+        return JSC_OK;
+    }
+    if (rc != JSC_ENOTFOUND) return rc;
+    rc = vfs->open(vfs->self, path, O_RDWR | O_CREAT, 0644);
     *full = no_space(rc);
     if (rc < 0) return rc;
+    log->fd = rc;
+    fields.flags &= ~(uint32_t)JSC_SF_RECYCLED;
+    jsc_segment_head_encode(&fields, head);
+    uint64_t step = s->limit < MIB ? s->limit : MIB;
+    rc = vfs->allocate(vfs->self, log->fd, 0, (off_t)step);
+    *full = no_space(rc);
+    if (rc == 0) rc = jsc_write_all(vfs, log->fd, head, sizeof head, 0);
+    if (rc == 0) rc = vfs->datasync(vfs->self, log->fd);
+    if (rc == 0) rc = vfs->syncdir(vfs->self, log->dir);
+    if (rc < 0) {
+        vfs->close(vfs->self, log->fd);
+        log->fd = -1;
+        return rc;
+    }
     s->allocated = step;
-    if ((rc = jsc_write_all(vfs, log->fd, head, sizeof head, 0)) < 0) return rc;
-    if ((rc = vfs->datasync(vfs->self, log->fd)) < 0) return rc;
-    if ((rc = vfs->syncdir(vfs->self, log->dir)) < 0) return rc;
     s->created = true;
     return JSC_OK;
 }
@@ -61,22 +83,21 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
         vfs->truncate(vfs->self, log->fd, (off_t)log->open_segment->used);
         log->open_segment->allocated = log->open_segment->used;
         vfs->close(vfs->self, log->fd);
+        atomic_store_explicit(&log->open_segment->left, true, memory_order_release);
         log->open_segment = NULL;
         log->fd = -1;
     }
     char *path = jsc_segment_path(log, s->first, ".seg");
     if (!path) return -ENOMEM;
-    int fd = vfs->open(vfs->self, path, s->created ? O_RDWR : O_RDWR | O_CREAT, 0644);
+    if (s->created) rc = log->fd = vfs->open(vfs->self, path, O_RDWR, 0);
+    else rc = segment_create(log, s, path, full);
     free(path);
-    *full = no_space(fd);
-    if (fd < 0) return fd;
-    log->fd = fd;
-    if (!s->created && (rc = segment_create(log, s, full)) < 0) {
-        vfs->close(vfs->self, fd);
+    if (rc < 0) {
         log->fd = -1;
         return rc;
     }
     log->open_segment = s;
+    atomic_store_explicit(&s->entered, true, memory_order_release);
     return JSC_OK;
 }
 
@@ -118,35 +139,74 @@ static int write_iovs(const jsc_vfs *vfs, int fd, struct iovec *v, int n, uint64
     return JSC_OK;
 }
 
+/* The part of m's range in its first segment, as iovs or, to be encrypted, as a whole. */
+typedef struct piece {
+    uint64_t at, end;
+    jsc_chunk *stop_chunk;
+    size_t stop_used;
+    struct iovec v[IOVS];
+    int n;
+} piece;
+
+/* With `whole` no iov is made: only the end is wanted. */
+static void next_piece(const jsc_mark *m, bool whole, piece *x) {
+    jsc_chunk *c = m->from;
+    const jsc_segment *s = c->segment;
+    size_t from = m->from_used;
+    x->n = 0;
+    x->at = x->end = c->offset + from;
+    x->stop_chunk = c;
+    x->stop_used = from;
+    for (; (whole || x->n < IOVS) && c && c->segment == s; c = c->next, from = 0) {
+        size_t to = c == m->to ? m->to_used : c->used;
+        if (to > from && !whole) x->v[x->n++] = (struct iovec){c->bytes + from, to - from};
+        x->end += to - from;
+        x->stop_chunk = c;
+        x->stop_used = to;
+        if (c == m->to) break;
+    }
+}
+
+/* Puts the plain bytes into the image, which readers use from then on, and their sealed form into one iov. The same bytes
+ * come again after a full disk: they give the same result, so no nonce stands for two texts. */
+static int seal_piece(jsc_mark *m, jsc_segment *s, piece *x, uint8_t **sealed) {
+    size_t n = (size_t)(x->end - x->at), put = 0;
+    if (x->end > s->map_len) return JSC_ECORRUPT;
+    if (!(*sealed = malloc(n ? n : 1))) return -ENOMEM;
+    for (jsc_chunk *c = m->from; put < n; c = c->next) {
+        size_t from = c == m->from ? m->from_used : 0, to = c == x->stop_chunk ? x->stop_used : c->used;
+        memcpy(s->image + x->at + put, c->bytes + from, to - from);
+        put += to - from;
+    }
+    jsc_segment_head h = jsc_segment_head_of(s);
+    int rc = jsc_image_seal(s->cipher, &h, x->at, s->image + x->at, n, *sealed);
+    x->v[0] = (struct iovec){*sealed, n};
+    x->n = n ? 1 : 0;
+    return rc;
+}
+
 /* Writes m's range; on failure m->from says where it stands. *full: a reservation found no space, nothing is broken. */
 static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
     uint64_t written = atomic_load_explicit(&log->written, memory_order_relaxed);
     int rc = JSC_OK;
     while (m->from && (m->from != m->to || m->from_used < m->to_used)) {
         jsc_segment *s = m->from->segment;
+        piece x;
+        uint8_t *sealed = NULL;
         if (s != log->open_segment && (rc = segment_switch(log, s, full)) < 0) break;
-        struct iovec v[IOVS];
-        int n = 0;
-        uint64_t at = m->from->offset + m->from_used, end = at;
-        jsc_chunk *c = m->from, *stop_chunk = c;
-        size_t from = m->from_used, stop_used = from;
-        for (; n < IOVS && c->segment == s; c = c->next, from = 0) {
-            size_t to = c == m->to ? m->to_used : c->used;
-            if (to > from) v[n++] = (struct iovec){c->bytes + from, to - from};
-            end += to - from;
-            stop_chunk = c;
-            stop_used = to;
-            if (c == m->to) break;
-        }
-        if ((rc = segment_reserve(log, s, end, full)) < 0) break;
+        next_piece(m, s->cipher != NULL, &x);
+        if ((rc = segment_reserve(log, s, x.end, full)) < 0) break;
+        if (s->cipher) rc = seal_piece(m, s, &x, &sealed);
         /* ENOSPC here, on a file system that copies on write, is a failed write like any other. */
-        if (n && (rc = write_iovs(log->vfs, log->fd, v, n, at)) < 0) break;
+        if (rc == JSC_OK && x.n) rc = write_iovs(log->vfs, log->fd, x.v, x.n, x.at);
+        free(sealed);
+        if (rc < 0) break;
         log->fd_dirty = true;
-        written = s->base + end;
-        m->from = stop_chunk;
-        m->from_used = stop_used;
-        if (stop_chunk != m->to) {
-            m->from = stop_chunk->next;
+        written = s->base + x.end;
+        m->from = x.stop_chunk;
+        m->from_used = x.stop_used;
+        if (x.stop_chunk != m->to) {
+            m->from = x.stop_chunk->next;
             m->from_used = 0;
         }
     }
@@ -301,18 +361,30 @@ static void sync_one(jsc_store *s, jsc_log *log) {
     pthread_cond_broadcast(&s->done);
 }
 
+/* Called with the lock, drops it meanwhile. */
+static void tell_served(jsc_store *s) {
+    if (!s->served) return;
+    pthread_mutex_unlock(&s->lock);
+    s->served(s->served_arg);
+    pthread_mutex_lock(&s->lock);
+}
+
 static void *sync_main(void *arg) {
     jsc_store *s = arg;
     int64_t retry_at = 0;
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
-        while (s->dirty) serve(s, pop_dirty(s));
+        while (s->dirty) {
+            serve(s, pop_dirty(s));
+            tell_served(s);
+        }
         int64_t now = s->unsynced || s->stalled ? jsc_store_clock() : 0;
         if (s->unsynced && now >= s->sync_at) {
             while (s->unsynced) {
                 jsc_log *log = s->unsynced;
                 remove_unsynced(s, log);
                 sync_one(s, log);
+                tell_served(s);
             }
             continue;
         }

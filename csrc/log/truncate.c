@@ -1,6 +1,6 @@
 /* Removing a suffix, so that a power cut at any moment leaves the log as it was or as it shall be, or something between:
  * never a hole, never the old suffix after the call returned. See docs/format.md#truncation. */
-#include "log_internal.h"
+#include "scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,14 +17,24 @@ static void uncount(jsc_log *log, uint64_t from) {
     }
 }
 
-static void drop_last_segment(jsc_log *log) { jsc_segment_free(log, log->segments[--log->nsegments]); }
+static void drop_last_segment(jsc_log *log) { jsc_segment_unref(log->segments[--log->nsegments]); }
 
-static int unlink_segment(jsc_log *log, uint64_t first) {
-    char *path = jsc_segment_path(log, first, ".seg");
+static int unlink_file(jsc_log *log, uint64_t first, const char *suffix) {
+    char *path = jsc_segment_path(log, first, suffix);
     if (!path) return -ENOMEM;
     int rc = log->vfs->unlink(log->vfs->self, path);
     free(path);
     return rc;
+}
+
+/* A sidecar says what the whole segment holds: not true any more. Its table of offsets is kept. */
+static int forget_sidecar(jsc_log *log, jsc_segment *s) {
+    if (!s->sealed) return JSC_OK;
+    int rc = s->at ? JSC_OK : jsc_segment_reindex(log, s);
+    if (rc != JSC_OK) return rc;
+    jsc_segment_close_sidecar(s);
+    s->sealed = false;
+    return unlink_file(log, s->first, ".idx");
 }
 
 static int cut_file(jsc_log *log, jsc_segment *s, uint64_t size) {
@@ -58,7 +68,8 @@ static int split_batch(jsc_log *log, jsc_segment *s, uint64_t first, uint64_t la
         ts = r.ts;
         if ((rc = jsc_segment_index(n, (uint64_t)s->at[i - s->first] * 8 - from + JSC_SEGMENT_HEAD)) < 0) goto out;
     }
-    jsc_segment_head_encode(&(jsc_segment_head){n->salt, first, n->prev_term}, head);
+    jsc_segment_head fields = jsc_segment_head_of(n);
+    jsc_segment_head_encode(&fields, head);
     jsc_trailer_encode(&(jsc_trailer){.index = last,
                                       .durable = last, /* nobody sees this file before it is synced */
                                       .commit = log->commit,
@@ -88,7 +99,7 @@ static int split_batch(jsc_log *log, jsc_segment *s, uint64_t first, uint64_t la
     if ((rc = jsc_segment_push(log, n)) == JSC_OK) n = NULL;
 out:
     if (fd >= 0) vfs->close(vfs->self, fd);
-    jsc_segment_free(log, n);
+    jsc_segment_unref(n);
     free(tmp);
     free(name);
     return rc;
@@ -128,6 +139,11 @@ int jsc_log_truncate(jsc_log *log, uint64_t last) {
     if (atomic_load(&log->error) != JSC_OK) return JSC_EFAILED;
     if (last + 1 < log->first || last > log->last) return JSC_EINVAL;
     if (last == log->last) return JSC_OK;
+    for (size_t i = log->nsegments; i-- > 0;) {
+        const jsc_segment *s = log->segments[i];
+        if (s->flags & (JSC_SF_REWRITTEN | JSC_SF_ENCRYPTED)) return JSC_EINVAL;
+        if (s->first <= last) break;
+    }
     int rc = jsc_log_submit(log);
     if (rc != JSC_OK) return rc;
     jsc_store_settle(log);
@@ -153,13 +169,17 @@ int jsc_log_truncate(jsc_log *log, uint64_t last) {
     log->open_segment = NULL;
     bool unlinked = false;
     while (rc == 0 && log->nsegments > 1 && log->segments[log->nsegments - 1]->first > last) {
-        rc = unlink_segment(log, log->segments[log->nsegments - 1]->first);
+        jsc_segment *gone = log->segments[log->nsegments - 1];
+        rc = unlink_file(log, gone->first, ".seg");
+        if (rc == 0 && gone->sealed) rc = unlink_file(log, gone->first, ".idx");
         if (rc == 0) drop_last_segment(log);
         unlinked = true;
     }
     if (rc == 0 && unlinked) rc = vfs->syncdir(vfs->self, log->dir);
     jsc_segment *s = log->segments[log->nsegments - 1];
+    if (rc == 0) rc = forget_sidecar(log, s);
     if (rc == 0) rc = jsc_segment_map(log, s);
+    s->closed = false;
     if (rc == 0 && s->first + s->count > last + 1) rc = cut_segment(log, s, last);
     if (rc != 0) {
         atomic_store(&log->error, rc);

@@ -1,0 +1,137 @@
+/* From the bytes of a file to the image of a segment and back: packed blocks, encrypted batches. */
+#include "scan.h"
+
+#include <errno.h>
+
+enum { AAD_HEAD = 60, AAD_TRAILER = JSC_TRAILER_DATA };
+
+static void aad_of(const jsc_segment_head *h, const uint8_t *trailer, uint8_t out[AAD_HEAD + AAD_TRAILER]) {
+    uint8_t head[JSC_SEGMENT_HEAD];
+    jsc_segment_head_encode(h, head);
+    memcpy(out, head, AAD_HEAD);
+    memcpy(out + AAD_HEAD, trailer + JSC_RECORD_HEAD, AAD_TRAILER);
+}
+
+int jsc_image_seal(jsc_cipher *cipher, const jsc_segment_head *h, uint64_t at, uint8_t *plain, size_t n, uint8_t *out) {
+    uint8_t aad[AAD_HEAD + AAD_TRAILER], tag[JSC_TAG_BYTES];
+    for (size_t start = 0, end = 0; end < n;) {
+        size_t len = jsc_get32(plain + end + 4);
+        if (plain[end + 30] != JSC_K_TRAILER) {
+            end += JSC_PAD(len);
+            continue;
+        }
+        JSC_ASSERT(len == JSC_TRAILER_MAX && len <= n - end);
+        aad_of(h, plain + end, aad);
+        int rc = jsc_cipher_seal(cipher, at + start, aad, sizeof aad, plain + start, end - start, out + start, tag);
+        if (rc != JSC_OK) return rc;
+        jsc_trailer_tag(plain + end, tag);
+        memcpy(out + end, plain + end, JSC_TRAILER_MAX);
+        start = end += JSC_TRAILER_MAX;
+    }
+    return JSC_OK;
+}
+
+int jsc_image_open(jsc_cipher *cipher, const jsc_segment_head *h, const uint8_t *p, const jsc_found_trailer *f,
+                   uint8_t *plain) {
+    uint8_t aad[AAD_HEAD + AAD_TRAILER];
+    aad_of(h, p + f->at, aad);
+    memcpy(plain + f->at, p + f->at, f->bytes);
+    if (f->bytes != JSC_TRAILER_MAX) return JSC_ECORRUPT;
+    return jsc_cipher_open(cipher, f->t.start, aad, sizeof aad, p + f->t.start, (size_t)(f->at - f->t.start),
+                           plain + f->t.start, p + f->at + JSC_TRAILER_BYTES);
+}
+
+static int read_all(const jsc_vfs *vfs, int fd, uint8_t *buf, uint64_t n) {
+    for (uint64_t at = 0; at < n;) {
+        size_t want = n - at < ((uint64_t)8 << 20) ? (size_t)(n - at) : (size_t)8 << 20;
+        ssize_t got = vfs->pread(vfs->self, fd, buf + at, want, (off_t)at);
+        if (got < 0) return (int)got;
+        if (got == 0) return -EIO;
+        at += (uint64_t)got;
+    }
+    return JSC_OK;
+}
+
+static int make_room(jsc_image *m, uint64_t n) {
+    if (n <= m->cap) return JSC_OK;
+    free(m->bytes);
+    m->cap = 0;
+    if (!(m->bytes = malloc(n))) return -ENOMEM;
+    m->cap = n;
+    return JSC_OK;
+}
+
+void jsc_image_free(jsc_image *m) {
+    free(m->bytes);
+    *m = (jsc_image){0};
+}
+
+static int unpack(jsc_log *log, int fd, const jsc_segment_head *h, jsc_image *m) {
+    jsc_pack *pack;
+    int rc = jsc_pack_open(log->vfs, fd, h, log->keys, &pack);
+    if (rc != JSC_OK) return rc;
+    uint64_t size = jsc_pack_image_bytes(pack);
+    uint32_t blocks = jsc_pack_blocks(pack);
+    /* Blocks are written whole; the last one may be shorter than its room. */
+    if ((rc = make_room(m, JSC_SEGMENT_HEAD + (uint64_t)blocks * JSC_PACK_BLOCK)) == JSC_OK) {
+        m->size = size;
+        memset(m->bytes, 0, JSC_SEGMENT_HEAD);
+        for (uint32_t i = 0; i < blocks && rc == JSC_OK; i++) {
+            uint8_t *to = m->bytes + JSC_SEGMENT_HEAD + (uint64_t)i * JSC_PACK_BLOCK;
+            size_t n = 0;
+            rc = jsc_pack_block(pack, i, to, &n);
+            if (rc == JSC_ECORRUPT) {
+                memset(to, 0, JSC_PACK_BLOCK);
+                rc = JSC_OK;
+            }
+        }
+    }
+    jsc_pack_close(pack);
+    return rc;
+}
+
+/* The trailers are plain: each opens its batch. What no trailer vouches for stays zero. */
+static int decrypt(jsc_log *log, const jsc_segment_head *h, const uint8_t *p, uint64_t n, uint8_t *plain) {
+    jsc_cipher *cipher;
+    int rc = jsc_cipher_new(log->keys, h->key_id, h->salt, "segment", &cipher);
+    if (rc != JSC_OK) return rc;
+    jsc_scan c;
+    jsc_scan_init(&c, h->first, 0);
+    c.p = p;
+    c.size = n & ~(uint64_t)7;
+    c.salt = h->salt;
+    c.salt_known = true;
+    rc = jsc_scan_gather(&c);
+    uint64_t from = JSC_SEGMENT_HEAD;
+    for (size_t i = 0; i < c.ntrailers && rc == JSC_OK; i++) {
+        const jsc_found_trailer *f = &c.trailers[i];
+        if (f->t.start < from) continue; /* inside a batch that is open already: no trailer of ours */
+        rc = jsc_image_open(cipher, h, p, f, plain);
+        if (rc == JSC_ECORRUPT) rc = JSC_OK; /* jsc_cipher_open left zeros */
+        from = f->at + f->bytes;
+    }
+    jsc_scan_free(&c);
+    jsc_cipher_free(cipher);
+    return rc;
+}
+
+int jsc_image_load(jsc_log *log, int fd, uint64_t file_bytes, const jsc_segment_head *h, jsc_image *m) {
+    if (h && h->flags & JSC_SF_PACKED) return unpack(log, fd, h, m);
+    if (!h || !(h->flags & JSC_SF_ENCRYPTED)) {
+        int rc = make_room(m, file_bytes);
+        if (rc == JSC_OK) rc = read_all(log->vfs, fd, m->bytes, file_bytes);
+        m->size = file_bytes;
+        return rc;
+    }
+    uint8_t *sealed = malloc(file_bytes ? file_bytes : 1);
+    if (!sealed) return -ENOMEM;
+    int rc = make_room(m, file_bytes);
+    if (rc == JSC_OK) rc = read_all(log->vfs, fd, sealed, file_bytes);
+    if (rc == JSC_OK) {
+        m->size = file_bytes;
+        memset(m->bytes, 0, file_bytes);
+        rc = decrypt(log, h, sealed, file_bytes, m->bytes);
+    }
+    free(sealed);
+    return rc;
+}

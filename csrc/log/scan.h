@@ -1,0 +1,79 @@
+/* Walking the image of a segment: which records are good, which are lost, where the good ends. Recovery, visits and
+ * verification all read a segment this way. Pure but for memory. See docs/format.md#recovery. */
+#ifndef JSC_SCAN_H
+#define JSC_SCAN_H
+#include "log_internal.h"
+
+typedef struct jsc_found_trailer {
+    uint64_t at; /* offset */
+    uint32_t bytes;
+    jsc_trailer t;
+} jsc_found_trailer;
+
+typedef struct jsc_lost {
+    uint64_t first, last, at; /* at: where the first one starts, or should */
+} jsc_lost;
+
+typedef struct jsc_scan {
+    /* asked for */
+    const uint8_t *p;
+    uint64_t size;      /* of the image, a multiple of 8 */
+    uint64_t next;      /* first index of the next file; UINT64_MAX: not known, but all of this one was durable */
+    bool last;          /* of the log's files, and was open: it can have a torn tail */
+    bool salt_known;
+    bool keep_trailers; /* `good` is filled */
+    bool stop_at_next;  /* records at or above `next` are remains of an interrupted truncation */
+    uint64_t salt, first;
+    uint32_t flags;
+    /* found */
+    uint32_t *table; /* by index - first: offset / 8, 0 lost, 1 gap */
+    size_t count, cap;
+    uint64_t bytes; /* of good records with padding */
+    uint64_t at, batch_start, expected;
+    uint64_t end; /* behind the last byte that is not zero */
+    uint64_t commit;
+    uint32_t last_term, batch_term; /* batch_term: before the batch */
+    int64_t last_ts;
+    bool torn;
+    jsc_found_trailer *good;
+    size_t ngood, good_cap;
+    jsc_lost *lost;
+    size_t nlost, lost_cap;
+    uint64_t bad_trailer_at; /* a damaged trailer that lost no record; 0: none */
+    /* inside */
+    uint32_t pending, batch_crc;
+    jsc_found_trailer *trailers; /* of the file, gathered at the first bad record */
+    size_t ntrailers, trailers_cap;
+    bool gathered;
+} jsc_scan;
+
+/* Fills in what is asked for of a segment's own fields: first, salt, flags. last_term: of the record before. */
+void jsc_scan_init(jsc_scan *, uint64_t first, uint32_t last_term);
+/* All trailers that verify under the salt (the file's own, when not known), wherever they stand. */
+int jsc_scan_gather(jsc_scan *);
+int jsc_scan_run(jsc_scan *);
+void jsc_scan_free(jsc_scan *);
+
+/* image.c: what a segment file holds, in plain. Blocks or batches that do not verify are zeros in it. */
+typedef struct jsc_image {
+    uint8_t *bytes; /* malloc'ed */
+    uint64_t size, cap;
+} jsc_image;
+/* file_bytes: the file's size. The image of an encrypted open file has what its trailers vouch for. JSC_EKEY. */
+int jsc_image_load(jsc_log *, int fd, uint64_t file_bytes, const jsc_segment_head *, jsc_image *);
+void jsc_image_free(jsc_image *);
+/* Seals the batches in bytes [at, at + n) of the segment (plain, whole batches) into out. Adds the tags to both. */
+int jsc_image_seal(jsc_cipher *, const jsc_segment_head *, uint64_t at, uint8_t *plain, size_t n, uint8_t *out);
+/* Opens the batch of trailer f (in file bytes p) into plain. */
+int jsc_image_open(jsc_cipher *, const jsc_segment_head *, const uint8_t *p, const jsc_found_trailer *f,
+                   uint8_t *plain);
+static inline jsc_segment_head jsc_segment_head_of(const jsc_segment *s) {
+    return (jsc_segment_head){.salt = s->salt,
+                              .first = s->first,
+                              .prev_term = s->prev_term,
+                              .flags = s->flags,
+                              .key_id = s->key_id,
+                              .base_seq = s->base_seq,
+                              .body = s->body};
+}
+#endif

@@ -27,7 +27,8 @@ struct jsc_vfs {
     int (*syncdir)(void *self, const char *path);
     /* Calls each(ctx, name) for the entries of a directory except . and .. */
     int (*list)(void *self, const char *path, void (*each)(void *ctx, const char *name), void *ctx);
-    int (*lock)(void *self, int fd); /* exclusive, not waiting: -EWOULDBLOCK when another has it */
+    int (*lock)(void *self, int fd); /* exclusive, not waiting: -EWOULDBLOCK when another has it, or shares it */
+    int (*share)(void *self, int fd); /* the same lock, shared with others; both go when the handle is closed */
 };
 
 const jsc_vfs *jsc_vfs_posix(void);

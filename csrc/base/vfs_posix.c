@@ -104,6 +104,7 @@ static int posix_list_(void *self, const char *path, void (*each)(void *ctx, con
 }
 
 static int posix_lock_(void *self, int fd) { return result(flock(fd, LOCK_EX | LOCK_NB)); }
+static int posix_share_(void *self, int fd) { return result(flock(fd, LOCK_SH | LOCK_NB)); }
 
 const jsc_vfs *jsc_vfs_posix(void) {
     static const jsc_vfs table = {
@@ -123,6 +124,7 @@ const jsc_vfs *jsc_vfs_posix(void) {
         .syncdir = posix_syncdir_,
         .list = posix_list_,
         .lock = posix_lock_,
+        .share = posix_share_,
     };
     return &table;
 }

@@ -73,6 +73,8 @@ static void close_slot(jsc_sim *s, int slot) {
 static int sim_close(void *self, int fd) {
     ENTER_FILE('c');
     if (f->locked_by == fd + 1) f->locked_by = 0;
+    for (int i = 0; i < f->nsharers; i++)
+        if (f->sharers[i] == fd) f->sharers[i--] = f->sharers[--f->nsharers];
     close_slot(s, fd & ((1 << SLOT_BITS) - 1));
     LEAVE(0);
 }
@@ -211,8 +213,18 @@ static int sim_list(void *self, const char *path, void (*each)(void *ctx, const 
 
 static int sim_lock(void *self, int fd) {
     ENTER_FILE('f');
-    if (f->locked_by && f->locked_by != fd + 1) LEAVE(-EWOULDBLOCK);
+    if ((f->locked_by && f->locked_by != fd + 1) || f->nsharers) LEAVE(-EWOULDBLOCK);
     f->locked_by = fd + 1;
+    LEAVE(0);
+}
+
+static int sim_share(void *self, int fd) {
+    ENTER_FILE('f');
+    if (f->locked_by && f->locked_by != fd + 1) LEAVE(-EWOULDBLOCK);
+    int *grown = realloc(f->sharers, ((size_t)f->nsharers + 1) * sizeof *grown);
+    if (!grown) LEAVE(-ENOMEM);
+    f->sharers = grown;
+    f->sharers[f->nsharers++] = fd;
     LEAVE(0);
 }
 
@@ -229,7 +241,7 @@ jsc_sim *jsc_sim_new(uint64_t seed) {
     sim_names_new(s);
     s->vfs = (jsc_vfs){s,        sim_open, sim_close, sim_pread,  sim_pwritev, sim_datasync, sim_allocate, sim_truncate,
                        sim_size, sim_map,  sim_unmap, sim_rename, sim_unlink,  sim_mkdir,    sim_syncdir,  sim_list,
-                       sim_lock};
+                       sim_lock, sim_share};
     return s;
 }
 

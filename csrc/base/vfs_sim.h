@@ -49,6 +49,8 @@ struct sim_file {
     int links, ghosts;  /* names that have it now; names that may have it after a power cut */
     int handles, maps;
     int locked_by; /* handle + 1 */
+    int *sharers;  /* handles */
+    int nsharers;
     uint64_t bad_lo, bad_hi; /* reads of these bytes fail */
     struct sim_dir *dir;     /* it is a directory */
 };

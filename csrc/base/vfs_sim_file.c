@@ -239,7 +239,7 @@ void sim_file_drop_some(jsc_sim *s, sim_file *f, int percent) {
 
 void sim_file_crash(jsc_sim *s, sim_file *f, int keep_percent, bool torn) {
     if (f->size != f->synced_size && sim_chance(s, keep_percent)) f->synced_size = f->size;
-    f->locked_by = 0;
+    f->locked_by = f->nsharers = 0;
     if (f->maps) { /* whoever still looks keeps what he saw */
         sim_image *seen = f->images;
         seen->maps++;
@@ -304,6 +304,7 @@ void sim_file_free(jsc_sim *s, sim_file *f) {
     for (size_t i = 0; i < f->nchanged; i++) page_give(s, f->pages[f->changed[i]].old);
     free(f->pages);
     free(f->changed);
+    free(f->sharers);
     free(f);
 }
 

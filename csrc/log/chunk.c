@@ -61,7 +61,8 @@ jsc_chunk *jsc_chunk_take(jsc_log *log, jsc_segment *segment, size_t need) {
         c = aligned_alloc(64, (sizeof *c + cap + 63) & ~(size_t)63);
         if (!c) return NULL;
     }
-    *c = (jsc_chunk){.segment = segment, .offset = segment->used, .cap = cap};
+    *c =
+        (jsc_chunk){.segment = segment, .offset = segment->used, .position = segment->base + segment->used, .cap = cap};
     if (log->tail) log->tail->next = c;
     else log->head = c;
     log->tail = c;

@@ -75,6 +75,7 @@ typedef struct jsc_log_options {
     uint64_t first_index;   /* of a new log; 0: 1 */
     bool read_only;         /* takes no lock and changes nothing; see jsc_log_refresh */
     bool check_lock;        /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
+    bool recycle; /* files of segments that are dropped serve again, unless readers in other processes look at them */
     struct jsc_keys *keys;  /* NULL: new segments are plain. A ref is taken */
     struct jsc_block_cache *blocks; /* for packed segments; outlives the log. NULL: one of the log's own */
 } jsc_log_options;

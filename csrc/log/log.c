@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <time.h>
 
 /* ---- append ---- */
 
@@ -412,6 +413,7 @@ static void log_free(jsc_log *log) {
     free(log->segments);
     if (log->fd >= 0) log->vfs->close(log->vfs->self, log->fd);
     if (log->lock_fd >= 0) log->vfs->close(log->vfs->self, log->lock_fd);
+    if (log->readers_fd >= 0) log->vfs->close(log->vfs->self, log->readers_fd);
     if (log->own_blocks) jsc_block_cache_free(log->blocks);
     jsc_spares_unref(log->spares);
     jsc_keys_unref(log->keys);
@@ -432,6 +434,25 @@ static int sync_parent(const jsc_vfs *vfs, const char *dir) {
 
 static void ignore_name(void *ctx, const char *name) {}
 
+/* A reader's mappings stay what they are: see spares.c. A log without the file has no writer that would reuse files. */
+static int share_readers(jsc_log *log) {
+    const jsc_vfs *vfs = log->vfs;
+    size_t n = strlen(log->dir) + 16;
+    char *path = malloc(n);
+    if (!path) return -ENOMEM;
+    snprintf(path, n, "%s/READERS", log->dir);
+    int rc = log->readers_fd = vfs->open(vfs->self, path, O_RDONLY, 0);
+    free(path);
+    if (rc == -ENOENT) return JSC_OK;
+    /* Whoever keeps readers out is about to finish: one sync. */
+    for (int tries = 0; rc >= 0 && tries < 2000; tries++) {
+        if ((rc = vfs->share(vfs->self, log->readers_fd)) != -EWOULDBLOCK) break;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        if (tries < 1999) rc = 0;
+    }
+    return rc;
+}
+
 /* The directory, made if needed, and its lock. */
 static int take_directory(jsc_log *log, const jsc_log_options *options) {
     const jsc_vfs *vfs = log->vfs;
@@ -441,6 +462,7 @@ static int take_directory(jsc_log *log, const jsc_log_options *options) {
         if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) return rc;
         if ((rc = sync_parent(vfs, log->dir)) < 0) return rc;
     }
+    if (log->read_only && (rc = share_readers(log)) < 0) return rc;
     if (log->read_only && !options->check_lock) return JSC_OK;
     size_t n = strlen(log->dir);
     char *lock = malloc(n + 8);
@@ -470,7 +492,7 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
     log->store = store;
     log->segment_bytes = segment_bytes;
     log->read_only = options->read_only;
-    log->fd = log->lock_fd = -1;
+    log->fd = log->lock_fd = log->readers_fd = -1;
     log->keys = options->keys ? jsc_keys_ref(options->keys) : NULL;
     log->blocks = options->blocks;
     jsc_log_recovery found = {0};
@@ -483,8 +505,8 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
         if ((rc = jsc_block_cache_new(JSC_OWN_BLOCKS, &log->blocks)) < 0) goto fail;
         log->own_blocks = true;
     }
-    if (!log->read_only && (rc = jsc_spares_new(log->vfs, log->dir, &log->spares)) < 0) goto fail;
     if ((rc = take_directory(log, options)) < 0) goto fail;
+    if (options->recycle && !log->read_only && (rc = jsc_spares_new(log->vfs, log->dir, &log->spares)) < 0) goto fail;
     if ((rc = jsc_log_recover(log, first_index, &found)) < 0) goto fail;
     store->logs++;
     if (rec) *rec = found;

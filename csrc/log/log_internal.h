@@ -61,11 +61,12 @@ typedef struct jsc_chunk {
     struct jsc_chunk *next;
     jsc_segment *segment;
     uint64_t offset; /* of bytes[0] in the segment */
+    uint64_t position; /* of bytes[0] in the log; written chunks outlive their segment */
     size_t used, cap;
     _Alignas(64) uint8_t bytes[];
 } jsc_chunk;
 
-static inline uint64_t jsc_chunk_position(const jsc_chunk *c) { return c->segment->base + c->offset; }
+static inline uint64_t jsc_chunk_position(const jsc_chunk *c) { return c->position; }
 
 /* A range of bytes for the sync thread: from one place in the chunk list to another. */
 typedef struct jsc_mark {
@@ -80,7 +81,7 @@ struct jsc_log {
     jsc_store *store;
     const jsc_vfs *vfs;
     char *dir;
-    int lock_fd;
+    int lock_fd, readers_fd;
     void *owner_data;
     uint64_t segment_bytes;
     bool read_only;

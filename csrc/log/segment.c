@@ -98,11 +98,12 @@ int jsc_segment_open(jsc_log *log, const jsc_segment *s, int flags) {
 }
 
 int jsc_segment_image(jsc_segment *s) {
-    void *p = mmap(NULL, s->limit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t room = s->limit + 2 * JSC_TRAILER_MAX; /* the mark of a clean close comes on top */
+    void *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return -errno;
     s->image = p;
     s->map = p;
-    s->map_len = s->limit;
+    s->map_len = room;
     return JSC_OK;
 }
 

@@ -1,5 +1,6 @@
 /* Files of dropped segments that serve again: their blocks are allocated and written, so that a sync of new bytes in them
- * has no metadata to write. At most two are kept, under names ending in .free. */
+ * has no metadata to write. At most two are kept, under names ending in .free. A reader in another process may still look
+ * at the old bytes: it shares the lock of the file READERS, and while anyone does no file serves again. */
 #include "log_internal.h"
 
 #include <errno.h>
@@ -16,6 +17,16 @@ struct jsc_spares {
     uint64_t names;
 };
 
+static int readers_file(const jsc_spares *s) {
+    size_t n = strlen(s->dir) + 16;
+    char *path = malloc(n);
+    if (!path) return -ENOMEM;
+    snprintf(path, n, "%s/READERS", s->dir);
+    int fd = s->vfs->open(s->vfs->self, path, O_RDWR | O_CREAT, 0644);
+    free(path);
+    return fd;
+}
+
 int jsc_spares_new(const jsc_vfs *vfs, const char *dir, jsc_spares **out) {
     jsc_spares *s = calloc(1, sizeof *s);
     if (!s || !(s->dir = strdup(dir))) {
@@ -25,8 +36,12 @@ int jsc_spares_new(const jsc_vfs *vfs, const char *dir, jsc_spares **out) {
     s->vfs = vfs;
     atomic_store(&s->refs, 1);
     pthread_mutex_init(&s->lock, NULL);
-    *out = s;
-    return JSC_OK;
+    /* The file is there before any reader can be. */
+    int fd = readers_file(s);
+    if (fd >= 0) vfs->close(vfs->self, fd);
+    if (fd < 0) jsc_spares_unref(s);
+    else *out = s;
+    return fd < 0 ? fd : JSC_OK;
 }
 
 jsc_spares *jsc_spares_ref(jsc_spares *s) {
@@ -60,6 +75,14 @@ bool jsc_spares_offer(jsc_spares *s, const char *path) {
     return taken;
 }
 
+/* The lock that readers share; -EWOULDBLOCK: there are some. */
+static int keep_readers_out(jsc_spares *s) {
+    int fd = readers_file(s), rc;
+    if (fd < 0) return fd;
+    if ((rc = s->vfs->lock(s->vfs->self, fd)) < 0) s->vfs->close(s->vfs->self, fd);
+    return rc < 0 ? rc : fd;
+}
+
 int jsc_spares_take(jsc_spares *s, const char *path, const uint8_t head[JSC_SEGMENT_HEAD], uint64_t most,
                     int64_t *bytes) {
     const jsc_vfs *vfs = s->vfs;
@@ -68,6 +91,12 @@ int jsc_spares_take(jsc_spares *s, const char *path, const uint8_t head[JSC_SEGM
     if (s->n) name = s->paths[--s->n];
     pthread_mutex_unlock(&s->lock);
     if (!name) return JSC_ENOTFOUND;
+    int alone = keep_readers_out(s);
+    if (alone < 0) {
+        vfs->unlink(vfs->self, name);
+        free(name);
+        return alone == -EWOULDBLOCK ? JSC_ENOTFOUND : alone;
+    }
     /* Its old name is gone for good before its old bytes are touched; its new one comes when its head is on the disk. */
     int fd = -1, rc = vfs->syncdir(vfs->self, s->dir);
     if (rc == 0) rc = fd = vfs->open(vfs->self, name, O_RDWR, 0);
@@ -84,6 +113,7 @@ int jsc_spares_take(jsc_spares *s, const char *path, const uint8_t head[JSC_SEGM
         if (rc == 0) rc = vfs->syncdir(vfs->self, s->dir);
         if (rc < 0) vfs->close(vfs->self, fd);
     }
+    vfs->close(vfs->self, alone);
     free(name);
     return rc < 0 ? rc : fd;
 }

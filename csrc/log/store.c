@@ -40,7 +40,7 @@ static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool *
     jsc_segment_head fields = jsc_segment_head_of(s);
     fields.flags |= JSC_SF_RECYCLED;
     jsc_segment_head_encode(&fields, head);
-    int rc = jsc_spares_take(log->spares, path, head, s->limit, &bytes);
+    int rc = log->spares ? jsc_spares_take(log->spares, path, head, s->limit, &bytes) : JSC_ENOTFOUND;
     if (rc >= 0) {
         log->fd = rc;
         s->flags |= JSC_SF_RECYCLED;

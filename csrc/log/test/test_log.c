@@ -1,5 +1,5 @@
 /* The log engine over the simulated disk: round trips, power cuts, damage, failures. One process, many seeds. */
-#include "../jsc.h"
+#include "../log_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,6 +22,7 @@
     } while (0)
 
 static uint64_t seed;
+static jsc_keys *keys; /* new segments are encrypted, when set */
 static uint64_t state;
 static uint64_t rnd(uint64_t n) {
     uint64_t z = (state += 0x9e3779b97f4a7c15u);
@@ -74,7 +75,7 @@ static jsc_store *store_on(const jsc_vfs *vfs, int mode) {
 
 static jsc_log *open_log(jsc_store *s, const char *dir, uint64_t segment_bytes, jsc_log_recovery *rec) {
     jsc_log *log = NULL;
-    jsc_log_options o = {.segment_bytes = segment_bytes};
+    jsc_log_options o = {.segment_bytes = segment_bytes, .keys = keys, .recycle = true};
     OK(jsc_log_open(s, dir, &o, &log, rec));
     return log;
 }
@@ -126,11 +127,40 @@ static void test_round_trip(const jsc_vfs *vfs, const char *dir, int mode, uint6
     jsc_store_close(s);
 }
 
+/* A reader beside the writer sees what the writer has handed over, whole and right, and less of it at most. */
+static void test_reader(jsc_log **reader, jsc_store *s, uint64_t segment, const uint32_t *terms, uint64_t durable,
+                        uint64_t last) {
+    bool moved;
+    if (*reader) {
+        int rc = jsc_log_refresh(*reader, &moved);
+        CHECK(rc == JSC_OK || rc == -ESTALE);
+        if (rc == -ESTALE) jsc_log_abandon(*reader);
+        if (rc == -ESTALE) *reader = NULL;
+    }
+    if (!*reader) {
+        jsc_log_options o = {.segment_bytes = segment, .keys = keys, .read_only = true};
+        int rc = jsc_log_open(s, "/d/log", &o, reader, NULL);
+        if (rc == -ENOENT) return; /* the writer took a file away meanwhile */
+        OK(rc);
+    }
+    CHECK(jsc_log_last(*reader) >= durable && jsc_log_last(*reader) <= last);
+    uint64_t first = jsc_log_first(*reader), n = jsc_log_last(*reader) + 1 - first, seen = n < 20 ? n : 20;
+    for (uint64_t k = 0; k < seen; k++) {
+        uint64_t i = first + rnd(n);
+        jsc_record r;
+        int rc = jsc_log_read(*reader, i, &r);
+        if (rc == -ESTALE) break;
+        check_record(*reader, i, terms[i]);
+    }
+    uint64_t at;
+    CHECK(jsc_log_append(*reader, 1, 1, JSC_K_MESSAGE, "", 0, "", 0, "", 0, &at) == JSC_EREADONLY);
+}
+
 /* Cut the power at a random moment of a random history; again and again on the same disk. */
 static void test_crashes(int mode) {
     jsc_sim *disk = jsc_sim_new(seed);
     uint32_t *terms = calloc(20000, sizeof *terms);
-    uint64_t last = 0, durable = 0; /* of the model */
+    uint64_t first = 1, last = 0, durable = 0; /* of the model */
     uint32_t generation = 1;
     uint64_t segment = 4096u << rnd(8);
     for (int round = 0; round < 6; round++, generation++) {
@@ -140,8 +170,11 @@ static void test_crashes(int mode) {
         uint64_t got = jsc_log_last(log);
         CHECK(rec.damaged_index == 0);
         CHECK(got <= last && got >= durable);
-        for (uint64_t i = 1; i <= got; i++) check_record(log, i, terms[i]);
+        CHECK(jsc_log_first(log) <= first);
+        first = jsc_log_first(log);
+        for (uint64_t i = first; i <= got; i++) check_record(log, i, terms[i]);
         last = durable = got;
+        jsc_log *reader = NULL;
         uint64_t steps = 1 + rnd(400);
         for (uint64_t k = 0; k < steps; k++) {
             uint64_t what = rnd(100);
@@ -153,17 +186,23 @@ static void test_crashes(int mode) {
             } else if (what < 96) {
                 OK(jsc_log_submit(log));
                 OK(jsc_log_wait(log, last, -1));
-            } else if (what < 98 && last) {
-                uint64_t keep = last - 1 - rnd(last < 50 ? last : 50);
+            } else if (what < 98 && last >= first && !keys && !reader) {
+                uint64_t held = last + 1 - first, keep = last - 1 - rnd(held < 50 ? held : 50);
                 OK(jsc_log_truncate(log, keep));
                 last = keep;
                 generation++;
                 CHECK(jsc_log_last(log) == keep && jsc_log_durable(log) == keep);
-            } else if (last) {
-                uint64_t i = 1 + rnd(last);
+            } else if (what == 98) {
+                while (log->nsegments > 2 && atomic_load(&log->segments[0]->left) && rnd(3))
+                    OK(jsc_log_replace(log, 0, 1, NULL));
+                first = jsc_log_first(log);
+            } else if (last >= first) {
+                uint64_t i = first + rnd(last + 1 - first);
                 check_record(log, i, terms[i]);
+                if (round % 2) test_reader(&reader, s, segment, terms, jsc_log_durable(log), last);
             }
         }
+        jsc_log_abandon(reader);
         for (uint64_t spins = rnd(40); spins; spins--) sched_yield(); /* varies where the thread stands */
         int clean = rnd(5) == 0;
         if (clean) {
@@ -315,6 +354,12 @@ int main(int argc, char **argv) {
     for (seed = 1; seed <= seeds; seed++) {
         state = seed;
         test_crashes(JSC_SYNC_ALWAYS);
+        uint8_t secrets[2][JSC_KEY_BYTES] = {{1}, {2}};
+        OK(jsc_keys_new((uint32_t[]){7, 9}, secrets, 2, seed % 2 ? 7 : 9, &keys));
+        test_crashes(JSC_SYNC_ALWAYS);
+        test_damage();
+        jsc_keys_unref(keys);
+        keys = NULL;
         test_crashes(seed % 2 ? JSC_SYNC_INTERVAL : JSC_SYNC_NEVER);
         test_damage();
         test_failures();

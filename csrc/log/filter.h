@@ -1,6 +1,8 @@
 /* A set of subject filters ("orders.*.new", "a.>"), compiled: does a subject match any of them, and where in a sorted
- * list of subjects could the next match be. Subjects are bytes; tokens are what stands between dots; `*` is one token,
- * `>` at the end one or more. No wildcard has a meaning inside a subject. Pure: no files, no locks. */
+ * list of subjects could the next match be. Subjects are bytes; tokens are what stands between dots, also when that is
+ * nothing ("a." has two), but the empty subject has none; `*` is one token, `>` at the end one or more, both only as a
+ * whole token. No wildcard has a meaning inside a subject. Pure: no files, no locks; a filter does not change, so any
+ * number of threads may use one. */
 #ifndef JSC_FILTER_H
 #define JSC_FILTER_H
 #include "../base/jsc_base.h"
@@ -26,7 +28,8 @@ bool jsc_filter_literal(const jsc_filter *, jsc_span *out);
 /* Calls each(ctx, i) in ascending order for every matching entry of a strictly ascending (memcmp, then length) list of
  * `count` subjects; text(list, i) gives entry i. Skips over ranges that cannot match by binary search, so the cost
  * follows the matches and the distinct token prefixes that a `*` has to try, not `count`. Stops early, returning its
- * result, when each() returns other than 0. */
-int jsc_filter_scan(const jsc_filter *, const void *list, uint32_t count, jsc_span (*text)(const void *list, uint32_t i),
-                    int (*each)(void *ctx, uint32_t i), void *ctx);
+ * result, when each() returns other than 0. -ENOMEM only with more than 15 wildcard filters. A list that is not in order
+ * (a damaged one) gives wrong matches, but ends. */
+int jsc_filter_scan(const jsc_filter *, const void *list, uint32_t count,
+                    jsc_span (*text)(const void *list, uint32_t i), int (*each)(void *ctx, uint32_t i), void *ctx);
 #endif

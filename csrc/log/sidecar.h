@@ -11,20 +11,20 @@ typedef struct jsc_sidecar jsc_sidecar; /* is a jsc_part */
 
 /* What the head says; no more is read when a log is opened. */
 typedef struct jsc_sidecar_info {
-    uint64_t salt;           /* of the segment file */
-    uint64_t segment_bytes;  /* size of the segment file */
+    uint64_t salt; /* of the segment file */
+    uint64_t segment_bytes; /* size of the segment file */
     uint64_t segment_digest; /* XXH3-64 of the whole segment file */
-    uint64_t first, last;    /* record indexes */
-    uint64_t base_seq;       /* sequence before its first message */
-    uint64_t last_seq;       /* sequence of the last message up to its end, gaps counted too; base_seq when none */
-    uint64_t used;           /* offset behind the last batch in the image */
-    uint64_t record_bytes;   /* bytes of all records with padding */
-    uint64_t message_bytes;  /* bytes of all messages' records with padding */
+    uint64_t first, last; /* record indexes */
+    uint64_t base_seq; /* sequence before its first message */
+    uint64_t last_seq; /* sequence of the last message up to its end, gaps counted too; base_seq when none */
+    uint64_t used; /* offset behind the last batch in the image */
+    uint64_t record_bytes; /* bytes of all records with padding */
+    uint64_t message_bytes; /* bytes of all messages' records with padding */
     int64_t first_ts, last_ts; /* of messages; 0 when none */
     uint32_t last_term;
     uint32_t count, subjects; /* messages, subjects */
-    uint32_t records, lost;   /* records that are there, gaps not counted; records lost to damage */
-    uint32_t key_id;          /* 0: plain */
+    uint32_t records, lost; /* records that are there, gaps not counted; records lost to damage */
+    uint32_t key_id; /* 0: plain */
 } jsc_sidecar_info;
 
 /* One record of the segment, for the builder. */

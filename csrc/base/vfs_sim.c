@@ -34,8 +34,9 @@ static sim_file *of_handle(jsc_sim *s, int fd) {
     if (rc < 0) LEAVE(rc)
 #define LEAVE(x)                                                                                                       \
     do {                                                                                                               \
+        __typeof__(x) result_ = (x); /* while the lock is still held */                                                \
         pthread_mutex_unlock(&s->lock);                                                                                \
-        return x;                                                                                                      \
+        return result_;                                                                                                \
     } while (0)
 #define ENTER_FILE(op)                                                                                                 \
     ENTER(op);                                                                                                         \

@@ -51,6 +51,7 @@ typedef struct jsc_segment {
     jsc_block_cache *blocks;
     uint64_t allocated; /* sync thread */
     bool created; /* sync thread */
+    _Atomic bool recycled; /* its file is a spare: JSC_SF_RECYCLED, known when it is made */
     _Atomic bool entered; /* the sync thread opened it */
     _Atomic bool left; /* the sync thread is done with it: all written, synced, cut to its length, closed */
 } jsc_segment;

@@ -68,10 +68,11 @@ int jsc_image_seal(jsc_cipher *, const jsc_segment_head *, uint64_t at, uint8_t 
 int jsc_image_open(jsc_cipher *, const jsc_segment_head *, const uint8_t *p, const jsc_found_trailer *f,
                    uint8_t *plain);
 static inline jsc_segment_head jsc_segment_head_of(const jsc_segment *s) {
+    uint32_t recycled = atomic_load(&s->recycled) ? JSC_SF_RECYCLED : 0;
     return (jsc_segment_head){.salt = s->salt,
                               .first = s->first,
                               .prev_term = s->prev_term,
-                              .flags = s->flags,
+                              .flags = s->flags | recycled,
                               .key_id = s->key_id,
                               .base_seq = s->base_seq,
                               .body = s->body};

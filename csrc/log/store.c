@@ -43,7 +43,7 @@ static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool *
     int rc = log->spares ? jsc_spares_take(log->spares, path, head, s->limit, &bytes) : JSC_ENOTFOUND;
     if (rc >= 0) {
         log->fd = rc;
-        s->flags |= JSC_SF_RECYCLED;
+        atomic_store(&s->recycled, true);
         s->allocated = (uint64_t)bytes;
         s->created = true;
         return JSC_OK;
@@ -173,10 +173,11 @@ static int seal_piece(jsc_mark *m, jsc_segment *s, piece *x, uint8_t **sealed) {
     size_t n = (size_t)(x->end - x->at), put = 0;
     if (x->end > s->map_len) return JSC_ECORRUPT;
     if (!(*sealed = malloc(n ? n : 1))) return -ENOMEM;
-    for (jsc_chunk *c = m->from; put < n; c = c->next) {
+    for (jsc_chunk *c = m->from;; c = c->next) {
         size_t from = c == m->from ? m->from_used : 0, to = c == x->stop_chunk ? x->stop_used : c->used;
         memcpy(s->image + x->at + put, c->bytes + from, to - from);
         put += to - from;
+        if (c == x->stop_chunk) break; /* what its `next` says is the owner's */
     }
     jsc_segment_head h = jsc_segment_head_of(s);
     int rc = jsc_image_seal(s->cipher, &h, x->at, s->image + x->at, n, *sealed);

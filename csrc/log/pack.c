@@ -4,13 +4,11 @@
  *
  * Blocks follow each other without a gap and the table ends at the footer, so every byte of a file is under a checksum;
  * in an encrypted one every byte that says something is authenticated too. */
-#include "pack.h"
+#include "log_internal.h"
 
 #include <zstd.h>
 
 #include <errno.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 
 #define FOOTER_MAGIC 0x314b434150534aull /* "JSPACK1" */
 #define FOOTER 48
@@ -116,20 +114,8 @@ fail:
     return rc;
 }
 
-static int put_all(jsc_pack_writer *w, const uint8_t *p, size_t n, uint64_t at) {
-    while (n) {
-        struct iovec v = {(void *)(uintptr_t)p, n};
-        ssize_t put = w->vfs->pwritev(w->vfs->self, w->fd, &v, 1, (off_t)at);
-        if (put <= 0) return put < 0 ? (int)put : -EIO;
-        p += put;
-        at += (uint64_t)put;
-        n -= (size_t)put;
-    }
-    return JSC_OK;
-}
-
 static int flush(jsc_pack_writer *w) {
-    int rc = put_all(w, w->out, w->out_n, w->written);
+    int rc = jsc_write_all(w->vfs, w->fd, w->out, w->out_n, w->written);
     if (rc != JSC_OK) return rc;
     w->written += w->out_n;
     w->out_n = 0;
@@ -220,10 +206,10 @@ int jsc_pack_finish(jsc_pack_writer *w, uint64_t *file_bytes) {
         if (rc != JSC_OK) goto done;
     }
     jsc_put32(footer + F_CRC, footer_crc(w->head_bytes, footer));
-    rc = put_all(w, w->table, table_n, w->stored);
-    if (rc == JSC_OK) rc = put_all(w, footer, FOOTER, w->stored + table_n);
+    rc = jsc_write_all(w->vfs, w->fd, w->table, table_n, w->stored);
+    if (rc == JSC_OK) rc = jsc_write_all(w->vfs, w->fd, footer, FOOTER, w->stored + table_n);
     /* Last, so that a file cut short never has a head. */
-    if (rc == JSC_OK) rc = put_all(w, w->head_bytes, JSC_SEGMENT_HEAD, 0);
+    if (rc == JSC_OK) rc = jsc_write_all(w->vfs, w->fd, w->head_bytes, JSC_SEGMENT_HEAD, 0);
     if (rc == JSC_OK) *file_bytes = w->stored + table_n + FOOTER;
 done:
     jsc_pack_abandon(w);

@@ -104,6 +104,9 @@ int jsc_log_append(jsc_log *, uint32_t term, int64_t ts, uint8_t kind, const voi
 int jsc_log_append_raw(jsc_log *, const void *bytes, size_t n, uint64_t from);
 /* Ends the batch: everything appended so far goes to the sync thread. Cheap when nothing is new. */
 int jsc_log_submit(jsc_log *);
+/* When all is synced, but no trailer says so yet: writes one that does. From then on damage to the last batch is told from
+ * a torn tail. For a log that fell silent. */
+int jsc_log_mark(jsc_log *);
 /* Removes every record with index > last; durable when it returns (it waits for the disk; rare). JSC_EINVAL where that
  * would cut an encrypted segment, or one that compaction made: those hold what was committed long ago. */
 int jsc_log_truncate(jsc_log *, uint64_t last);

@@ -42,6 +42,7 @@ void jsc_log_put_trailer(jsc_log *log) {
     c->used += n;
     s->used += n;
     log->commit_written = log->commit;
+    log->stated = t.durable;
     log->batch_count = 0;
     log->batch_crc = 0;
     log->batch_start = s->used;
@@ -260,6 +261,20 @@ int jsc_log_roll(jsc_log *log) {
     if (!jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
     jsc_log_put_trailer(log);
     hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+    log->read_from_chunk = false;
+    return JSC_OK;
+}
+
+int jsc_log_mark(jsc_log *log) {
+    int rc = writable(log);
+    if (rc != JSC_OK) return rc;
+    jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
+    if (!s || s->closed || !s->count || s->first + s->count != log->last + 1 || log->batch_count) return JSC_OK;
+    if (log->stated >= log->last || atomic_load_explicit(&log->synced, memory_order_acquire) < log->last) return JSC_OK;
+    if (s->used + 2 * JSC_TRAILER_MAX > s->limit) return JSC_OK;
+    if (!has_room(log, 0) && !jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
+    jsc_log_put_trailer(log);
+    hand_over(log, false);
     log->read_from_chunk = false;
     return JSC_OK;
 }

@@ -98,6 +98,7 @@ struct jsc_log {
     jsc_chunk *submitted; /* where the next mark starts */
     size_t submitted_used;
     uint64_t first, last, bytes, commit, commit_written;
+    uint64_t stated; /* what the newest trailer calls synced */
     uint32_t last_term, batch_count, batch_crc;
     uint64_t batch_start;
     int64_t last_ts;

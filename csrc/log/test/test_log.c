@@ -183,6 +183,8 @@ static void test_crashes(int mode) {
                 OK(put(log, ++last, generation));
             } else if (what < 90) {
                 OK(jsc_log_submit(log));
+            } else if (what == 90) {
+                OK(jsc_log_mark(log));
             } else if (what < 96) {
                 OK(jsc_log_submit(log));
                 OK(jsc_log_wait(log, last, -1));

@@ -68,7 +68,7 @@ struct jsc_tail {
     jsc_part part;
     uint64_t base_seq, last_seq;
     int64_t last_ts;
-    uint32_t count, nsubjects;
+    uint32_t count, lost, nsubjects;
     block **blocks;
     size_t nblocks, blocks_cap;
     jump *jumps; /* where a sequence is not one more than that before it, ascending */
@@ -268,6 +268,7 @@ int jsc_tail_add(jsc_tail *t, uint64_t seq, int64_t ts, uint64_t offset, uint32_
     if (JSC_UNLIKELY(jumps)) t->jumps[t->njumps++] = (jump){seq, ord};
     t->last_seq = seq;
     t->last_ts = ts;
+    t->lost += !offset;
     t->count = ord + 1;
     return JSC_OK;
 }
@@ -495,5 +496,6 @@ void jsc_tail_free(jsc_tail *t) {
     free(t);
 }
 
+uint32_t jsc_tail_lost(const jsc_tail *t) { return t->lost; }
 size_t jsc_tail_heap(const jsc_tail *t) { return t->heap + t->subjects_heap; }
 size_t jsc_tail_subjects_heap(const jsc_tail *t) { return t->subjects_heap; }

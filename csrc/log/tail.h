@@ -17,6 +17,7 @@ int jsc_tail_add(jsc_tail *, uint64_t seq, int64_t ts, uint64_t offset, uint32_t
                  const char *subject, size_t subject_n, uint64_t hash);
 /* Ids of all subjects in ascending order of text, valid until the next call or jsc_tail_add. -ENOMEM. */
 int jsc_tail_sorted(jsc_tail *, const uint32_t **ids, uint32_t *n);
+uint32_t jsc_tail_lost(const jsc_tail *); /* messages with offset 0 */
 size_t jsc_tail_heap(const jsc_tail *); /* bytes of heap held */
 size_t jsc_tail_subjects_heap(const jsc_tail *); /* the share of subjects' texts and tables */
 static inline jsc_part *jsc_tail_part(jsc_tail *t) { return (jsc_part *)t; }

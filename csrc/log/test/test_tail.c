@@ -174,6 +174,9 @@ static void check_some(const jsc_part *p) {
 static void check_all(const jsc_part *p) {
     for (uint32_t ord = 0; ord < model.n; ord++) check_message(p, ord);
     for (uint32_t name = 0; name < NAMES; name++) check_name(p, name);
+    uint32_t lost = 0;
+    for (uint32_t ord = 0; ord < model.n; ord++) lost += !model.m[ord].offset;
+    CHECK(jsc_tail_lost((const jsc_tail *)p) == lost);
 }
 
 /* ---- random histories ---- */

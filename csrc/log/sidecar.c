@@ -84,7 +84,7 @@ static uint32_t part_find_ts(const jsc_part *p, int64_t ts) {
     /* Times mostly pass evenly: a guess, then steps of doubling width away from it, then by halves. `lo` is the place
      * behind one that is known to be below, hi is known not to be below. */
     uint64_t all = (uint64_t)s->times[n - 1] - (uint64_t)s->times[0], part = (uint64_t)ts - (uint64_t)s->times[0];
-    uint64_t lo = 1, hi = n - 1, width = 1, at = all ? (uint64_t)((__uint128_t)part * (n - 1) / all) : 0;
+    uint64_t lo = 1, hi = n - 1, width = 1, at = all ? (uint64_t)((double)part / (double)all * (n - 1)) : 0;
     if (at >= n) at = n - 1;
     if (s->times[at] < ts) {
         for (lo = at + 1; lo + width < hi && s->times[lo + width] < ts; width *= 2) lo += width + 1;

@@ -520,6 +520,8 @@ static void test_forged_numbers(void) {
     OK(try_open(b, n, NULL, NULL));
     jsc_sidecar_lay_out(&h, &l);
     const uint64_t H = JSC_SIDECAR_HEAD;
+    uint64_t taken = l.slots;
+    while (jsc_get32(b + H + taken) == JSC_SIDECAR_NO_SLOT) taken += 4;
     const struct {
         const char *what;
         uint64_t at, value;
@@ -552,7 +554,7 @@ static void test_forged_numbers(void) {
         {"a text beyond the end", H + l.text_starts + 8, 3, 4},
         {"texts out of order", H + l.texts, 'c', 1},
         {"a text twice", H + l.texts, 'b', 1},
-        {"a slot of nobody", H + l.slots, 2, 4},
+        {"a slot of nobody", H + taken, 2, 4},
         {"no slot at all", H + l.slots, UINT64_MAX, 8},
         {"a run that does not start at message 0", H + l.runs + 4, 1, 4},
         {"runs that overlap", H + l.runs + 8, 2, 4},
@@ -591,6 +593,62 @@ static void test_forged_numbers(void) {
     };
     for (size_t i = 0; i < sizeof forged / sizeof *forged; i++)
         expect_refused(b, n, forged[i].what, forged[i].at, forged[i].value, forged[i].width);
+    free(b);
+    model_free(m);
+}
+
+/* Numbers that contradict each other only by one statement, the rest forged to agree. */
+static void test_forged_together(void) {
+    model *m = model_known();
+    jsc_sidecar_head h;
+    jsc_sidecar_layout l;
+    size_t n;
+    uint8_t *b = build(m, NULL, &n), *body = b + JSC_SIDECAR_HEAD;
+    OK(jsc_sidecar_head_decode(b, &h));
+    jsc_sidecar_lay_out(&h, &l);
+    for (uint32_t i = 0; i < 6; i++) { /* all messages are of the first subject, none of the second */
+        jsc_put32(body + l.subject + 4 * i, 0);
+        jsc_put32(body + l.postings + 4 * i, i);
+    }
+    jsc_put32(body + l.starts + 4, 6);
+    fix(b);
+    CHECK(try_open(b, n, NULL, NULL) == JSC_ECORRUPT);
+    free(b);
+    m->part.m[5].bytes = 48;
+    m->info.record_bytes += 8;
+    b = build(m, NULL, &n);
+    OK(jsc_sidecar_head_decode(b, &h));
+    jsc_sidecar_lay_out(&h, &l);
+    CHECK(h.flags == JSC_XF_BYTES && jsc_get32(b + JSC_SIDECAR_HEAD + l.bytes + 20) == 6);
+    expect_refused(b, n, "a record smaller than its payload, another larger", JSC_SIDECAR_HEAD + l.bytes + 16,
+                   (uint64_t)7 << 32 | 4, 8);
+    m->part.m[5].bytes = 40;
+    free(b);
+    model_free(m);
+}
+
+/* Two subjects of 40,000 bytes, forged into one of 70,000 and one of 10,000. */
+static void test_forged_length(void) {
+    model *m = calloc(1, sizeof *m);
+    m->part = (fake){.part.ops = &fake_ops, .m = calloc(2, sizeof(message)), .subjects = calloc(2, sizeof(jsc_span))};
+    m->part.n = m->part.nsubjects = 2;
+    m->records = calloc(2, sizeof *m->records);
+    for (uint32_t i = 0; i < 2; i++) {
+        char *text = malloc(40000);
+        memset(text, 'a' + (int)i, 40000);
+        m->part.subjects[i] = (jsc_span){text, 40000};
+        m->part.m[i] = (message){.seq = i + 1, .offset = 64 + 100000 * i, .bytes = 100000, .sid = i};
+        m->records[m->nrecords++] = (jsc_sidecar_record){i + 1, 64 + 100000 * i};
+    }
+    m->info = (jsc_sidecar_info){.first = 1, .last = 2, .last_seq = 2, .used = 200064, .record_bytes = 200000};
+    size_t n;
+    uint8_t *b = build(m, NULL, &n);
+    jsc_sidecar_head h;
+    jsc_sidecar_layout l;
+    OK(jsc_sidecar_head_decode(b, &h));
+    jsc_sidecar_lay_out(&h, &l);
+    OK(try_open(b, n, NULL, NULL));
+    expect_refused(b, n, "a text that is too long", JSC_SIDECAR_HEAD + l.text_starts + 4, 70000, 4);
     free(b);
     model_free(m);
 }
@@ -781,6 +839,8 @@ int main(int argc, char **argv) {
     test_hash();
     test_empty();
     test_forged_numbers();
+    test_forged_together();
+    test_forged_length();
     test_refused_parts();
     test_keys();
     test_many_subjects();

@@ -22,7 +22,8 @@ cdef extern from "base/jsc_base.h" nogil:
 
 cdef extern from "base/jsc_vfs.h" nogil:
     ctypedef struct jsc_vfs:
-        pass
+        void *self
+        int (*list)(void *self, const char *path, void (*each)(void *ctx, const char *name) noexcept nogil, void *ctx)
     const jsc_vfs *jsc_vfs_posix()
     ctypedef struct jsc_sim:
         pass
@@ -31,8 +32,24 @@ cdef extern from "base/jsc_vfs.h" nogil:
     const jsc_vfs *jsc_sim_vfs(jsc_sim *)
     void jsc_sim_crash(jsc_sim *, int keep_percent, int torn)
     void jsc_sim_fail(jsc_sim *, int op, int n, int err)
+    void jsc_sim_die(jsc_sim *, int n, int err)
+    void jsc_sim_capacity(jsc_sim *, uint64_t bytes)
+    uint64_t jsc_sim_used(jsc_sim *)
+    void jsc_sim_habits(jsc_sim *, int short_percent, int drop_percent)
+    uint64_t jsc_sim_calls(jsc_sim *, int op)
     int jsc_sim_flip(jsc_sim *, const char *path, uint64_t offset, int bit)
+    int jsc_sim_patch(jsc_sim *, const char *path, uint64_t at, const void *bytes, size_t n)
+    int jsc_sim_resize(jsc_sim *, const char *path, uint64_t size)
+    int jsc_sim_bad(jsc_sim *, const char *path, uint64_t lo, uint64_t hi)
+    int64_t jsc_sim_read(jsc_sim *, const char *path, uint64_t at, void *buf, size_t n)
+    int64_t jsc_sim_size(jsc_sim *, const char *path)
     int64_t jsc_sim_synced(jsc_sim *, const char *path)
+    ctypedef struct jsc_kill:
+        pass
+    jsc_kill *jsc_kill_new(const jsc_vfs *under, uint64_t n, int when)
+    void jsc_kill_free(jsc_kill *)
+    const jsc_vfs *jsc_kill_vfs(jsc_kill *)
+    uint64_t jsc_kill_calls(const jsc_kill *, int op)
 
 
 cdef extern from "log/jsc.h" nogil:
@@ -100,6 +117,18 @@ cdef extern from "log/jsc.h" nogil:
     int jsc_log_read(jsc_log *, uint64_t index, jsc_record *out)
     int jsc_log_term(jsc_log *, uint64_t index, uint32_t *term)
     int jsc_log_copy(jsc_log *, uint64_t lo, uint64_t hi, void *buf, size_t cap, size_t *n, uint64_t *last)
+
+
+cdef class Disk:
+    cdef const jsc_vfs *vfs
+
+
+cdef class SimDisk(Disk):
+    cdef jsc_sim *sim
+
+
+cdef class KillDisk(Disk):
+    cdef jsc_kill *kill
 
 
 cdef class Store:

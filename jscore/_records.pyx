@@ -108,15 +108,18 @@ def scan_records(const uint8_t[::1] raw not None) -> list:
     return runs
 
 
-cdef class SimDisk:
-    """For tests: a disk in memory that forgets, tears, fails and rots on demand. Source: csrc/base/jsc_vfs.h."""
+cdef class Disk:
+    """What stands in for the machine's files, for tests: base of SimDisk and KillDisk."""
 
-    cdef jsc_sim *sim
+
+cdef class SimDisk(Disk):
+    """For tests: a disk in memory that forgets, tears, fails and rots on demand. Source: csrc/base/jsc_vfs.h."""
 
     def __cinit__(self, uint64_t seed):
         self.sim = jsc_sim_new(seed)
         if self.sim == NULL:
             raise MemoryError()
+        self.vfs = jsc_sim_vfs(self.sim)
 
     def __dealloc__(self):
         jsc_sim_free(self.sim)
@@ -128,15 +131,67 @@ cdef class SimDisk:
     def fail(self, str op, int n, int err) -> None:
         """The n-th call from now of op fails with errno `err`; 0 takes it back.
 
-        Operations: 'w' write, 's' sync, 'r' read, 'a' allocate.
+        Operations: 'w' write, 's' sync, 'r' read, 'a' allocate, and the others that jsc_vfs.h names.
         """
-        if len(op) != 1:
-            raise ValueError("op is one letter")
-        jsc_sim_fail(self.sim, ord(op), n, err)
+        jsc_sim_fail(self.sim, one_letter(op), n, err)
+
+    def die(self, int n, int err) -> None:
+        """The n-th call from now, and all behind it, fail with errno `err`; 0: it lives."""
+        jsc_sim_die(self.sim, n, err)
+
+    def capacity(self, uint64_t size) -> None:
+        """Bytes that all files may take, in whole pages."""
+        jsc_sim_capacity(self.sim, size)
+
+    def used(self) -> int:
+        """Bytes that all files take."""
+        return jsc_sim_used(self.sim)
+
+    def habits(self, int short_percent, int drop_percent) -> None:
+        """Chances that a write is short, and that a sync that fails drops a page."""
+        jsc_sim_habits(self.sim, short_percent, drop_percent)
+
+    def calls(self, str op="") -> int:
+        """Calls so far of an operation; "": of all."""
+        return jsc_sim_calls(self.sim, one_letter(op) if op else 0)
 
     def flip(self, str path, uint64_t offset, int bit) -> None:
         """Flips one bit at rest."""
         check(jsc_sim_flip(self.sim, os.fsencode(path), offset, bit))
+
+    def patch(self, str path, uint64_t offset, const uint8_t[::1] data not None) -> None:
+        """Replaces bytes at rest."""
+        if data.shape[0]:
+            check(jsc_sim_patch(self.sim, os.fsencode(path), offset, &data[0], data.shape[0]))
+
+    def resize(self, str path, uint64_t size) -> None:
+        """Cuts or lengthens a file at rest."""
+        check(jsc_sim_resize(self.sim, os.fsencode(path), size))
+
+    def bad(self, str path, uint64_t lo, uint64_t hi) -> None:
+        """Reading any byte of [lo, hi) fails; lo == hi: of none."""
+        check(jsc_sim_bad(self.sim, os.fsencode(path), lo, hi))
+
+    def read(self, str path) -> bytes:
+        """A file's bytes as readers see them."""
+        cdef bytes name = os.fsencode(path)
+        cdef int64_t n = jsc_sim_size(self.sim, name)
+        if n < 0:
+            check(<int>n)
+        cdef bytearray room = bytearray(n)
+        cdef char *to = room
+        n = jsc_sim_read(self.sim, name, 0, to, n)
+        if n < 0:
+            check(<int>n)
+        return PyBytes_FromStringAndSize(to, n)
+
+    def list(self, str path) -> list:
+        """Names in a directory, sorted."""
+        cdef list names = []
+        cdef int rc = self.vfs.list(self.vfs.self, os.fsencode(path), add_name, <void *>names)
+        if rc < 0:
+            check(rc)
+        return sorted(names)
 
     def synced(self, str path) -> int:
         """Bytes of the file that a power cut now would leave."""
@@ -144,6 +199,34 @@ cdef class SimDisk:
         if n < 0:
             check(<int>n)
         return n
+
+
+cdef class KillDisk(Disk):
+    """For tests: the machine's files, and at the n-th call to them (n 0: never) this process is killed: "before" the
+    call is done, "after" it, or in the "middle" of the n-th write."""
+
+    def __cinit__(self, uint64_t n=0, str when="before"):
+        self.kill = jsc_kill_new(jsc_vfs_posix(), n, ("before", "middle", "after").index(when))
+        if self.kill == NULL:
+            raise MemoryError()
+        self.vfs = jsc_kill_vfs(self.kill)
+
+    def __dealloc__(self):
+        jsc_kill_free(self.kill)
+
+    def calls(self, str op="") -> int:
+        """Calls so far of an operation; "": of all."""
+        return jsc_kill_calls(self.kill, one_letter(op) if op else 0)
+
+
+cdef int one_letter(str op) except -1:
+    if len(op) != 1:
+        raise ValueError("op is one letter")
+    return ord(op)
+
+
+cdef void add_name(void *ctx, const char *name) noexcept with gil:
+    (<list>ctx).append(os.fsdecode(name))
 
 
 # No gc clear: a collected cycle of a store and its logs is broken at the dict between them, so each log goes while its
@@ -169,7 +252,7 @@ cdef class Store:
             mode = JSC_SYNC_INTERVAL
             interval_ns = int(sync * 1_000_000_000)
         if disk is not None:
-            vfs = jsc_sim_vfs((<SimDisk?>disk).sim)
+            vfs = (<Disk?>disk).vfs
             self.disk = disk
         check(jsc_store_open(vfs, mode, interval_ns, &self.handle))
 

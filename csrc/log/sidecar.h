@@ -34,14 +34,19 @@ typedef struct jsc_sidecar_record {
 
 /* Builds the file's bytes in memory from a part and the segment's records (ascending index; messages and others, gap
  * records left out). info: salt .. record_bytes, last_term are read; counts, times and message_bytes are computed.
- * keys: NULL for plain. *out is malloc'ed. */
+ * keys: NULL for plain. *out is malloc'ed. The part must not change meanwhile. A message whose record is not to be trusted
+ * has offset 0 although its record is there. JSC_EINVAL: part, records and info contradict each other (a message that is
+ * no record, an end before the last record, fewer bytes of records than of messages), or are beyond the limits in
+ * docs/format.md: 2^30 messages, 2^32 - 1 indexes, 4 GiB of subjects' texts. */
 int jsc_sidecar_build(const jsc_part *, const jsc_sidecar_record *records, size_t nrecords, const jsc_sidecar_info *,
                       jsc_keys *keys, uint8_t **out, size_t *n);
 
-/* Reads and verifies the head only. JSC_ECORRUPT, JSC_EFORMAT. */
+/* Reads and verifies the head only, and that the file is as long as it says. JSC_ECORRUPT, JSC_EFORMAT. That `used` lies in
+ * the segment's image is for the caller to see: a packed file's image is longer than the file. */
 int jsc_sidecar_peek(const jsc_vfs *, int fd, jsc_sidecar_info *out);
 /* Maps (plain) or reads and decrypts (encrypted) the whole, verifies every checksum and that all numbers are inside their
- * sections, so that the part's calls need no checks: a hostile file is JSC_ECORRUPT. JSC_EKEY. Takes no fd. */
+ * sections, so that the part's calls need no checks: a hostile file is JSC_ECORRUPT. JSC_EKEY. Takes no fd. Any number of
+ * threads may ask one that is open. */
 int jsc_sidecar_open(const jsc_vfs *, int fd, const jsc_keys *keys, jsc_sidecar **out);
 void jsc_sidecar_close(jsc_sidecar *);
 const jsc_sidecar_info *jsc_sidecar_about(const jsc_sidecar *);

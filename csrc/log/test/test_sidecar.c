@@ -728,6 +728,13 @@ static void test_empty(void) {
         uint8_t *bytes = build(m, NULL, &n);
         check_file(bytes, n, NULL, 0, m);
         every_byte(m, NULL);
+        const int forged[] = {96, 104, 88, 124, 128}; /* times, bytes and records of nothing */
+        for (int i = 0; i < 5; i++) {
+            bytes[forged[i]] += 8;
+            fix(bytes);
+            CHECK(try_open(bytes, n, NULL, NULL) == JSC_ECORRUPT);
+            bytes[forged[i]] -= 8;
+        }
         free(bytes);
         model_free(m);
     }

@@ -110,6 +110,13 @@ static void start_batch(jsc_scan *c, uint64_t at) {
     c->batch_term = c->last_term;
 }
 
+static int keep_trailer(jsc_scan *c, const jsc_found_trailer *f) {
+    if (!c->keep_trailers) return JSC_OK;
+    int rc = grow((void **)&c->good, c->ngood, &c->good_cap, sizeof *c->good);
+    if (rc == JSC_OK) c->good[c->ngood++] = *f;
+    return rc;
+}
+
 enum { BAD_MAX = 8 }; /* bad records of a batch among which the good ones can be told */
 
 typedef struct bad_places {
@@ -237,7 +244,7 @@ static int bad(jsc_scan *c, bool *stop) {
             return JSC_ECORRUPT;
         }
         start_batch(c, f->at + f->bytes);
-        return JSC_OK;
+        return keep_trailer(c, f);
     }
     /* Trailers are missing up to another batch. What was read of this one stands: each record verified. */
     if (batch_first < c->expected) {
@@ -292,10 +299,7 @@ static int walk(jsc_scan *c) {
             continue;
         }
         if (t.commit > c->commit) c->commit = t.commit;
-        if (c->keep_trailers) {
-            if ((rc = grow((void **)&c->good, c->ngood, &c->good_cap, sizeof *c->good)) < 0) return rc;
-            c->good[c->ngood++] = (jsc_found_trailer){c->at, (uint32_t)used, t};
-        }
+        if ((rc = keep_trailer(c, &(jsc_found_trailer){c->at, (uint32_t)used, t})) < 0) return rc;
         start_batch(c, c->at + used);
     }
     return JSC_OK;

@@ -400,6 +400,7 @@ static void *sync_main(void *arg) {
         }
         if (s->stalled && !retry_at) retry_at = now + RETRY_FULL_NS;
         if (!s->stalled) retry_at = 0;
+        if (s->stop) break; /* said while the lock was down */
         s->sleeping = true;
         int64_t until = s->unsynced ? s->sync_at : 0;
         if (retry_at && (!until || retry_at < until)) until = retry_at;

@@ -21,13 +21,40 @@ typedef struct jsc_piece {
     uint64_t last_seq;        /* of its last message, gaps counted; base_seq when none */
     uint32_t count;           /* messages, dead ones too */
     uint64_t message_bytes;   /* of all its messages' records */
-    bool busy;                /* a job of the maintenance thread works on it: it is not replaced by another */
+    int64_t first_ts, last_ts; /* of its messages; 0 when none */
+    bool busy;                /* a job works on it without the lock: nobody else replaces, trims or frees it */
+    bool skip;                /* it could not be sealed or rewritten; not tried again while the log is open */
     uint64_t scrubbed;        /* round in which it was scrubbed */
     uint64_t used_at;         /* mlog->tick of the last use of the sidecar, for eviction of decrypted ones */
+    uint64_t disk_bytes;      /* compact.c: of its files; 0: not known */
+    uint64_t kept_bytes;      /* compact.c: control records that its last rewrite had to keep */
+    bool again;               /* compact.c: they may have become useless since */
+    jsc_damage *damage;       /* what jsc_piece_build, or a scrub, found lost, ascending; malloc'ed */
+    size_t ndamage;
+    bool surveyed;            /* `damage` is up to date: built from the records */
+    uint64_t dead_at;         /* index of the record that killed its last live message, when all are dead */
 } jsc_piece;
 
 typedef struct jsc_subject_cache jsc_subject_cache; /* subjects.c */
 
+/* What the maintenance thread remembers (maintain.c). All zero at first. */
+typedef struct jsc_keeper {
+    bool idle;                  /* the thread sleeps and a poke has to wake it */
+    int64_t flush_at;           /* when the pending records are handed over; 0: none seen */
+    bool checkpoint_due;        /* segments were sealed since the last one */
+    int64_t look_at;            /* when the policy is asked again */
+    uint64_t looked;            /* mlog->applied when it was asked */
+    int64_t retry_at, retry_ns; /* after an error, no job before */
+    int64_t scrub_at;           /* when the next bytes are due */
+    int64_t paid_until;         /* when the bytes that compaction moved are paid for */
+    bool throttled;             /* care: the job is the thread's own */
+    _Atomic int wanted;         /* calls that wait for `care`: a job of the thread hurries up */
+    struct jsc_scrub *scrub;    /* care: the round under way */
+    int pid;                    /* that started the thread: a child after fork has none */
+} jsc_keeper;
+
+/* Nobody waits for the sync thread while holding `lock`: it takes it when it has served the log. Order of the locks:
+ * care, lock, turn_lock, the store's. */
 struct jsc_mlog {
     pthread_mutex_t lock;
     pthread_cond_t moved;         /* durable moved, or failed */
@@ -47,6 +74,17 @@ struct jsc_mlog {
     int64_t last_ts;
     uint64_t applied;             /* index of the last record applied */
     uint64_t checkpointed;        /* index of the last checkpoint on the disk */
+    uint64_t checkpoint_salt;     /* of the one that was loaded; 0: none */
+    int broken;                   /* memory ran out between a record and its index: the state is no longer that of the
+                                     log, which has failed; no checkpoint is written */
+    bool trim_wanted;             /* the first piece became wholly dead */
+    /* Segments that are out of the log while their files stay until the record that killed them is synced. */
+    struct jsc_dropped { jsc_segment *segment; uint64_t index; } *dropped;
+    size_t ndropped, dropped_cap;
+    /* The subject appended last, whose hash need not be worked out again. */
+    char hot[128];
+    size_t hot_n;
+    uint64_t hot_hash;
     jsc_subject_cache *subjects;
     uint64_t tick, generation;    /* generation: moves when pieces are exchanged */
     /* durability */
@@ -54,20 +92,36 @@ struct jsc_mlog {
     size_t marks_head, marks_n, marks_cap;
     uint64_t durable_seq, durable_index, submitted_index;
     bool flush_wanted;
+    size_t unsubmitted;           /* bytes appended since the last submit */
+    int told;                     /* the failure that waiters were woken for */
+    size_t followers;             /* threads that wait on `moved` */
+    /* Waiters for durability. Those of the sync on its way wait on turn[turn_now & 1], those behind it on the other one,
+     * so that each sync wakes whom it served. Under turn_lock. */
+    pthread_mutex_t turn_lock;
+    pthread_cond_t turn[2], settled; /* settled: any progress, for those who wait for syncs or room */
+    uint64_t turn_index;          /* what the sync on its way covers */
+    unsigned turn_now, settling;
     /* maintenance */
     pthread_t thread;
     bool thread_runs, stop;
     pthread_cond_t work;
     pthread_mutex_t care;         /* taken before lock: one job at a time, background or jsc_mlog_maintain */
     uint64_t compactions, compacted_bytes, scrubbed_bytes, scrub_rounds;
+    jsc_keeper keeper;
     /* repair: records given back, not yet enough for their segment */
     uint8_t *healing;
     size_t healing_n;
     /* following */
     _Atomic uint64_t *shared;     /* the LOCK file's words, mapped; see follow.c */
+    int shared_fd;                /* of the LOCK file, real files only; else -1 */
+    bool shared_mapped, shared_writable;
+    int pid;                      /* that opened it */
+    bool shut;
+    bool restoring;               /* records are replayed: pieces are not complete */
+    uint64_t limits_index;        /* of the record that set the limits; 0: none */
 };
 
-/* mlog.c */
+/* mlog.c, piece.c */
 int jsc_piece_new(jsc_mlog *, jsc_segment *, jsc_piece **out); /* takes a ref of the segment */
 void jsc_piece_free(jsc_mlog *, jsc_piece *);
 /* The part to ask, opening the sidecar when needed; a bad sidecar is replaced by a tail built from the segment. NULL: *rc. */
@@ -77,16 +131,42 @@ uint64_t jsc_piece_live(const jsc_piece *);       /* live messages */
 uint64_t jsc_piece_live_bytes(const jsc_piece *); /* bytes of their records */
 /* Reads the message of an ordinal with its hold. */
 int jsc_mlog_load(jsc_mlog *, jsc_piece *, const jsc_part *, uint32_t ord, jsc_message *out);
-/* Builds the tail of a segment from its records. Also when part of it is damaged. */
+/* Builds the tail of a segment from its records (build.c). Also when part of it is damaged. The bits of the dead, if it
+ * has any, are moved along. */
 int jsc_piece_build(jsc_mlog *, jsc_piece *);
 /* Marks a message dead and counts it out; updates first_seq and the subject cache. false: was dead. */
 bool jsc_mlog_kill(jsc_mlog *, jsc_piece *, uint32_t ord, int *error);
+/* All messages of a piece at once. */
+int jsc_piece_kill_all(jsc_mlog *, jsc_piece *);
 /* Drops pieces from the front that are wholly dead and not the last: unlinks their files (deferred by pins). */
 int jsc_mlog_trim(jsc_mlog *);
+/* Gives up the files of dropped segments whose records of death are synced. The lock is not needed by the unlinking. */
+void jsc_mlog_reap(jsc_mlog *);
 /* Hands what is pending to the sync thread unless a sync is on its way that will be followed by another. */
 int jsc_mlog_flush(jsc_mlog *);
+/* Without the lock: blocks until all records up to index are synced. JSC_EFULL while the disk is. < 0: no timeout. */
+int jsc_mlog_wait_synced(jsc_mlog *, uint64_t index, int64_t timeout_ns);
+/* The state can no longer follow the log: ends writing. Returns rc. */
+int jsc_mlog_break(jsc_mlog *, int rc);
+/* The first live message at or behind an ordinal of piece i; its sequence, or last_seq + 1. 0: *rc. */
+uint64_t jsc_mlog_next_live(jsc_mlog *, size_t i, uint32_t ord, int *rc);
+/* Works live totals and first_seq out again, from pieces and bits. */
+int jsc_mlog_retotal(jsc_mlog *);
 void jsc_mlog_note_durable(jsc_mlog *); /* reads the log's durable index, moves durable_seq, wakes and notifies */
 int64_t jsc_mlog_clock(jsc_mlog *);
+/* A piece for the segment that the last append began, if it did. */
+int jsc_mlog_extend_pieces(jsc_mlog *);
+int jsc_mlog_add_piece(jsc_mlog *, jsc_segment *); /* an empty one behind the others */
+/* Starts over with new pieces, from checkpoint and records; readers, after -ESTALE, open the log again for it. On failure
+ * all is as it was. With `care` for writers. */
+int jsc_mlog_reload(jsc_mlog *);
+/* Applies the log's records behind `applied` up to `last`. */
+int jsc_mlog_catch_up(jsc_mlog *, uint64_t last);
+
+/* commit.c: what is appended becomes durable */
+int jsc_commit_init(jsc_mlog *);
+void jsc_commit_served(void *mlog); /* the store's `served` */
+int jsc_commit_make_room(jsc_mlog *); /* too much is unwritten: lets the lock go until some of it is written */
 
 /* apply.c: records to state; the same code at append and at recovery */
 int jsc_apply_message(jsc_mlog *, const jsc_record *, uint64_t offset, const uint64_t *hash); /* then its limits */
@@ -94,12 +174,51 @@ int jsc_apply_control(jsc_mlog *, const jsc_record *); /* DELETE, PURGE, LIMITS;
 void jsc_control_delete_encode(uint64_t seq, uint8_t out[8]);
 int jsc_control_limits_encode(const jsc_limits *, uint8_t out[32]);
 
-/* checkpoint.c: file `checkpoint`: the state as of an index, and each piece's dead bits */
-int jsc_checkpoint_write(jsc_mlog *); /* as of now; all applied records must be durable. tmp, sync, rename, sync */
-/* Loads it into pieces; *index: state is as of it. JSC_ENOTFOUND, JSC_ECORRUPT: nothing changed. */
-int jsc_checkpoint_load(jsc_mlog *, uint64_t *index);
+/* build.c: from the records of a segment to a piece, at open and where a sidecar is bad */
 
-/* subjects.c: hash -> {count, last sequence, first sequence}, bounded by the budget; an entry is right or absent */
+/* Finds out what is lost in a piece, into its `damage`. Changes nothing else. */
+int jsc_piece_survey(jsc_mlog *, jsc_piece *);
+typedef struct jsc_checkpoint jsc_checkpoint;
+/* Readers: the sidecar that the writer made of a full segment meanwhile takes the tail's place. */
+void jsc_piece_adopt_sidecar(jsc_mlog *, jsc_piece *);
+/* Brings a log that was just opened to its state: pieces for all segments up to record `last`, checkpoint, replay. */
+int jsc_mlog_restore(jsc_mlog *, uint64_t last, jsc_mlog_recovery *);
+
+/* checkpoint.c: file `checkpoint`: the state as of an index, and each piece's dead bits */
+
+typedef struct jsc_checkpoint_piece {
+    uint64_t first, salt; /* of the segment */
+    uint64_t base_seq, last_seq, dead_bytes;
+    uint32_t count, nwords;
+    const uint64_t *words; /* its dead, trimmed of zeros at the end */
+} jsc_checkpoint_piece;
+
+struct jsc_checkpoint {
+    uint64_t index, first_seq, last_seq, messages, message_bytes;
+    int64_t last_ts;
+    uint64_t limits_index; /* of the record that set them; 0: none */
+    uint64_t salt;         /* of the file */
+    jsc_limits limits;
+    jsc_checkpoint_piece *pieces; /* ascending by first */
+    size_t npieces;
+    uint64_t *body;
+};
+/* Called with `care` and the lock held: the state is that of now. Lets the lock go while it waits until every applied
+ * record is synced and while it writes (tmp, sync, rename, sync of the directory), and takes it again. */
+int jsc_checkpoint_write(jsc_mlog *);
+/* JSC_ENOTFOUND, JSC_ECORRUPT, JSC_EFORMAT, JSC_EKEY. No lock needed; nothing of the log is changed. */
+int jsc_checkpoint_read(jsc_mlog *, jsc_checkpoint **out);
+void jsc_checkpoint_free(jsc_checkpoint *);
+const jsc_checkpoint_piece *jsc_checkpoint_find(const jsc_checkpoint *, uint64_t first); /* or NULL */
+int jsc_checkpoint_remove(jsc_mlog *); /* durably */
+
+/* cursor.c: places in the list of pieces */
+size_t jsc_pieces_from(const jsc_mlog *, uint64_t seq);  /* the first with a last sequence >= seq; npieces: none */
+size_t jsc_pieces_until(const jsc_mlog *, uint64_t seq); /* the last with messages <= seq, if any; SIZE_MAX: none */
+
+/* subjects.c: hash -> {count, last sequence, first sequence}, bounded by the budget; an entry is right or absent. Added is
+ * called at once when a message is in its part, killed when its bit is set; nothing is asked between the two. Whoever
+ * exchanges a part for one with other subjects (messages lost or healed) forgets all. */
 int jsc_subject_cache_new(size_t budget, jsc_subject_cache **out);
 void jsc_subject_cache_free(jsc_subject_cache *);
 size_t jsc_subject_cache_heap(const jsc_subject_cache *);
@@ -122,7 +241,9 @@ int jsc_rewrite(jsc_mlog *, size_t i, size_t n, const uint8_t *healing, size_t h
 int jsc_seal(jsc_mlog *, size_t i);
 
 /* follow.c */
-int jsc_follow_open(jsc_mlog *);
+int jsc_follow_open(jsc_mlog *); /* after the lock of the directory is taken. Never fails for want of a mapping */
+/* Readers: the last index that a live writer calls durable; UINT64_MAX: there is none, all that is found counts. */
+uint64_t jsc_follow_bound(jsc_mlog *);
 void jsc_follow_close(jsc_mlog *);
 void jsc_follow_publish(jsc_mlog *); /* durable_seq moved */
 #endif

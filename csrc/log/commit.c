@@ -1,0 +1,229 @@
+/* From appended to durable: group commit. One sync of a log is on its way at a time; what is appended meanwhile goes with
+ * the next, which the sync thread itself starts (served, below) as soon as it is through with the one before. */
+#include "mlog_internal.h"
+
+#include <errno.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MARKS = 16 };
+
+static bool full(const jsc_mlog *m) { return atomic_load_explicit(&m->log->full, memory_order_relaxed); }
+static uint64_t synced(const jsc_mlog *m) { return atomic_load_explicit(&m->log->synced, memory_order_acquire); }
+
+static int wait_on(pthread_cond_t *c, pthread_mutex_t *lock, int64_t until) {
+    if (until < 0) return pthread_cond_wait(c, lock);
+    struct timespec t = {until / 1000000000, until % 1000000000};
+    return pthread_cond_timedwait(c, lock, &t);
+}
+
+static int64_t deadline(int64_t timeout_ns) {
+    if (timeout_ns < 0) return -1;
+    int64_t now = jsc_store_clock();
+    return timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
+}
+
+/* What a sync stands for, remembered until it is through. */
+static void push_mark(jsc_mlog *m, uint64_t index, uint64_t seq) {
+    if (m->marks_n == m->marks_cap) { /* never more than a few; the last one may stand for more */
+        m->marks[(m->marks_head + m->marks_n - 1) % m->marks_cap] = (struct jsc_seq_mark){index, seq};
+        return;
+    }
+    m->marks[(m->marks_head + m->marks_n++) % m->marks_cap] = (struct jsc_seq_mark){index, seq};
+}
+
+int jsc_commit_init(jsc_mlog *m) {
+    m->marks = malloc(MARKS * sizeof *m->marks);
+    if (!m->marks) return -ENOMEM;
+    m->marks_cap = MARKS;
+    return JSC_OK;
+}
+
+void jsc_mlog_note_durable(jsc_mlog *m) {
+    if (m->options.read_only || !m->log) return;
+    uint64_t d = jsc_log_durable(m->log), seq = m->durable_seq;
+    int error = jsc_log_error(m->log);
+    bool moved = d > m->durable_index, stuck = error != JSC_OK || full(m);
+    if (moved) m->durable_index = d;
+    for (; m->marks_n && m->marks[m->marks_head].index <= d; m->marks_n--) {
+        m->durable_seq = m->marks[m->marks_head].seq;
+        m->marks_head = (m->marks_head + 1) % m->marks_cap;
+    }
+    if (d >= m->applied) m->durable_seq = m->last_seq;
+    moved |= seq != m->durable_seq;
+    if (moved) jsc_follow_publish(m);
+    if ((moved || error != m->told) && m->followers) pthread_cond_broadcast(&m->moved);
+    m->told = error;
+    if (!moved && !stuck) return;
+    pthread_mutex_lock(&m->turn_lock);
+    if (d >= m->turn_index || stuck) pthread_cond_broadcast(&m->turn[m->turn_now & 1]);
+    if (stuck) pthread_cond_broadcast(&m->turn[~m->turn_now & 1]);
+    pthread_mutex_unlock(&m->turn_lock);
+}
+
+int jsc_mlog_flush(jsc_mlog *m) {
+    if (m->options.read_only || m->shut) return JSC_OK;
+    if (jsc_log_last(m->log) == m->submitted_index) return JSC_OK;
+    jsc_mlog_note_durable(m);
+    if (m->submitted_index > m->durable_index && jsc_log_error(m->log) == JSC_OK) {
+        m->flush_wanted = true;
+        return JSC_OK;
+    }
+    int rc = jsc_log_submit(m->log);
+    if (rc != JSC_OK) return rc;
+    m->submitted_index = jsc_log_last(m->log);
+    m->flush_wanted = false;
+    m->unsubmitted = 0;
+    push_mark(m, m->submitted_index, m->last_seq);
+    pthread_mutex_lock(&m->turn_lock);
+    m->turn_now++;
+    m->turn_index = m->submitted_index;
+    pthread_mutex_unlock(&m->turn_lock);
+    return JSC_OK;
+}
+
+/* The sync thread is through with something of this log. */
+void jsc_commit_served(void *arg) {
+    jsc_mlog *m = arg;
+    pthread_mutex_lock(&m->lock);
+    if (m->log && !m->shut) {
+        jsc_mlog_note_durable(m);
+        pthread_mutex_lock(&m->turn_lock);
+        if (m->settling) pthread_cond_broadcast(&m->settled);
+        pthread_mutex_unlock(&m->turn_lock);
+        if (m->flush_wanted) jsc_mlog_flush(m); /* a failure is told by the log's error */
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
+int jsc_mlog_submit(jsc_mlog *m, uint64_t *position) {
+    pthread_mutex_lock(&m->lock);
+    *position = m->options.read_only ? m->applied : jsc_log_last(m->log);
+    int rc = jsc_mlog_flush(m);
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+int jsc_mlog_wait(jsc_mlog *m, uint64_t position, int64_t timeout_ns) {
+    if (m->options.read_only || jsc_log_durable(m->log) >= position) return JSC_OK;
+    int64_t until = deadline(timeout_ns);
+    int rc = JSC_OK;
+    pthread_mutex_lock(&m->lock);
+    if (position > jsc_log_last(m->log)) rc = JSC_EINVAL;
+    else if (m->submitted_index < position && !m->flush_wanted) rc = jsc_mlog_flush(m);
+    pthread_mutex_unlock(&m->lock);
+    if (rc != JSC_OK && rc != JSC_EFAILED) return rc;
+    pthread_mutex_lock(&m->turn_lock);
+    for (;;) {
+        if (jsc_log_durable(m->log) >= position) rc = JSC_OK;
+        else if ((rc = jsc_log_error(m->log)) == JSC_OK && full(m)) rc = JSC_EFULL;
+        else if (rc == JSC_OK && until >= 0 && jsc_store_clock() >= until) rc = -ETIMEDOUT;
+        else if (rc == JSC_OK) {
+            unsigned turn = position <= m->turn_index ? m->turn_now : m->turn_now + 1;
+            wait_on(&m->turn[turn & 1], &m->turn_lock, until);
+            continue;
+        }
+        break;
+    }
+    pthread_mutex_unlock(&m->turn_lock);
+    return rc;
+}
+
+/* Asks the sync thread for a sync of what is written. */
+static void want_sync(jsc_mlog *m) {
+    jsc_store *s = m->store;
+    pthread_mutex_lock(&s->lock);
+    m->log->want_sync = true;
+    jsc_store_push(m->log);
+    pthread_mutex_unlock(&s->lock);
+}
+
+int jsc_mlog_wait_synced(jsc_mlog *m, uint64_t index, int64_t timeout_ns) {
+    if (m->options.read_only) return JSC_OK;
+    int64_t until = deadline(timeout_ns);
+    bool asked = false;
+    int rc = JSC_OK;
+    for (;;) {
+        if (synced(m) >= index) return JSC_OK;
+        if ((rc = jsc_log_error(m->log)) != JSC_OK) return rc;
+        if (full(m)) return JSC_EFULL;
+        if (jsc_log_durable(m->log) >= index) { /* written, at least */
+            if (!asked) want_sync(m);
+            asked = true;
+        } else {
+            pthread_mutex_lock(&m->lock);
+            rc = jsc_mlog_flush(m);
+            pthread_mutex_unlock(&m->lock);
+            if (rc != JSC_OK && rc != JSC_EFAILED) return rc;
+        }
+        pthread_mutex_lock(&m->turn_lock);
+        m->settling++;
+        while (synced(m) < index && jsc_log_error(m->log) == JSC_OK && !full(m) &&
+               (asked || jsc_log_durable(m->log) < index)) {
+            if (until >= 0 && jsc_store_clock() >= until) {
+                m->settling--;
+                pthread_mutex_unlock(&m->turn_lock);
+                return -ETIMEDOUT;
+            }
+            wait_on(&m->settled, &m->turn_lock, until);
+        }
+        m->settling--;
+        pthread_mutex_unlock(&m->turn_lock);
+    }
+}
+
+int jsc_mlog_sync(jsc_mlog *m, int64_t timeout_ns) { return jsc_mlog_wait_synced(m, jsc_mlog_position(m), timeout_ns); }
+
+int jsc_commit_make_room(jsc_mlog *m) {
+    uint64_t written = atomic_load_explicit(&m->log->written, memory_order_acquire);
+    int rc = jsc_mlog_flush(m);
+    pthread_mutex_unlock(&m->lock);
+    pthread_mutex_lock(&m->turn_lock);
+    m->settling++;
+    while (rc == JSC_OK && atomic_load_explicit(&m->log->written, memory_order_acquire) == written) {
+        if (jsc_log_error(m->log) != JSC_OK) rc = JSC_EFAILED;
+        else if (full(m)) rc = JSC_EFULL;
+        else wait_on(&m->settled, &m->turn_lock, -1);
+    }
+    m->settling--;
+    pthread_mutex_unlock(&m->turn_lock);
+    pthread_mutex_lock(&m->lock);
+    return rc;
+}
+
+uint64_t jsc_mlog_position(jsc_mlog *m) {
+    pthread_mutex_lock(&m->lock);
+    uint64_t at = m->options.read_only ? m->applied : jsc_log_last(m->log);
+    pthread_mutex_unlock(&m->lock);
+    return at;
+}
+
+uint64_t jsc_mlog_durable_position(jsc_mlog *m) {
+    pthread_mutex_lock(&m->lock);
+    jsc_mlog_note_durable(m);
+    uint64_t at = m->durable_index;
+    pthread_mutex_unlock(&m->lock);
+    return at;
+}
+
+uint64_t jsc_mlog_durable(jsc_mlog *m) {
+    pthread_mutex_lock(&m->lock);
+    jsc_mlog_note_durable(m);
+    uint64_t seq = m->durable_seq;
+    pthread_mutex_unlock(&m->lock);
+    return seq;
+}
+
+int jsc_mlog_error(jsc_mlog *m) { return jsc_log_error(m->log); }
+int jsc_mlog_eventfd(jsc_mlog *m) { return jsc_store_eventfd(m->store); }
+
+uint64_t jsc_mlog_poll(jsc_mlog *m) {
+    jsc_log *ready[1];
+    pthread_mutex_lock(&m->lock);
+    while (jsc_store_poll(m->store, ready, 1) == 1) {
+    }
+    jsc_mlog_note_durable(m);
+    uint64_t at = m->durable_index;
+    pthread_mutex_unlock(&m->lock);
+    return at;
+}

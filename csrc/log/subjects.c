@@ -39,7 +39,7 @@ struct jsc_subject_cache {
 int jsc_subject_cache_new(size_t budget, jsc_subject_cache **out) {
     jsc_subject_cache *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
-    size_t most = budget / sizeof *c->buckets;
+    size_t most = (budget - budget / 64) / sizeof *c->buckets; /* the rest for what the allocator adds */
     c->most = most < 1 ? 1 : most > INT32_MAX ? INT32_MAX : (uint32_t)most;
     c->nbuckets = c->most < FIRST_BUCKETS ? c->most : FIRST_BUCKETS;
     for (size_t i = 0; i < sizeof c->secret / sizeof *c->secret; i++) c->secret[i] = jsc_random();

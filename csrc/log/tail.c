@@ -378,8 +378,35 @@ static int by_text(const jsc_tail *t, uint32_t a, uint32_t b) {
     return c ? c : (x->n > y->n) - (x->n < y->n);
 }
 
-static int by_text_qsort(const void *a, const void *b, void *t) {
-    return by_text(t, *(const uint32_t *)a, *(const uint32_t *)b);
+/* A new id for sorting: with the eight bytes of its text behind what all new ones have in common, so that most comparisons
+ * stay out of the texts. */
+typedef struct fresh_id {
+    uint64_t key;
+    uint32_t sid;
+} fresh_id;
+
+static int by_key(const void *a, const void *b, void *t) {
+    const fresh_id *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return by_text(t, x->sid, y->sid);
+}
+
+static void sort_fresh(jsc_tail *t, fresh_id *ids, uint32_t first, size_t n) {
+    const subject *one = subject_at(t, first);
+    size_t common = one->n;
+    for (size_t i = 1; i < n && common; i++) {
+        const subject *s = subject_at(t, first + (uint32_t)i);
+        size_t k = 0;
+        while (k < common && k < s->n && s->text[k] == one->text[k]) k++;
+        common = k;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const subject *s = subject_at(t, first + (uint32_t)i);
+        uint64_t key = 0;
+        memcpy(&key, s->text + common, s->n - common < 8 ? s->n - common : 8);
+        ids[i] = (fresh_id){__builtin_bswap64(key), first + (uint32_t)i};
+    }
+    qsort_r(ids, n, sizeof *ids, by_key, t);
 }
 
 int jsc_tail_sorted(jsc_tail *t, const uint32_t **ids, uint32_t *n) {
@@ -392,20 +419,19 @@ int jsc_tail_sorted(jsc_tail *t, const uint32_t **ids, uint32_t *n) {
             t->sorted = grown;
             t->sorted_cap = cap;
         }
-        uint32_t *more = malloc(fresh * sizeof *more);
+        fresh_id *more = malloc(fresh * sizeof *more);
         if (!more) return -ENOMEM;
-        for (size_t i = 0; i < fresh; i++) more[i] = (uint32_t)(old + i);
-        qsort_r(more, fresh, sizeof *more, by_text_qsort, t);
+        sort_fresh(t, more, (uint32_t)old, fresh);
         /* From the back: all above the last new one moves to its place, then the new one goes before it, and so on. */
         for (size_t i = fresh, left = old; i-- > 0;) {
             size_t lo = 0, hi = left;
             while (lo < hi) {
                 size_t mid = lo + (hi - lo) / 2;
-                if (by_text(t, t->sorted[mid], more[i]) < 0) lo = mid + 1;
+                if (by_text(t, t->sorted[mid], more[i].sid) < 0) lo = mid + 1;
                 else hi = mid;
             }
             memmove(t->sorted + lo + i + 1, t->sorted + lo, (left - lo) * sizeof *t->sorted);
-            t->sorted[lo + i] = more[i];
+            t->sorted[lo + i] = more[i].sid;
             left = lo;
         }
         free(more);

@@ -130,7 +130,9 @@ typedef struct jsc_subject_info {
 int jsc_mlog_subjects(jsc_mlog *, const jsc_filter *, const jsc_span *after,
                       int (*each)(void *ctx, const jsc_subject_info *), void *ctx);
 
-/* Walks live messages that match, either way. Sees what is appended behind it while it goes. One thread at a time. */
+/* Walks live messages that match (filter NULL: all), from sequence `from`, itself included, upward or downward; downward
+ * from beyond the end is from the end as it is at the first call. Sees what is appended behind it while it goes. One thread
+ * at a time. A message whose subject is lost to damage matches no filter. */
 typedef struct jsc_cursor jsc_cursor;
 int jsc_cursor_new(jsc_mlog *, const jsc_filter *, uint64_t from, bool backward, jsc_cursor **out); /* takes no filter over: it must outlive */
 void jsc_cursor_free(jsc_cursor *);
@@ -181,7 +183,11 @@ int jsc_mlog_maintain(jsc_mlog *, int what, bool force);
 int jsc_mlog_damage(jsc_mlog *, jsc_damage *out, size_t max, size_t *n);
 /* Verifies everything: every byte of every segment against its checksums and digests, padding and unused space that must
  * be zero, sidecars and checkpoint against the segments. each(ctx, file name, offset, sentence) for each finding;
- * progress(ctx, done, total bytes) returns other than 0 to stop. Neither is called under the lock that appends take. */
+ * progress(ctx, done, total bytes) returns other than 0 to stop: -ECANCELED. Neither is called under the lock that appends
+ * take; they may not call for care (maintain, repair, verify, close). A sentence starts with its class: "damage: " of
+ * segments; "cache: " a sidecar or the checkpoint, which the next opening for writing makes again; "remains: " files and
+ * bytes that are nobody's, a torn tail too. -ESTALE: a reader beside a writer that exchanged files meanwhile; what was
+ * still there is verified. */
 typedef struct jsc_verify {
     void (*finding)(void *ctx, const char *file, uint64_t offset, const char *what);
     int (*progress)(void *ctx, uint64_t done, uint64_t total);

@@ -211,6 +211,13 @@ static jsc_mlog_stats about(jsc_mlog *log) {
     return s;
 }
 
+static void tell(const jsc_mlog_stats *s) {
+    if (getenv("TELL"))
+        fprintf(stderr, "disk %llu live %llu segments %llu compactions %llu\n", (unsigned long long)s->disk_bytes,
+                (unsigned long long)s->message_bytes, (unsigned long long)s->segments,
+                (unsigned long long)s->compactions);
+}
+
 static jsc_mlog *reopened(jsc_mlog *log, const jsc_vfs *vfs, const jsc_mlog_options *o) {
     OK(jsc_mlog_close(log));
     return open_log(vfs, "/d", o);
@@ -273,9 +280,7 @@ static void follows_live(int zstd, jsc_keys *keys) {
         overwrite_load(log, m, 500);
         OK(jsc_mlog_maintain(log, JSC_CARE_ALL, false));
         jsc_mlog_stats s = about(log);
-        if (getenv("TELL"))
-            fprintf(stderr, "disk %llu live %llu segments %llu compactions %llu\n", (unsigned long long)s.disk_bytes,
-                    (unsigned long long)s.message_bytes, (unsigned long long)s.segments, (unsigned long long)s.compactions);
+        tell(&s);
         /* The open segment is reserved whole; two more are the slack of the policy and of what is not full yet. */
         CHECK(s.disk_bytes <= 2 * s.message_bytes + 4 * 8192 + 16384 || s.segments < 4);
         check(log, m);
@@ -316,7 +321,8 @@ static void merges(void) {
     OK(jsc_mlog_maintain(log, JSC_CARE_ALL, true));
     check(log, m);
     jsc_mlog_stats s = about(log);
-    CHECK(s.segments <= before && s.segments < 30);
+    tell(&s);
+    CHECK(s.segments <= before + 2 && s.segments < 30); /* the open one was closed */
     CHECK(s.disk_bytes < 3 * s.message_bytes + 6 * 8192);
     log = reopened(log, vfs, &o);
     check(log, m);
@@ -673,25 +679,32 @@ static void background(void) {
     free(m);
 }
 
+/* Each starts with numbers of its own, so that it fails alone as it does among others. */
+#define RUN(x)                                                                                                         \
+    do {                                                                                                               \
+        state = seed;                                                                                                  \
+        if (getenv("TELL")) fprintf(stderr, "%s\n", #x);                                                               \
+        x;                                                                                                             \
+    } while (0)
 int main(int argc, char **argv) {
     int seeds = argc > 1 ? atoi(argv[1]) : 2;
-    for (int i = 1; i <= seeds; i++) {
+    for (int i = argc > 2 ? atoi(argv[2]) : 1; i <= seeds; i++) {
         seed = state = (uint64_t)i;
         jsc_keys *keys = keys_of(2);
-        seals();
-        follows_live(0, NULL);
-        follows_live(3, keys);
-        merges();
-        packs();
-        deletes_meanwhile(0);
-        deletes_meanwhile(3);
-        fails_once();
-        repairs(true, false);
-        repairs(false, false);
-        repairs(true, true);
-        dies_anywhere(0, NULL, i == 1 ? 1 : 5);
-        dies_anywhere(3, keys, i == 1 ? 3 : 7);
-        background();
+        RUN(seals());
+        RUN(follows_live(0, NULL));
+        RUN(follows_live(3, keys));
+        RUN(merges());
+        RUN(packs());
+        RUN(deletes_meanwhile(0));
+        RUN(deletes_meanwhile(3));
+        RUN(fails_once());
+        RUN(repairs(true, false));
+        RUN(repairs(false, false));
+        RUN(repairs(true, true));
+        RUN(dies_anywhere(0, NULL, i == 1 ? 1 : 5));
+        RUN(dies_anywhere(3, keys, i == 1 ? 3 : 7));
+        RUN(background());
         jsc_keys_unref(keys);
     }
     printf("ok\n");

@@ -76,6 +76,10 @@ class Store:
     def hand_over(self) -> None:
         """Returns when the operating system has everything; nothing to do for whoever writes at each append."""
 
+    def sync(self) -> None:
+        """Returns when the disk has everything."""
+        raise NotImplementedError
+
     def settle(self) -> None:
         """Brings what was written into the shape in which it is read best, before a race of readers."""
 
@@ -134,10 +138,12 @@ class Jscore(Store):
         return lambda name: subject(name).last()
 
     def hand_over(self) -> None:
+        self.log.wait(self.log.last)  # written; sync() would sync, which nobody else does
+
+    def sync(self) -> None:
         self.log.sync()
 
     def settle(self) -> None:
-        self.log.seal()
         self.log.compact()
 
     def close(self) -> None:
@@ -162,7 +168,7 @@ class Lmdb(Store):
         def run() -> None:
             for key, body in zip(keys, bodies, strict=True):
                 with begin(write=True) as txn:
-                    txn.put(key, body, append=True)
+                    txn.put(key, body, append=not self.durable)  # concurrent writers come in any order
 
         return run
 
@@ -191,6 +197,9 @@ class Lmdb(Store):
 
     def get(self) -> Callable[[bytes], Any]:
         return self.view().get
+
+    def sync(self) -> None:
+        self.env.sync(True)
 
     def close(self) -> None:
         if self.reading is not None:
@@ -258,6 +267,10 @@ class Sqlite(Store):
         run = self.db.execute
         return lambda key: run("select data from s where subject=?", key).fetchone()[0]
 
+    def sync(self) -> None:
+        self.db.execute("pragma synchronous=full")
+        self.settle()
+
     def settle(self) -> None:
         self.db.execute("pragma wal_checkpoint(truncate)")
 
@@ -320,6 +333,9 @@ class Rocks(Store):
     def get(self) -> Callable[[bytes], Any]:
         return self.db.get
 
+    def sync(self) -> None:
+        self.db.flush_wal(sync=True)
+
     def settle(self) -> None:
         self.db.flush()
         self.db.compact_range(None, None)
@@ -357,6 +373,9 @@ class RawFile(Store):
 
     def extender(self, batches: Sequence[Sequence[bytes]]) -> Callable[[], None]:
         return self.appender([b"".join(batch) for batch in batches])
+
+    def sync(self) -> None:
+        os.fdatasync(self.fd)
 
     def close(self) -> None:
         os.close(self.fd)

@@ -16,6 +16,7 @@ from race import BLOCK, Lane, Lap, bodies, scaled
 from rivals import Jscore
 
 KEY = os.urandom(32)
+SEGMENT = 4 << 20  # most of the messages are in sealed segments
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "zstd": {"compression": "zstd"},
@@ -48,7 +49,7 @@ def lane(name: str, kind: str, pool: list[bytes], chosen: list[int], notes: dict
 
     def run(place: Path) -> Mapping[str, Lap]:
         laps: dict[str, Lap] = {}
-        store = Jscore(place, background=False, **WAYS[name])
+        store = Jscore(place, background=False, segment_bytes=SEGMENT, **WAYS[name])
         extend = store.extender(batches)
         with race.timed() as laps[STEPS[0]]:
             extend()
@@ -57,7 +58,7 @@ def lane(name: str, kind: str, pool: list[bytes], chosen: list[int], notes: dict
             store.settle()
         notes[name] = f"{name}: {store.log.disk_bytes / size:.3f} bytes on disk for one of body"
         store.close()
-        store = Jscore(place, background=False, **WAYS[name])
+        store = Jscore(place, background=False, segment_bytes=SEGMENT, **WAYS[name])
         with race.timed() as laps[STEPS[2]]:
             assert race.touch(store.scan()) == size
         with race.timed() as laps[STEPS[3]]:

@@ -63,7 +63,7 @@ def in_threads(appends: Sequence[Callable[[], None]]) -> Lap:
 
 
 async def in_tasks(home: Path, shares: Sequence[Sequence[bytes]]) -> Lap:
-    async with jscore.aio.open(home) as log:
+    async with await jscore.aio.open(home) as log:
 
         async def run(share: Sequence[bytes]) -> None:
             for body in share:

@@ -238,6 +238,7 @@ static int apply_limits(jsc_mlog *m, uint64_t index, const uint8_t *p) {
     bool tighter = l.max_per_subject && (!m->limits.max_per_subject || l.max_per_subject < m->limits.max_per_subject);
     m->limits = l;
     m->limits_index = index;
+    if (!m->limits_first) m->limits_first = index;
     int rc = tighter ? push_out_subjects(m) : JSC_OK;
     return rc == JSC_OK ? push_out(m) : rc;
 }

@@ -460,6 +460,7 @@ static int add_up(jsc_mlog *m, size_t i) {
     m->last_seq = p->last_seq;
     if (p->count && p->last_ts > m->last_ts) m->last_ts = p->last_ts;
     m->applied = p->segment->info.last;
+    jsc_subjects_forget_all(m); /* nobody tells it of these messages */
     if (!none) return JSC_OK;
     uint64_t first = jsc_mlog_next_live(m, i, 0, &rc);
     if (first) m->first_seq = first;
@@ -532,6 +533,7 @@ int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
     m->restoring = true;
     m->last_seq = 0;
     m->first_seq = 1;
+    m->limits_first = 0;
     rc = JSC_OK;
     for (size_t i = 0; i < m->log->nsegments && rc == JSC_OK; i++) {
         if (m->log->segments[i]->first > upto && i && m->log->segments[i]->count) break;

@@ -123,8 +123,11 @@ int jsc_checkpoint_write(jsc_mlog *m) {
     if (rc == JSC_OK) rc = replace_file(m, file, size);
     free(file);
     pthread_mutex_lock(&m->lock);
-    if (rc == JSC_OK) m->checkpointed = index;
-    return rc;
+    if (rc != JSC_OK) return rc;
+    m->checkpointed = index;
+    m->checkpoint_wanted = false;
+    if (m->limits_first <= index) m->limits_first = m->limits_index > index ? index + 1 : 0;
+    return JSC_OK;
 }
 
 int jsc_checkpoint_remove(jsc_mlog *m) {

@@ -177,6 +177,7 @@ int jsc_mlog_sync(jsc_mlog *m, int64_t timeout_ns) { return jsc_mlog_wait_synced
 int jsc_commit_make_room(jsc_mlog *m) {
     uint64_t written = atomic_load_explicit(&m->log->written, memory_order_acquire);
     int rc = jsc_mlog_flush(m);
+    m->gate = true;
     pthread_mutex_unlock(&m->lock);
     pthread_mutex_lock(&m->turn_lock);
     m->settling++;
@@ -188,6 +189,8 @@ int jsc_commit_make_room(jsc_mlog *m) {
     m->settling--;
     pthread_mutex_unlock(&m->turn_lock);
     pthread_mutex_lock(&m->lock);
+    m->gate = false;
+    pthread_cond_broadcast(&m->opened);
     return rc;
 }
 

@@ -57,6 +57,21 @@ static inline int index_message(jsc_mlog *m, jsc_record *r) {
     return jsc_apply_message(m, r, offset, &hash);
 }
 
+/* Who had to make room goes first: the messages of one call stay together. */
+static inline void pass_gate(jsc_mlog *m) {
+    while (JSC_UNLIKELY(m->gate)) pthread_cond_wait(&m->opened, &m->lock);
+}
+
+/* The last thing of a call, as it may let the lock go. Without a thread nobody else writes the checkpoint that files of
+ * dropped segments wait for; a failure is tried again with the next segment. */
+static void tidy(jsc_mlog *m) {
+    if (JSC_LIKELY(!m->checkpoint_wanted) || m->options.background) return;
+    m->checkpoint_wanted = false;
+    if (pthread_mutex_trylock(&m->care) != 0) return;
+    if (jsc_checkpoint_write(m) == JSC_OK) jsc_mlog_reap(m);
+    pthread_mutex_unlock(&m->care);
+}
+
 static inline int append_one(jsc_mlog *m, const jsc_span *subject, const jsc_span *headers, const jsc_span *data,
                              int64_t ts) {
     uint64_t index;
@@ -93,8 +108,10 @@ int jsc_mlog_append(jsc_mlog *m, const jsc_span *subject, const jsc_span *header
     if (m->options.read_only) return refuse(m);
     if (!ts) ts = jsc_mlog_clock(m);
     pthread_mutex_lock(&m->lock);
+    pass_gate(m);
     int rc = append_one(m, subject ? subject : &none, headers ? headers : &none, data ? data : &none, ts);
     if (rc == JSC_OK) *seq = m->last_seq;
+    tidy(m);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -107,10 +124,12 @@ int jsc_mlog_extend(jsc_mlog *m, const jsc_mlog_new *x, size_t n, size_t *done, 
     for (size_t k = 0; k < n && !now; k++)
         if (!x[k].ts) now = jsc_mlog_clock(m);
     pthread_mutex_lock(&m->lock);
+    pass_gate(m);
     for (; i < n; i++)
         if ((rc = append_one(m, &x[i].subject, &x[i].headers, &x[i].data, x[i].ts ? x[i].ts : now)) != JSC_OK) break;
     *done = i;
     *last_seq = m->last_seq;
+    tidy(m);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -163,8 +182,10 @@ int jsc_mlog_delete(jsc_mlog *m, uint64_t seq) {
     if (m->options.read_only) return JSC_EREADONLY;
     jsc_control_delete_encode(seq, data);
     pthread_mutex_lock(&m->lock);
+    pass_gate(m);
     int rc = is_live(m, seq);
     if (rc == JSC_OK) rc = control(m, JSC_K_DELETE, &none, data, sizeof data);
+    tidy(m);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -182,9 +203,11 @@ int jsc_mlog_purge(jsc_mlog *m, const jsc_span *filter, uint64_t before_seq, uin
     jsc_put64(data, before_seq);
     jsc_put64(data + 8, keep);
     pthread_mutex_lock(&m->lock);
+    pass_gate(m);
     uint64_t before = m->messages;
     if (before > keep) rc = control(m, JSC_K_PURGE, filter ? filter : &all, data, sizeof data);
     if (rc == JSC_OK) *n = before - m->messages;
+    tidy(m);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -201,7 +224,9 @@ static int set_limits(jsc_mlog *m, const jsc_limits *l) {
 int jsc_mlog_set_limits(jsc_mlog *m, const jsc_limits *l) {
     if (m->options.read_only) return JSC_EREADONLY;
     pthread_mutex_lock(&m->lock);
+    pass_gate(m);
     int rc = set_limits(m, l);
+    tidy(m);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -215,7 +240,7 @@ static void locks_init(jsc_mlog *m) {
     pthread_mutex_init(&m->lock, NULL);
     pthread_mutex_init(&m->care, NULL);
     pthread_mutex_init(&m->turn_lock, NULL);
-    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->turn[0], &m->turn[1], &m->settled};
+    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->turn[0], &m->turn[1], &m->settled, &m->opened};
     for (size_t i = 0; i < sizeof conds / sizeof *conds; i++) pthread_cond_init(conds[i], &attr);
     pthread_condattr_destroy(&attr);
 }
@@ -420,7 +445,7 @@ int jsc_mlog_shut(jsc_mlog *m, bool write) {
 
 void jsc_mlog_free(jsc_mlog *m) {
     if (!m) return;
-    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->turn[0], &m->turn[1], &m->settled};
+    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->turn[0], &m->turn[1], &m->settled, &m->opened};
     for (size_t i = 0; i < sizeof conds / sizeof *conds; i++) pthread_cond_destroy(conds[i]);
     pthread_mutex_destroy(&m->lock);
     pthread_mutex_destroy(&m->care);

@@ -78,8 +78,9 @@ struct jsc_mlog {
     int broken;                   /* memory ran out between a record and its index: the state is no longer that of the
                                      log, which has failed; no checkpoint is written */
     bool trim_wanted;             /* the first piece became wholly dead */
-    /* Segments that are out of the log while their files stay until the record that killed them is synced. */
-    struct jsc_dropped { jsc_segment *segment; uint64_t index; } *dropped;
+    /* Segments that are out of the log while their files stay: until the record that killed them is synced, and until a
+     * checkpoint knows of every change of limits in them, as the records behind are replayed under those limits. */
+    struct jsc_dropped { jsc_segment *segment; uint64_t index, last; } *dropped;
     size_t ndropped, dropped_cap;
     /* The subject appended last, whose hash need not be worked out again. */
     char hot[128];
@@ -119,6 +120,10 @@ struct jsc_mlog {
     bool shut;
     bool restoring;               /* records are replayed: pieces are not complete */
     uint64_t limits_index;        /* of the record that set the limits; 0: none */
+    uint64_t limits_first;        /* no change of limits between the last checkpoint and it; 0: none at all */
+    bool checkpoint_wanted;       /* `dropped` waits for one */
+    bool gate;                    /* an append let the lock go to make room: others wait on `opened` */
+    pthread_cond_t opened;
 };
 
 /* mlog.c, piece.c */
@@ -233,12 +238,12 @@ int jsc_maintain_start(jsc_mlog *);
 void jsc_maintain_stop(jsc_mlog *);
 void jsc_maintain_poke(jsc_mlog *); /* there may be work: a full segment, unsubmitted records */
 
-/* rewrite.c: writes one new segment (and its sidecar) that takes the place of pieces [i, i + n), without the dead, packed
- * as the options say; lost records taken from `healing` when given. Called with `care` held, without `lock`; takes the
- * lock to begin and to install. */
-int jsc_rewrite(jsc_mlog *, size_t i, size_t n, const uint8_t *healing, size_t healing_n);
-/* Writes the sidecar of a full segment and turns its piece into a sealed one. Same locking. */
-int jsc_seal(jsc_mlog *, size_t i);
+/* rewrite.c: writes one new segment (and its sidecar) that takes the place of n pieces, the first of which is that of
+ * `first`, without the dead, packed as the options say; lost records taken from `healing` when given. Called with `care`
+ * held, without `lock`; takes the lock to begin and to install. JSC_ENOTFOUND: `first` is not the log's any more. */
+int jsc_rewrite(jsc_mlog *, jsc_segment *first, size_t n, const uint8_t *healing, size_t healing_n);
+/* seal.c: writes the sidecar of a full segment and turns its piece into a sealed one. Same locking. */
+int jsc_seal(jsc_mlog *, jsc_segment *);
 
 /* follow.c */
 int jsc_follow_open(jsc_mlog *); /* after the lock of the directory is taken. Never fails for want of a mapping */

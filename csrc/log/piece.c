@@ -183,7 +183,14 @@ void jsc_mlog_reap(jsc_mlog *m) {
     if (!m->ndropped) return;
     uint64_t safe = synced_index(m);
     size_t n = 0;
-    while (n < m->ndropped && m->dropped[n].index <= safe) jsc_segment_unref(m->dropped[n++].segment);
+    for (; n < m->ndropped && m->dropped[n].index <= safe; n++) {
+        if (m->limits_first && m->limits_first <= m->dropped[n].last) {
+            m->checkpoint_wanted = m->keeper.checkpoint_due = true;
+            jsc_maintain_poke(m);
+            break;
+        }
+        jsc_segment_unref(m->dropped[n].segment);
+    }
     m->ndropped -= n;
     memmove(m->dropped, m->dropped + n, m->ndropped * sizeof *m->dropped);
 }
@@ -199,6 +206,7 @@ static int keep_limits(jsc_mlog *m, uint64_t gone) {
     if (rc != JSC_OK) return rc;
     m->unsubmitted += sizeof bytes + JSC_RECORD_HEAD;
     m->limits_index = m->applied = index;
+    if (!m->limits_first) m->limits_first = index;
     return jsc_mlog_extend_pieces(m);
 }
 
@@ -227,7 +235,8 @@ int jsc_mlog_trim(jsc_mlog *m) {
     if ((rc = jsc_log_replace(m->log, 0, k, NULL)) != JSC_OK) return rc;
     if (m->ndropped && m->dropped[m->ndropped - 1].index > index) index = m->dropped[m->ndropped - 1].index;
     for (size_t i = 0; i < k; i++) {
-        m->dropped[m->ndropped++] = (struct jsc_dropped){m->pieces[i]->segment, index};
+        jsc_segment *s = m->pieces[i]->segment;
+        m->dropped[m->ndropped++] = (struct jsc_dropped){s, index, s->count ? jsc_segment_last(s) : s->first};
         m->pieces[i]->segment = NULL;
         jsc_piece_free(m, m->pieces[i]);
     }

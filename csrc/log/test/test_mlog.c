@@ -32,6 +32,17 @@ static uint64_t rnd(uint64_t n) {
     return (z ^ z >> 31) % n;
 }
 
+/* With TRACE in the environment, a line for each event. */
+static bool trace;
+#define TELL(...)                                                                                                      \
+    do {                                                                                                               \
+        if (trace) {                                                                                                   \
+            fprintf(stderr, "%llu: ", (unsigned long long)step);                                                       \
+            fprintf(stderr, __VA_ARGS__);                                                                              \
+            fputc('\n', stderr);                                                                                       \
+        }                                                                                                              \
+    } while (0)
+
 /* ---- the model ---- */
 
 enum { SUBJECTS = 12, MOST = 20000 };
@@ -102,6 +113,8 @@ static void model_subject(model *m, int subject) {
 }
 
 static void model_apply(model *m, const op *o) {
+    TELL("apply %d at %llu: %llu %llu subject %d filter %d", o->kind, (unsigned long long)o->index,
+         (unsigned long long)o->a, (unsigned long long)o->b, o->m.subject, o->filter);
     if (o->kind == OP_MESSAGE) {
         CHECK(m->last + 1 <= MOST);
         m->items[++m->last] = o->m;
@@ -220,9 +233,20 @@ static void check_walk(run *r, int f, bool backward) {
 }
 
 static void check_all(run *r) {
+    TELL("check: %llu live of %llu", (unsigned long long)r->now.live, (unsigned long long)r->now.last);
     jsc_mlog_stats a;
     OK(jsc_mlog_about(r->log, &a));
     CHECK(a.last_seq == r->now.last);
+    if (a.messages != r->now.live) {
+        for (uint64_t s = 1; s <= r->now.last; s++) {
+            jsc_message m;
+            int rc = jsc_mlog_get(r->log, s, &m);
+            if (rc == JSC_OK) jsc_message_release(r->log, &m);
+            if ((rc == JSC_OK) != r->now.items[s].live)
+                TELL("%llu: %d, live %d, first %llu", (unsigned long long)s, rc, r->now.items[s].live,
+                     (unsigned long long)r->now.first);
+        }
+    }
     CHECK(a.messages == r->now.live);
     CHECK(a.message_bytes == r->now.bytes);
     CHECK(a.first_seq == r->now.first);
@@ -240,6 +264,8 @@ static void check_all(run *r) {
         jsc_span text = {subjects[i], strlen(subjects[i])};
         int rc = jsc_mlog_last_of(r->log, &text, &got);
         CHECK(rc == (last ? JSC_OK : JSC_ENOTFOUND));
+        if (last && got != last)
+            TELL("subject %d: last %llu, not %llu", i, (unsigned long long)got, (unsigned long long)last);
         if (last) CHECK(got == last);
         rc = jsc_mlog_first_of(r->log, &text, &got);
         CHECK(rc == (first ? JSC_OK : JSC_ENOTFOUND));
@@ -355,8 +381,16 @@ static void do_wait(run *r) {
     r->promised = position;
 }
 
+static void do_maintain(run *r) {
+    int what = (int)(1 + rnd(15));
+    bool force = rnd(2);
+    TELL("maintain %d %d", what, force);
+    OK(jsc_mlog_maintain(r->log, what, force));
+}
+
 static void do_reopen(run *r) {
     uint64_t position = jsc_mlog_position(r->log);
+    TELL("reopen");
     OK(jsc_mlog_close(r->log));
     if (rnd(3) == 0 && r->options.sync_mode == JSC_SYNC_ALWAYS) jsc_sim_crash(r->sim, (int)rnd(101), (int)rnd(2));
     open_log(r);
@@ -365,6 +399,7 @@ static void do_reopen(run *r) {
 }
 
 static void do_crash(run *r) {
+    TELL("crash");
     jsc_mlog_abandon(r->log);
     if (rnd(4)) {
         jsc_sim_crash(r->sim, (int)rnd(101), (int)rnd(2));
@@ -411,7 +446,7 @@ static void one_run(uint64_t s, int steps, bool background) {
         else if (dice < 930) do_delete(&r);
         else if (dice < 940 && control) do_purge(&r);
         else if (dice < 945 && control > 1) do_limits(&r);
-        else if (dice < 955) OK(jsc_mlog_maintain(r.log, (int)(1 + rnd(15)), rnd(2) && !getenv("GENTLE")));
+        else if (dice < 955) do_maintain(&r);
         else if (dice < 958) do_reopen(&r);
         else if (dice < 964) do_crash(&r);
         else if (dice < 968) check_all(&r);
@@ -427,6 +462,7 @@ static void one_run(uint64_t s, int steps, bool background) {
 }
 
 int main(int argc, char **argv) {
+    trace = getenv("TRACE") != NULL;
     uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, n = argc > 2 ? strtoull(argv[2], NULL, 0) : 40;
     for (uint64_t s = from; s < from + n; s++) one_run(s, 1500, s % 4 == 0);
     printf("mlog ok\n");

@@ -243,6 +243,8 @@ int jsc_draft_finish(jsc_draft *d, uint64_t last, uint64_t last_seq, jsc_sidecar
     }
     if ((rc = d->vfs->datasync(d->vfs->self, d->fd)) < 0) return rc;
     if ((rc = jsc_file_digest(d->mlog, d->fd, &built.segment_bytes, &built.segment_digest)) != JSC_OK) return rc;
+    ssize_t got = d->vfs->pread(d->vfs->self, d->fd, built.segment_head, sizeof built.segment_head, 0);
+    if (got < 0) return (int)got;
     uint64_t bytes = 0;
     rc = jsc_sidecar_draft(d->mlog, jsc_tail_part(d->tail), d->records, d->nrecords, &built, d->keys, info, &bytes);
     if (rc == JSC_OK) *disk_bytes = info->segment_bytes + bytes;

@@ -289,7 +289,7 @@ int jsc_log_locate(jsc_log *log, uint64_t index, const uint8_t **bytes, size_t *
     int rc = jsc_segment_where(log, s, index, &offset);
     if (rc != JSC_OK) return rc;
     uint64_t position = s->base + offset;
-    if (log->head && position >= jsc_chunk_position(log->head)) {
+    if (log->head && !(s->flags & JSC_SF_REWRITTEN) && position >= jsc_chunk_position(log->head)) {
         JSC_ASSERT(jsc_chunk_find(log, position, bytes, n));
         *trusted = true;
         log->read_from_chunk = true;

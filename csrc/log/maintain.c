@@ -117,7 +117,7 @@ static int seal_one(jsc_mlog *m) {
     }
     pthread_mutex_unlock(&m->lock);
     if (!s) return JSC_ENOTFOUND;
-    int rc = jsc_seal(m, i);
+    int rc = jsc_seal(m, s);
     pthread_mutex_lock(&m->lock);
     m->keeper.checkpoint_due = true;
     m->keeper.looked = UINT64_MAX; /* there is one more to choose from */
@@ -129,8 +129,10 @@ static int seal_one(jsc_mlog *m) {
 
 static int checkpoint(jsc_mlog *m) {
     pthread_mutex_lock(&m->lock);
-    m->keeper.checkpoint_due = false;
+    m->keeper.checkpoint_due = m->checkpoint_wanted = false;
     int rc = jsc_checkpoint_write(m);
+    if (rc == JSC_OK) jsc_mlog_reap(m);
+    else m->keeper.checkpoint_due = true;
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -156,7 +158,8 @@ static int compact_one(jsc_mlog *m, bool force) {
     pthread_mutex_unlock(&m->lock);
     if (!found) return JSC_ENOTFOUND;
     if (!segments) return -ENOMEM;
-    int rc = jsc_rewrite(m, i, n, NULL, 0);
+    int rc = jsc_rewrite(m, segments[0], n, NULL, 0);
+    if (rc == JSC_ENOTFOUND) rc = JSC_OK; /* trimmed just now: there is something else to choose */
     if (of_one(rc)) {
         skip(m, segments, n, rc);
     } else {
@@ -205,7 +208,7 @@ static enum duty next_duty(jsc_mlog *m, int64_t now, int64_t *until) {
     bool writable = jsc_log_error(m->log) == JSC_OK;
     if (now >= k->retry_at) {
         if (writable && find_unsealed(m, &i, &waiting)) return SEAL;
-        if (writable && k->checkpoint_due) return CHECKPOINT;
+        if (writable && (k->checkpoint_due || m->checkpoint_wanted)) return CHECKPOINT;
         if (writable && m->trim_wanted) return TRIM;
         if (writable && m->applied != k->looked && now >= k->look_at) return COMPACT;
         if (scrub_rate(m) != UINT64_MAX && now >= k->scrub_at) return SCRUB;

@@ -123,27 +123,6 @@ static int apply_healed(jsc_mlog *m, const jsc_segment *s, const uint8_t *healin
     return rc;
 }
 
-/* With the lock, which it drops while it waits: pieces and state anew, from the records. */
-static int replay(jsc_mlog *m) {
-    jsc_mlog_recovery rec = {0};
-    int rc = JSC_OK;
-    /* What is read again must have been written. */
-    while (rc == JSC_OK && jsc_log_durable(m->log) < jsc_log_last(m->log)) {
-        uint64_t index = jsc_log_last(m->log);
-        pthread_mutex_unlock(&m->lock);
-        rc = jsc_mlog_wait_synced(m, index, -1);
-        pthread_mutex_lock(&m->lock);
-    }
-    if (rc != JSC_OK) return rc;
-    for (size_t i = 0; i < m->npieces; i++) jsc_piece_free(m, m->pieces[i]);
-    m->npieces = 0;
-    m->messages = m->message_bytes = 0;
-    jsc_subjects_forget_all(m);
-    m->generation++;
-    rc = jsc_mlog_restore(m, UINT64_MAX, &rec);
-    return rc == JSC_OK ? rc : jsc_mlog_break(m, rc);
-}
-
 /* Rewrites the segment if all its lost records are there. */
 static int heal(jsc_mlog *m, jsc_segment *s) {
     jsc_damage *lost = NULL;
@@ -161,10 +140,10 @@ static int heal(jsc_mlog *m, jsc_segment *s) {
     bool replays = jsc_repair_replays(m, s), exact = s->sealed && !s->info.lost;
     pthread_mutex_unlock(&m->lock);
     if (i == m->npieces) return JSC_OK;
-    rc = jsc_rewrite(m, i, 1, m->healing, m->healing_n);
+    rc = jsc_rewrite(m, s, 1, m->healing, m->healing_n);
     pthread_mutex_lock(&m->lock);
     if (rc == JSC_OK && replays) {
-        rc = replay(m);
+        rc = jsc_mlog_reload(m);
         if (rc == JSC_OK) rc = jsc_checkpoint_write(m);
     } else if (rc == JSC_OK && !exact) {
         rc = apply_healed(m, s, m->healing, m->healing_n);

@@ -301,6 +301,7 @@ static int pin(job *j, size_t i) {
 
 static int begin(job *j, size_t i, bool healing) {
     jsc_mlog *mlog = j->mlog;
+    if (i == mlog->npieces) return JSC_ENOTFOUND;
     if (!fit(mlog, i, j->n, healing)) return JSC_EINVAL;
     j->keep_all = healing && jsc_repair_replays(mlog, mlog->pieces[i]->segment);
     int rc = pin(j, i);
@@ -446,7 +447,7 @@ static void let_go(job *j) {
     free(j->crcs);
 }
 
-int jsc_rewrite(jsc_mlog *mlog, size_t i, size_t n, const uint8_t *healing, size_t healing_n) {
+int jsc_rewrite(jsc_mlog *mlog, jsc_segment *first, size_t n, const uint8_t *healing, size_t healing_n) {
     job j = {.mlog = mlog, .n = n, .healing = healing != NULL};
     jsc_sidecar_info info;
     uint64_t disk_bytes = 0;
@@ -458,7 +459,7 @@ int jsc_rewrite(jsc_mlog *mlog, size_t i, size_t n, const uint8_t *healing, size
         return rc;
     }
     pthread_mutex_lock(&mlog->lock);
-    rc = begin(&j, i, healing != NULL);
+    rc = begin(&j, jsc_care_find(mlog, first), healing != NULL);
     pthread_mutex_unlock(&mlog->lock);
     /* Without a checkpoint all records are replayed: what they say is then what counts. */
     if (rc == JSC_OK && j.keep_all) rc = jsc_checkpoint_remove(mlog);
@@ -468,7 +469,8 @@ int jsc_rewrite(jsc_mlog *mlog, size_t i, size_t n, const uint8_t *healing, size
     for (size_t k = 0; k < n && rc == JSC_OK; k++) rc = read_source(&j, &j.sources[k]);
     const source *end = &j.sources[n ? n - 1 : 0];
     if (rc == JSC_OK)
-        rc = jsc_draft_finish(j.draft, end->segment->first + end->segment->count - 1, end->last_seq, &info, &disk_bytes);
+        rc =
+            jsc_draft_finish(j.draft, end->segment->first + end->segment->count - 1, end->last_seq, &info, &disk_bytes);
     if (rc == JSC_OK) {
         pthread_mutex_lock(&mlog->lock);
         rc = install(&j, &info, disk_bytes, &named);

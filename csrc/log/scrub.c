@@ -10,8 +10,8 @@
 enum { CHUNK = 256 << 10 };
 
 struct jsc_scrub {
-    uint64_t next;         /* first index of the segments that the round has still to see */
-    jsc_segment *segment;  /* that is being read; NULL: none. ref held */
+    uint64_t next; /* first index of the segments that the round has still to see */
+    jsc_segment *segment; /* that is being read; NULL: none. ref held */
     int fd;
     uint64_t at;
     XXH3_state_t *state;
@@ -75,7 +75,8 @@ static int judge(jsc_mlog *m, struct jsc_scrub *c, int rc) {
     jsc_segment *s = c->segment;
     pthread_mutex_lock(&m->lock);
     jsc_piece *p = piece_of(m, s);
-    bool sound = rc == JSC_OK && c->at == s->info.segment_bytes && XXH3_64bits_digest(c->state) == s->info.segment_digest;
+    bool sound =
+        rc == JSC_OK && c->at == s->info.segment_bytes && XXH3_64bits_digest(c->state) == s->info.segment_digest;
     if (p) p->scrubbed = m->scrub_rounds + 1;
     pthread_mutex_unlock(&m->lock);
     if (p && !sound) rc = jsc_scrub_examine(m, s);

@@ -1,5 +1,6 @@
 /* Sealing: the sidecar of a full segment, after which its index in memory is not needed any more. */
 #include "care.h"
+#include "scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,8 +111,8 @@ static int survey_lost(void *ctx, uint64_t first, uint64_t last, uint64_t offset
 }
 
 /* Everything between pinning and installing, without the lock. */
-static int draft_sidecar(jsc_mlog *mlog, jsc_segment *s, jsc_tail *tail, const jsc_piece *about,
-                         jsc_sidecar_info *info, uint64_t *bytes, bool *damaged) {
+static int draft_sidecar(jsc_mlog *mlog, jsc_segment *s, jsc_tail *tail, const jsc_piece *about, jsc_sidecar_info *info,
+                         uint64_t *bytes, bool *damaged) {
     static const jsc_visit visit = {.record = survey_record, .lost = survey_lost};
     survey v = {.s = s, .last_term = s->prev_term};
     jsc_sidecar_info built = {.salt = s->salt,
@@ -120,6 +121,8 @@ static int draft_sidecar(jsc_mlog *mlog, jsc_segment *s, jsc_tail *tail, const j
                               .base_seq = about->base_seq,
                               .last_seq = about->last_seq,
                               .used = s->used};
+    jsc_segment_head head = jsc_segment_head_of(s);
+    if (!s->head_lost) jsc_segment_head_encode(&head, built.segment_head);
     int rc = jsc_segment_visit(mlog->log, s, &visit, &v), fd = -1;
     if (rc == JSC_OK) rc = fd = jsc_segment_open(mlog->log, s, O_RDONLY);
     if (rc >= 0) rc = jsc_file_digest(mlog, fd, &built.segment_bytes, &built.segment_digest);
@@ -140,8 +143,9 @@ static int draft_sidecar(jsc_mlog *mlog, jsc_segment *s, jsc_tail *tail, const j
     return rc;
 }
 
-int jsc_seal(jsc_mlog *mlog, size_t i) {
+int jsc_seal(jsc_mlog *mlog, jsc_segment *s) {
     pthread_mutex_lock(&mlog->lock);
+    size_t i = jsc_care_find(mlog, s);
     if (i >= mlog->npieces || !jsc_care_full(mlog, i) || !mlog->pieces[i]->tail || mlog->pieces[i]->segment->sealed ||
         !mlog->pieces[i]->segment->at) {
         pthread_mutex_unlock(&mlog->lock);
@@ -149,7 +153,6 @@ int jsc_seal(jsc_mlog *mlog, size_t i) {
     }
     /* Nothing is added to the tail of a full segment, so it is read without the lock. */
     jsc_piece about = *mlog->pieces[i];
-    jsc_segment *s = about.segment;
     mlog->pieces[i]->busy = true;
     jsc_segment_ref(s);
     pthread_mutex_unlock(&mlog->lock);

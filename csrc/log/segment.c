@@ -241,7 +241,8 @@ int jsc_segment_read_at(jsc_log *log, jsc_segment *s, uint64_t offset, jsc_recor
     *hold = NULL;
     *fleeting = false;
     uint64_t position = s->base + offset;
-    if (log->head && position >= jsc_chunk_position(log->head) &&
+    /* A rewritten segment was never in memory, and may be longer than what it replaced: its positions say nothing. */
+    if (log->head && !(s->flags & JSC_SF_REWRITTEN) && position >= jsc_chunk_position(log->head) &&
         position >= atomic_load_explicit(&log->written, memory_order_acquire)) {
         *fleeting = true;
         const uint8_t *p;

@@ -70,7 +70,7 @@ typedef struct hooked {
     jsc_mlog *log;
     model *model;
     int tmp_fd; /* of the file that is being rewritten */
-    int armed;  /* datasyncs of it until the hook acts; 0: not */
+    int armed; /* datasyncs of it until the hook acts; 0: not */
     uint64_t acted;
 } hooked;
 
@@ -80,7 +80,8 @@ static int h_open(void *self, const char *path, int flags, int mode) {
     hooked *h = self;
     int fd = h->under->open(h->under->self, path, flags, mode);
     size_t n = strlen(path);
-    if (fd >= 0 && flags & O_CREAT && n > 4 && strcmp(path + n - 4, ".tmp") == 0 && !strstr(path, ".idx")) h->tmp_fd = fd;
+    if (fd >= 0 && flags & O_CREAT && n > 4 && strcmp(path + n - 4, ".tmp") == 0 && !strstr(path, ".idx"))
+        h->tmp_fd = fd;
     return fd;
 }
 static int h_close(void *self, int fd) {
@@ -115,9 +116,8 @@ static int h_share(void *s, int fd) { return U(s)->share(U(s)->self, fd); }
 
 static void hook(hooked *h, const jsc_vfs *under) {
     *h = (hooked){.under = under, .tmp_fd = -1};
-    h->vfs = (jsc_vfs){h,      h_open, h_close,  h_pread,  h_pwritev, h_datasync, h_allocate, h_truncate,
-                       h_size, h_map,  h_unmap,  h_rename, h_unlink,  h_mkdir,    h_syncdir,  h_list,
-                       h_lock, h_share};
+    h->vfs = (jsc_vfs){h,     h_open,  h_close,  h_pread,  h_pwritev, h_datasync, h_allocate, h_truncate, h_size,
+                       h_map, h_unmap, h_rename, h_unlink, h_mkdir,   h_syncdir,  h_list,     h_lock,     h_share};
 }
 
 /* ---- the log ---- */
@@ -354,7 +354,7 @@ static jsc_keys *keys_of(uint32_t current) {
     jsc_keys *keys = NULL;
     memset(secret[0], 17, JSC_KEY_BYTES);
     memset(secret[1], 42, JSC_KEY_BYTES);
-    OK(jsc_keys_new(ids, (const uint8_t(*)[JSC_KEY_BYTES])secret, current, current, &keys));
+    OK(jsc_keys_new(ids, (const uint8_t (*)[JSC_KEY_BYTES])secret, current, current, &keys));
     return keys;
 }
 
@@ -396,6 +396,27 @@ static void packs(void) {
     OK(jsc_mlog_close(log));
     jsc_keys_unref(one);
     jsc_keys_unref(two);
+    jsc_sim_free(sim);
+    free(m);
+}
+
+/* One batch as long as a segment gets trailers when it is packed: the image is longer then, and reaches past where the
+ * open segment, of which nothing is written yet, begins. */
+static void grows(void) {
+    jsc_sim *sim = jsc_sim_new(seed);
+    const jsc_vfs *vfs = jsc_sim_vfs(sim);
+    jsc_mlog_options o = options_of((uint64_t)1 << 20, 1, NULL);
+    model *m = model_new(false);
+    jsc_mlog *log = open_log(vfs, "/d", &o);
+    do put(log, m, (uint32_t)rnd(KEYS));
+    while (log->npieces < 2);
+    OK(jsc_mlog_maintain(log, JSC_CARE_SEAL | JSC_CARE_COMPACT, false));
+    CHECK(all_packed(log, 0));
+    for (int i = 0; i < 20; i++) put(log, m, (uint32_t)rnd(KEYS));
+    check(log, m);
+    log = reopened(log, vfs, &o);
+    check(log, m);
+    OK(jsc_mlog_close(log));
     jsc_sim_free(sim);
     free(m);
 }
@@ -537,7 +558,8 @@ static void twin(jsc_mlog *a, jsc_mlog *b, model *m, int n) {
         uint64_t seq;
         jsc_message x;
         OK(jsc_mlog_get(a, m->last, &x));
-        OK(jsc_mlog_append(b, &(jsc_span){subject, (size_t)len}, NULL, &(jsc_span){body, body_of(m->last, body)}, x.r.ts, &seq));
+        OK(jsc_mlog_append(b, &(jsc_span){subject, (size_t)len}, NULL, &(jsc_span){body, body_of(m->last, body)},
+                           x.r.ts, &seq));
         jsc_message_release(a, &x);
         CHECK(seq == before + 1);
         if (i % 7 == 3) {
@@ -567,7 +589,8 @@ static void repairs(bool with_sidecar, bool compacted) {
     for (int tries = 0; nhit < 3 && tries < 10000; tries++) {
         uint64_t seq = 1 + rnd(m->last / 2);
         jsc_piece *p = jsc_mlog_piece_of(log, seq, NULL);
-        if (!m->alive[seq] || !p || p == log->pieces[log->npieces - 1] || p->segment->first == (with_sidecar ? 2u : 1u)) continue;
+        if (!m->alive[seq] || !p || p == log->pieces[log->npieces - 1] || p->segment->first == (with_sidecar ? 2u : 1u))
+            continue;
         if (nhit && (hit[0] == seq || hit[nhit - 1] == seq)) continue;
         int rc = JSC_OK;
         const jsc_part *part = jsc_piece_part(log, p, &rc);
@@ -598,7 +621,8 @@ static void repairs(bool with_sidecar, bool compacted) {
     CHECK(damage(log, found, 16) >= 1);
     for (int i = 0; i < nhit; i++) {
         bool named = false;
-        for (uint64_t k = 0; k < damage(log, NULL, 0); k++) named |= found[k].first <= index[i] && index[i] <= found[k].last;
+        for (uint64_t k = 0; k < damage(log, NULL, 0); k++)
+            named |= found[k].first <= index[i] && index[i] <= found[k].last;
         CHECK(named);
     }
     /* It is not compacted, cut or served. */
@@ -696,6 +720,7 @@ int main(int argc, char **argv) {
         RUN(follows_live(3, keys));
         RUN(merges());
         RUN(packs());
+        RUN(grows());
         RUN(deletes_meanwhile(0));
         RUN(deletes_meanwhile(3));
         RUN(fails_once());

@@ -15,7 +15,9 @@ typedef struct worth {
 static worth worth_of(const jsc_piece *p) {
     const jsc_sidecar_info *info = &p->segment->info;
     uint64_t live = jsc_piece_live_bytes(p), others = info->record_bytes - info->message_bytes;
-    if (p->segment->flags & JSC_SF_REWRITTEN) live += others - (p->again && p->kept_bytes < others ? p->kept_bytes : 0);
+    /* Gaps stay; control records had to, but what they were kept for may be gone. A tombstone has 40 bytes. */
+    uint64_t tombstones = p->again && info->records > info->count ? (uint64_t)(info->records - info->count) * 40 : 0;
+    if (p->segment->flags & JSC_SF_REWRITTEN) live += others - (tombstones < others ? tombstones : others);
     return (worth){live < info->record_bytes ? live : info->record_bytes, info->record_bytes};
 }
 

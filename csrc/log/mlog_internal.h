@@ -27,8 +27,7 @@ typedef struct jsc_piece {
     uint64_t scrubbed;        /* round in which it was scrubbed */
     uint64_t used_at;         /* mlog->tick of the last use of the sidecar, for eviction of decrypted ones */
     uint64_t disk_bytes;      /* compact.c: of its files; 0: not known */
-    uint64_t kept_bytes;      /* compact.c: control records that its last rewrite had to keep */
-    bool again;               /* compact.c: they may have become useless since */
+    bool again;               /* compact.c: control records that its last rewrite kept may be useless by now */
     jsc_damage *damage;       /* what jsc_piece_build, or a scrub, found lost, ascending; malloc'ed */
     size_t ndamage;
     bool surveyed;            /* `damage` is up to date: built from the records */

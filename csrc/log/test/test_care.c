@@ -39,14 +39,14 @@ typedef struct model {
     uint64_t last, live;
     bool alive[MOST];
     uint32_t key[MOST];
+    uint64_t before[MOST]; /* the message before of the same key */
     uint64_t newest[KEYS];
-    bool one_per_key;
+    uint32_t per_key; /* 0: no limit */
 } model;
 
-static model *model_new(bool one_per_key) {
+static model *model_new(void) {
     model *m = calloc(1, sizeof *m);
     CHECK(m != NULL);
-    m->one_per_key = one_per_key;
     return m;
 }
 
@@ -149,12 +149,15 @@ static void put(jsc_mlog *log, model *m, uint32_t key) {
     CHECK(seq < MOST);
     OK(jsc_mlog_append(log, &(jsc_span){subject, (size_t)n}, NULL, &(jsc_span){body, size}, 0, &got));
     CHECK(got == seq);
-    if (m->one_per_key && m->newest[key]) model_kill(m, m->newest[key]);
+    m->before[seq] = m->newest[key];
     m->newest[key] = seq;
     m->key[seq] = key;
     m->alive[seq] = true;
     m->live++;
     m->last = seq;
+    uint32_t kept = 0;
+    for (uint64_t i = seq; m->per_key && i; i = m->before[i])
+        if (m->alive[i] && ++kept > m->per_key) model_kill(m, i);
 }
 
 static void drop(jsc_mlog *log, model *m, uint64_t seq) {
@@ -202,6 +205,13 @@ static void check(jsc_mlog *log, const model *m) {
             if (m->alive[i] && m->key[i] == key) want = i;
         int rc = jsc_mlog_last_of(log, &(jsc_span){subject, (size_t)len}, &seq);
         CHECK(want ? rc == JSC_OK && seq == want : rc == JSC_ENOTFOUND);
+        jsc_filter *one = NULL;
+        uint64_t counted = 0, of_key = 0;
+        for (uint64_t i = 1; i <= m->last; i++) of_key += m->alive[i] && m->key[i] == key;
+        OK(jsc_filter_new(&(jsc_span){subject, (size_t)len}, 1, &one));
+        OK(jsc_mlog_count(log, one, 0, &counted));
+        CHECK(counted == of_key);
+        jsc_filter_free(one);
     }
 }
 
@@ -235,7 +245,7 @@ static void seals(void) {
     jsc_sim *sim = jsc_sim_new(seed);
     const jsc_vfs *vfs = jsc_sim_vfs(sim);
     jsc_mlog_options o = options_of(8192, 0, NULL);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o);
     for (int i = 0; i < 600; i++) put(log, m, (uint32_t)rnd(KEYS));
     OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, false));
@@ -246,6 +256,13 @@ static void seals(void) {
     for (int i = 0; i < 100; i++) drop(log, m, 1 + rnd(m->last));
     log = reopened(log, vfs, &o);
     for (size_t i = 0; i + 1 < log->npieces; i++) CHECK(log->pieces[i]->segment->sealed);
+    check(log, m);
+    /* Counts of the dead by subject outlive the change of subjects' numbers. */
+    for (int i = 0; i < 30; i++) put(log, m, 37 * (uint32_t)rnd(10));
+    for (int i = 0; i < 20; i++) drop(log, m, m->last - rnd(30));
+    check(log, m);
+    for (int i = 0; i < 100; i++) put(log, m, 37 * (uint32_t)rnd(10));
+    OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, false));
     check(log, m);
     /* By hand: what is open is closed and sealed too. */
     OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, true));
@@ -261,9 +278,9 @@ static void seals(void) {
 }
 
 static void overwrite_load(jsc_mlog *log, model *m, int n) {
-    if (!m->one_per_key) {
+    if (!m->per_key) {
         OK(jsc_mlog_set_limits(log, &(jsc_limits){.max_per_subject = 1}));
-        m->one_per_key = true;
+        m->per_key = 1;
     }
     for (int i = 0; i < n; i++) put(log, m, (uint32_t)(rnd(20) ? rnd(40) : rnd(KEYS)));
 }
@@ -273,7 +290,7 @@ static void follows_live(int zstd, jsc_keys *keys) {
     jsc_sim *sim = jsc_sim_new(seed);
     const jsc_vfs *vfs = jsc_sim_vfs(sim);
     jsc_mlog_options o = options_of(8192, zstd, keys);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o);
     uint64_t done = 0;
     for (int round = 0; round < 12; round++) {
@@ -309,7 +326,7 @@ static void merges(void) {
     jsc_sim *sim = jsc_sim_new(seed);
     const jsc_vfs *vfs = jsc_sim_vfs(sim);
     jsc_mlog_options o = options_of(8192, 0, NULL);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o);
     for (int i = 0; i < 3000; i++) {
         put(log, m, (uint32_t)rnd(KEYS));
@@ -324,7 +341,17 @@ static void merges(void) {
     tell(&s);
     CHECK(s.segments <= before + 2 && s.segments < 30); /* the open one was closed */
     CHECK(s.disk_bytes < 3 * s.message_bytes + 6 * 8192);
+    for (int i = 0; i < 500; i++) {
+        put(log, m, (uint32_t)rnd(KEYS));
+        if (m->alive[1 + rnd(m->last)]) drop(log, m, 1 + rnd(m->last));
+    }
+    OK(jsc_mlog_maintain(log, JSC_CARE_ALL, false));
     log = reopened(log, vfs, &o);
+    check(log, m);
+    /* Without the checkpoint the records alone say the same. */
+    OK(jsc_mlog_close(log));
+    (void)vfs->unlink(vfs->self, "/d/checkpoint");
+    log = open_log(vfs, "/d", &o);
     check(log, m);
     /* All the rest goes too. */
     for (uint64_t i = 1; i <= m->last; i++)
@@ -362,7 +389,7 @@ static void packs(void) {
     jsc_sim *sim = jsc_sim_new(seed);
     const jsc_vfs *vfs = jsc_sim_vfs(sim);
     jsc_mlog_options o = options_of(16384, 0, NULL);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o);
     jsc_keys *one = keys_of(1), *two = keys_of(2);
     for (int i = 0; i < 900; i++) put(log, m, (uint32_t)rnd(KEYS));
@@ -406,7 +433,7 @@ static void grows(void) {
     jsc_sim *sim = jsc_sim_new(seed);
     const jsc_vfs *vfs = jsc_sim_vfs(sim);
     jsc_mlog_options o = options_of((uint64_t)1 << 20, 1, NULL);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o);
     do put(log, m, (uint32_t)rnd(KEYS));
     while (log->npieces < 2);
@@ -438,7 +465,7 @@ static void deletes_meanwhile(int zstd) {
     hooked h;
     hook(&h, jsc_sim_vfs(sim));
     jsc_mlog_options o = options_of(8192, zstd, NULL);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(&h.vfs, "/d", &o);
     h.model = m;
     for (int i = 0; i < 2000; i++) {
@@ -466,30 +493,38 @@ static void deletes_meanwhile(int zstd) {
 }
 
 /* A log with something to seal, to drop, to merge, and tombstones on both sides of the last checkpoint. */
-static jsc_mlog *prepare(const jsc_vfs *vfs, const jsc_mlog_options *o, model *m) {
+static jsc_mlog *prepare(const jsc_vfs *vfs, const jsc_mlog_options *o, model *m, bool sealed) {
     jsc_mlog *log = open_log(vfs, "/d", o);
+    if (sealed) {
+        OK(jsc_mlog_set_limits(log, &(jsc_limits){.max_per_subject = 4}));
+        m->per_key = 4;
+    }
     for (int i = 0; i < 120; i++) put(log, m, (uint32_t)rnd(20));
     OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, false));
     for (int i = 0; i < 80; i++) drop(log, m, 1 + rnd(m->last));
     OK(jsc_mlog_maintain(log, JSC_CARE_ALL, true));
     for (int i = 0; i < 60; i++) put(log, m, (uint32_t)rnd(20));
-    for (int i = 0; i < 40; i++) drop(log, m, 1 + rnd(m->last));
+    if (sealed) OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, true)); /* the last checkpoint knows nothing of what follows */
+    for (int i = 0; i < 40; i++) {
+        drop(log, m, 1 + rnd(m->last));
+        if (sealed) put(log, m, (uint32_t)rnd(20));
+    }
     settle(log);
     return log;
 }
 
-static void dies_anywhere(int zstd, jsc_keys *keys, uint64_t step) {
+static void dies_anywhere(int zstd, jsc_keys *keys, int what, uint64_t step) {
     jsc_mlog_options o = options_of(4096, zstd, keys);
     uint64_t start = state;
     for (uint64_t n = 1, ran = 0;; n += step, ran++) {
         state = start;
         jsc_sim *sim = jsc_sim_new(seed * 1000 + n);
         const jsc_vfs *vfs = jsc_sim_vfs(sim);
-        model *m = model_new(false);
-        jsc_mlog *log = prepare(vfs, &o, m);
+        model *m = model_new();
+        jsc_mlog *log = prepare(vfs, &o, m, what == JSC_CARE_COMPACT);
         uint64_t calls = jsc_sim_calls(sim, 0);
         jsc_sim_die(sim, (int)n, EIO);
-        int rc = jsc_mlog_maintain(log, JSC_CARE_ALL, true);
+        int rc = jsc_mlog_maintain(log, what, true);
         bool through = jsc_sim_calls(sim, 0) - calls < n;
         CHECK(!through || rc == JSC_OK);
         jsc_mlog_abandon(log);
@@ -512,6 +547,85 @@ static void dies_anywhere(int zstd, jsc_keys *keys, uint64_t step) {
     }
 }
 
+static int rewrite(jsc_mlog *log, size_t i) {
+    pthread_mutex_lock(&log->care);
+    int rc = jsc_rewrite(log, log->pieces[i]->segment, 1, NULL, 0);
+    pthread_mutex_unlock(&log->care);
+    return rc;
+}
+
+/* Of two messages that went since the checkpoint, one by a limit and one by a tombstone, compaction takes the second out.
+ * Whatever a power cut leaves, the first must not come back because the second is not there to push it out. */
+static void limits_hold(void) {
+    jsc_mlog_options o = options_of(4096, 0, NULL);
+    for (int n = 1;; n++) {
+        jsc_sim *sim = jsc_sim_new(seed * 1000 + (uint64_t)n);
+        const jsc_vfs *vfs = jsc_sim_vfs(sim);
+        model *m = model_new();
+        jsc_mlog *log = open_log(vfs, "/d", &o);
+        OK(jsc_mlog_set_limits(log, &(jsc_limits){.max_per_subject = 2}));
+        m->per_key = 2;
+        uint32_t other = 1;
+        put(log, m, 0);
+        while (log->npieces < 2) put(log, m, other++);
+        put(log, m, 0);
+        uint64_t second = m->last;
+        while (log->npieces < 3) put(log, m, other++);
+        OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, false));
+        put(log, m, 0);
+        drop(log, m, second);
+        settle(log);
+        uint64_t calls = jsc_sim_calls(sim, 0);
+        jsc_sim_die(sim, n, EIO);
+        (void)rewrite(log, 1);
+        bool through = jsc_sim_calls(sim, 0) - calls < (uint64_t)n;
+        jsc_mlog_abandon(log);
+        jsc_sim_die(sim, 0, 0);
+        jsc_sim_crash(sim, n % 2 ? 100 : 0, 0);
+        log = open_log(vfs, "/d", &o);
+        check(log, m);
+        OK(jsc_mlog_close(log));
+        jsc_sim_free(sim);
+        free(m);
+        if (through) break;
+    }
+}
+
+/* Tombstones stay as long as what they mark is on the disk, whatever order segments are compacted in: without the
+ * checkpoint, the records alone must say the same. */
+static void tombstones_stay(void) {
+    jsc_sim *sim = jsc_sim_new(seed);
+    const jsc_vfs *vfs = jsc_sim_vfs(sim);
+    jsc_mlog_options o = options_of(4096, 0, NULL);
+    model *m = model_new();
+    jsc_mlog *log = open_log(vfs, "/d", &o);
+    for (int i = 0; i < 150; i++) put(log, m, (uint32_t)i % 10);
+    for (int i = 0; i < 70; i++) drop(log, m, 1 + (uint64_t)i * 2);
+    uint64_t n = 0;
+    OK(jsc_mlog_purge(log, &(jsc_span){"keys.3.x", 8}, 0, 0, &n));
+    CHECK(n > 0);
+    for (uint64_t i = 1; i <= m->last; i++)
+        if (m->key[i] == 3) model_kill(m, i);
+    for (int i = 0; i < 70; i++) put(log, m, (uint32_t)i % 10);
+    OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, true));
+    for (size_t i = log->npieces - 1; i-- > 1;) {
+        OK(rewrite(log, i));
+        OK(jsc_mlog_close(log));
+        (void)vfs->unlink(vfs->self, "/d/checkpoint");
+        log = open_log(vfs, "/d", &o);
+        check(log, m);
+    }
+    /* Once all of that is gone, so are they. */
+    OK(jsc_mlog_maintain(log, JSC_CARE_ALL, true));
+    jsc_mlog_stats s = about(log);
+    uint64_t records = 0;
+    for (size_t i = 0; i < log->npieces; i++) records += log->pieces[i]->segment->info.records;
+    CHECK(records <= s.messages + 2);
+    OK(jsc_mlog_close(log));
+    jsc_sim_free(sim);
+    free(m);
+}
+
 /* One call fails, the disk lives: maintenance says so, nothing is lost, and it works the next time. */
 static void fails_once(void) {
     jsc_mlog_options o = options_of(4096, 0, NULL);
@@ -520,8 +634,8 @@ static void fails_once(void) {
         for (int n = 1; n < 12; n += 2) {
             jsc_sim *sim = jsc_sim_new(seed * 1000 + (uint64_t)n);
             const jsc_vfs *vfs = jsc_sim_vfs(sim);
-            model *m = model_new(false);
-            jsc_mlog *log = prepare(vfs, &o, m);
+            model *m = model_new();
+            jsc_mlog *log = prepare(vfs, &o, m, false);
             OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, false));
             jsc_sim_fail(sim, ops[op], n, ops[op] == 'w' ? ENOSPC : EIO);
             (void)jsc_mlog_maintain(log, JSC_CARE_COMPACT, true);
@@ -577,7 +691,7 @@ static void repairs(bool with_sidecar, bool compacted) {
     jsc_sim *sim = jsc_sim_new(seed);
     const jsc_vfs *vfs = jsc_sim_vfs(sim);
     jsc_mlog_options o = options_of(8192, 0, NULL);
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o), *other = open_log(vfs, "/e", &o);
     char path[64], sidecar[64];
     twin(log, other, m, 300);
@@ -675,7 +789,7 @@ static void background(void) {
     o.background = true;
     o.scrub_bytes_per_s = (uint64_t)1 << 30;
     o.compact_bytes_per_s = (uint64_t)1 << 30;
-    model *m = model_new(false);
+    model *m = model_new();
     jsc_mlog *log = open_log(vfs, "/d", &o);
     overwrite_load(log, m, 3000);
     /* Nobody submits or waits. */
@@ -724,11 +838,14 @@ int main(int argc, char **argv) {
         RUN(deletes_meanwhile(0));
         RUN(deletes_meanwhile(3));
         RUN(fails_once());
+        RUN(limits_hold());
+        RUN(tombstones_stay());
         RUN(repairs(true, false));
         RUN(repairs(false, false));
         RUN(repairs(true, true));
-        RUN(dies_anywhere(0, NULL, i == 1 ? 1 : 5));
-        RUN(dies_anywhere(3, keys, i == 1 ? 3 : 7));
+        RUN(dies_anywhere(0, NULL, JSC_CARE_COMPACT, i == 1 ? 1 : 5));
+        RUN(dies_anywhere(0, NULL, JSC_CARE_ALL, i == 1 ? 1 : 5));
+        RUN(dies_anywhere(3, keys, JSC_CARE_ALL, i == 1 ? 3 : 7));
         RUN(background());
         jsc_keys_unref(keys);
     }

@@ -76,7 +76,7 @@ def lane(name: str, kind: str, pool: list[bytes], chosen: list[int], notes: dict
 def test_cost(benchmark: Any, course: race.Course, kind: str, step: str, name: str) -> None:
     row = f"{step}, {kind}"
     if row not in course.results:
-        n = scaled(150_000) // BLOCK * BLOCK or BLOCK
+        n = scaled(100_000) // BLOCK * BLOCK or BLOCK
         pool = documents(n) if kind == "documents" else bodies(n, 150)
         chosen = [random.randrange(1, n + 1) for _ in range(min(n, scaled(20_000)))]
         notes: dict[str, str] = {}

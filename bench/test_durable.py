@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jscore.aio
 import pytest
 import race
 from race import Lane, Lap, bodies, scaled
 from rivals import RIVALS, Jscore, Store
 
 import jscore
+import jscore.aio
 
 WRITERS = 64
 SIZES = (128, 1024)

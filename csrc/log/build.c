@@ -377,7 +377,7 @@ int jsc_piece_build(jsc_mlog *m, jsc_piece *p) {
     jsc_piece old = *p;
     size_t n = 0;
     const uint64_t *words = p->dead ? jsc_dead_words(p->dead, &n) : NULL;
-    if (m->options.read_only) b.upto = m->applied;
+    if (m->options.read_only && !m->restoring) b.upto = m->applied; /* a sealed one is taken whole */
     p->tail = NULL;
     p->damage = NULL;
     int rc = build(&b, p->base_seq, m->npieces && m->pieces[0] != p);

@@ -4,6 +4,10 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define CHECK(x)                                                                                                       \
     do {                                                                                                               \
@@ -461,10 +465,251 @@ static void one_run(uint64_t s, int steps, bool background) {
     jsc_sim_free(r.sim);
 }
 
+/* ---- threads ---- */
+
+enum { WRITERS = 8, EACH = 400 };
+
+typedef struct crowd {
+    jsc_mlog *log;
+    _Atomic uint64_t top; /* highest sequence that its writer saw durable */
+    _Atomic bool done;
+} crowd;
+
+static void *writer_main(void *arg) {
+    crowd *c = arg;
+    for (uint64_t i = 0; i < EACH; i++) {
+        char text[16];
+        uint64_t seq, position, top = atomic_load(&c->top);
+        jsc_span subject = {text, (size_t)snprintf(text, sizeof text, "w.%llu", (unsigned long long)(i % 5))};
+        jsc_span data = {(const char *)&i, sizeof i};
+        OK(jsc_mlog_append(c->log, &subject, NULL, &data, 0, &seq));
+        if (i % 3 == 0) continue;
+        OK(jsc_mlog_submit(c->log, &position));
+        OK(jsc_mlog_wait(c->log, position, -1));
+        CHECK(jsc_mlog_durable(c->log) >= seq);
+        while (top < seq && !atomic_compare_exchange_weak(&c->top, &top, seq)) {
+        }
+        if (i % 50 == 49) {
+            int rc = jsc_mlog_delete(c->log, seq);
+            CHECK(rc == JSC_OK);
+        }
+    }
+    return NULL;
+}
+
+static void *reader_main(void *arg) {
+    crowd *c = arg;
+    uint64_t seq = 0;
+    jsc_message m;
+    while (seq < WRITERS * EACH) {
+        int rc = jsc_mlog_wait_beyond(c->log, seq, 1000000000);
+        CHECK(rc == JSC_OK || rc == -ETIMEDOUT);
+        for (uint64_t hi = jsc_mlog_durable(c->log); seq < hi; seq++) {
+            rc = jsc_mlog_get(c->log, seq + 1, &m);
+            CHECK(rc == JSC_OK || rc == JSC_ENOTFOUND);
+            if (rc != JSC_OK) continue;
+            CHECK(m.r.data_len == 8);
+            jsc_message_release(c->log, &m);
+        }
+    }
+    return NULL;
+}
+
+static void *keeper_main(void *arg) {
+    crowd *c = arg;
+    while (!atomic_load(&c->done)) {
+        OK(jsc_mlog_maintain(c->log, JSC_CARE_ALL, true));
+        OK(jsc_mlog_sync(c->log, -1));
+        jsc_mlog_poll(c->log);
+    }
+    return NULL;
+}
+
+static void test_threads(int mode) {
+    jsc_mlog_options o = {.sync_mode = mode,
+                          .interval_ns = 1000000,
+                          .segment_bytes = 8192,
+                          .background = true,
+                          .compact_bytes_per_s = UINT64_MAX,
+                          .scrub_bytes_per_s = UINT64_MAX};
+    seed = step = 0;
+    crowd c = {0};
+    jsc_sim *sim = jsc_sim_new(5);
+    pthread_t writers[WRITERS], reader, keeper;
+    jsc_mlog_stats a;
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &c.log, NULL));
+    CHECK(pthread_create(&reader, NULL, reader_main, &c) == 0);
+    CHECK(pthread_create(&keeper, NULL, keeper_main, &c) == 0);
+    for (int i = 0; i < WRITERS; i++) CHECK(pthread_create(&writers[i], NULL, writer_main, &c) == 0);
+    for (int i = 0; i < WRITERS; i++) pthread_join(writers[i], NULL);
+    pthread_join(reader, NULL);
+    atomic_store(&c.done, true);
+    pthread_join(keeper, NULL);
+    uint64_t top = atomic_load(&c.top);
+    OK(jsc_mlog_about(c.log, &a));
+    CHECK(a.last_seq == WRITERS * EACH && a.messages <= a.last_seq);
+    if (mode == JSC_SYNC_ALWAYS) {
+        jsc_mlog_abandon(c.log);
+        jsc_sim_crash(sim, 0, 0);
+        OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &c.log, NULL));
+        CHECK(jsc_mlog_last(c.log) >= top);
+    }
+    OK(jsc_mlog_close(c.log));
+    jsc_sim_free(sim);
+}
+
+/* ---- failures ---- */
+
+static int append_text(jsc_mlog *log, const char *subject, const char *text, uint64_t *seq) {
+    jsc_span s = {subject, strlen(subject)}, d = {text, strlen(text)};
+    return jsc_mlog_append(log, &s, NULL, &d, 0, seq);
+}
+
+static void test_failed_sync(void) {
+    seed = step = 0;
+    jsc_sim *sim = jsc_sim_new(6);
+    jsc_mlog_options o = {0};
+    jsc_mlog *log;
+    uint64_t seq, position;
+    jsc_message m;
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &log, NULL));
+    OK(append_text(log, "a", "one", &seq));
+    OK(jsc_mlog_submit(log, &position));
+    OK(jsc_mlog_wait(log, position, -1));
+    jsc_sim_fail(sim, 's', 1, EIO);
+    OK(append_text(log, "a", "two", &seq));
+    OK(jsc_mlog_submit(log, &position));
+    CHECK(jsc_mlog_wait(log, position, -1) == -EIO);
+    CHECK(jsc_mlog_wait(log, position, -1) == -EIO && jsc_mlog_error(log) == -EIO);
+    CHECK(append_text(log, "a", "three", &seq) == JSC_EFAILED && jsc_mlog_delete(log, 1) == JSC_EFAILED);
+    CHECK(jsc_mlog_durable(log) == 1 && jsc_mlog_wait_beyond(log, 1, -1) == -EIO);
+    OK(jsc_mlog_get(log, 1, &m));
+    jsc_message_release(log, &m);
+    CHECK(jsc_mlog_close(log) == -EIO);
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &log, NULL));
+    CHECK(jsc_mlog_last(log) >= 1);
+    OK(jsc_mlog_close(log));
+    jsc_sim_free(sim);
+}
+
+static void test_full_disk(void) {
+    seed = step = 0;
+    jsc_sim *sim = jsc_sim_new(7);
+    jsc_mlog_options o = {.segment_bytes = 65536, .background = true};
+    jsc_mlog *log;
+    uint64_t seq = 0, position, accepted = 0;
+    static char text[1000];
+    memset(text, 'x', sizeof text - 1);
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &log, NULL));
+    jsc_sim_capacity(sim, 300000);
+    int rc = JSC_OK;
+    while (rc == JSC_OK) {
+        rc = append_text(log, "a", text, &seq);
+        if (rc == JSC_OK) accepted = seq;
+        if (rc == JSC_OK) rc = jsc_mlog_submit(log, &position);
+        if (rc == JSC_OK) rc = jsc_mlog_wait(log, position, -1);
+    }
+    CHECK(rc == JSC_EFULL && jsc_mlog_error(log) == JSC_OK);
+    rc = jsc_mlog_wait(log, position, 0);
+    CHECK(rc == JSC_EFULL || rc == JSC_OK);
+    jsc_sim_capacity(sim, UINT64_MAX);
+    /* What was accepted becomes durable by itself. */
+    while ((rc = jsc_mlog_wait(log, position, -1)) == JSC_EFULL) sched_yield();
+    OK(rc);
+    OK(append_text(log, "a", "after", &seq));
+    CHECK(seq == accepted + 1);
+    OK(jsc_mlog_close(log));
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &log, NULL));
+    CHECK(jsc_mlog_last(log) == seq);
+    OK(jsc_mlog_close(log));
+    jsc_sim_free(sim);
+}
+
+/* ---- another process ---- */
+
+enum { SENT = 1200 };
+
+static void follow_child(const char *dir, int ready) {
+    jsc_mlog_options o = {.read_only = true};
+    jsc_mlog *log;
+    jsc_message m;
+    uint64_t seq = 0;
+    OK(jsc_mlog_open(jsc_vfs_posix(), dir, &o, &log, NULL));
+    CHECK(write(ready, "r", 1) == 1);
+    while (seq < SENT) {
+        OK(jsc_mlog_wait_beyond(log, seq, (int64_t)60000000000));
+        for (uint64_t hi = jsc_mlog_durable(log); seq < hi; seq++) {
+            uint64_t x;
+            int rc = jsc_mlog_get(log, seq + 1, &m);
+            if (rc == JSC_ENOTFOUND) continue; /* by the limit */
+            OK(rc);
+            memcpy(&x, m.r.data, sizeof x);
+            CHECK(x == seq + 1);
+            jsc_message_release(log, &m);
+        }
+    }
+    CHECK(jsc_mlog_wait_beyond(log, SENT, 1000000) == -ETIMEDOUT);
+    OK(jsc_mlog_close(log));
+    exit(0);
+}
+
+/* A reader in another process sees each message once it is durable, while the writer seals, rewrites and drops files. */
+static void test_follow(const char *dir, bool limited) {
+    seed = step = 0;
+    jsc_limits limits = {.max_messages = 500};
+    jsc_mlog_options o = {.segment_bytes = 8192,
+                          .limits = limited ? &limits : NULL,
+                          .compact_bytes_per_s = UINT64_MAX,
+                          .scrub_bytes_per_s = UINT64_MAX};
+    jsc_mlog *log;
+    uint64_t seq, position;
+    int ends[2], status;
+    char byte;
+    OK(jsc_mlog_open(jsc_vfs_posix(), dir, &o, &log, NULL));
+    CHECK(pipe(ends) == 0);
+    OK(jsc_mlog_close(log)); /* no thread of ours may be in the child */
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) follow_child(dir, ends[1]);
+    CHECK(read(ends[0], &byte, 1) == 1);
+    OK(jsc_mlog_open(jsc_vfs_posix(), dir, &o, &log, NULL));
+    for (uint64_t i = 1; i <= SENT; i++) {
+        jsc_span s = {"a.b", 3}, d = {(const char *)&i, sizeof i};
+        OK(jsc_mlog_append(log, &s, NULL, &d, 0, &seq));
+        CHECK(seq == i);
+        if (i % 7 == 0) OK(jsc_mlog_submit(log, &position));
+        if (i % 100 == 0) OK(jsc_mlog_wait(log, position, -1));
+        if (i % 150 == 0) OK(jsc_mlog_delete(log, i - 20));
+        if (i % 200 == 0) OK(jsc_mlog_maintain(log, JSC_CARE_ALL, i % 400 == 0));
+    }
+    OK(jsc_mlog_sync(log, -1));
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    OK(jsc_mlog_close(log));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void test_processes(void) {
+    char dir[] = "/tmp/jsc-mlog-XXXXXX", path[64];
+    CHECK(mkdtemp(dir) != NULL);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%d", dir, i);
+        test_follow(path, i);
+    }
+    snprintf(path, sizeof path, "rm -rf %s", dir);
+    CHECK(system(path) == 0);
+}
+
 int main(int argc, char **argv) {
     trace = getenv("TRACE") != NULL;
-    uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, n = argc > 2 ? strtoull(argv[2], NULL, 0) : 40;
+    uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, n = argc > 2 ? strtoull(argv[2], NULL, 0) : 12;
     for (uint64_t s = from; s < from + n; s++) one_run(s, 1500, s % 4 == 0);
+    if (argc <= 1 || n == 0) {
+        test_processes();
+        test_failed_sync();
+        test_full_disk();
+        for (int mode = 0; mode < 3; mode++) test_threads(mode);
+    }
     printf("mlog ok\n");
     return 0;
 }

@@ -817,9 +817,64 @@ static void background(void) {
     free(m);
 }
 
+typedef struct reader {
+    jsc_mlog *log;
+    _Atomic bool stop;
+    uint64_t got;
+} reader;
+
+static void *read_on(void *arg) {
+    reader *r = arg;
+    char body[1024];
+    for (uint64_t k = 1; !atomic_load(&r->stop); k = k * 6364136223846793005u + 1442695040888963407u) {
+        uint64_t last = jsc_mlog_last(r->log), seq = last ? 1 + (k >> 20) % last : 0;
+        jsc_message x;
+        int rc = jsc_mlog_get(r->log, seq, &x);
+        CHECK(rc == JSC_OK || rc == JSC_ENOTFOUND);
+        if (rc != JSC_OK) continue;
+        CHECK(x.seq == seq && x.r.data_len == body_of(seq, body) && memcmp(x.r.data, body, x.r.data_len) == 0);
+        jsc_message_release(r->log, &x);
+        r->got++;
+    }
+    return NULL;
+}
+
+/* Readers and a writer go on while segments are sealed, rewritten and dropped under them. */
+static void beside_others(int zstd, jsc_keys *keys) {
+    jsc_sim *sim = jsc_sim_new(seed);
+    const jsc_vfs *vfs = jsc_sim_vfs(sim);
+    jsc_mlog_options o = options_of(8192, zstd, keys);
+    o.background = true;
+    o.scrub_bytes_per_s = (uint64_t)1 << 30;
+    o.compact_bytes_per_s = (uint64_t)1 << 30;
+    model *m = model_new();
+    jsc_mlog *log = open_log(vfs, "/d", &o);
+    reader r = {.log = log};
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, read_on, &r) == 0);
+    for (int i = 0; i < 4000; i++) {
+        put(log, m, (uint32_t)rnd(KEYS));
+        if (rnd(10)) drop(log, m, 1 + rnd(m->last));
+        if (i % 500 == 499) {
+            settle(log);
+            OK(jsc_mlog_maintain(log, JSC_CARE_ALL, true));
+        }
+    }
+    atomic_store(&r.stop, true);
+    pthread_join(thread, NULL);
+    CHECK(r.got > 0);
+    check(log, m);
+    log = reopened(log, vfs, &o);
+    check(log, m);
+    OK(jsc_mlog_close(log));
+    jsc_sim_free(sim);
+    free(m);
+}
+
 /* Each starts with numbers of its own, so that it fails alone as it does among others. */
 #define RUN(x)                                                                                                         \
     do {                                                                                                               \
+        if (argc > 3 && !strstr(#x, argv[3])) break; /* seeds, first seed, part of a test's name */                    \
         state = seed;                                                                                                  \
         if (getenv("TELL")) fprintf(stderr, "%s\n", #x);                                                               \
         x;                                                                                                             \
@@ -847,6 +902,8 @@ int main(int argc, char **argv) {
         RUN(dies_anywhere(0, NULL, JSC_CARE_ALL, i == 1 ? 1 : 5));
         RUN(dies_anywhere(3, keys, JSC_CARE_ALL, i == 1 ? 3 : 7));
         RUN(background());
+        RUN(beside_others(0, NULL));
+        RUN(beside_others(3, keys));
         jsc_keys_unref(keys);
     }
     printf("ok\n");

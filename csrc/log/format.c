@@ -13,6 +13,7 @@ void jsc_segment_head_encode(const jsc_segment_head *h, uint8_t out[JSC_SEGMENT_
     jsc_put32(out + 36, h->key_id);
     jsc_put64(out + 40, h->base_seq);
     jsc_put64(out + 48, h->body);
+    jsc_put32(out + 56, h->key_check);
     jsc_put32(out + 60, jsc_crc32c(0, out, 60));
 }
 
@@ -28,7 +29,8 @@ int jsc_segment_head_decode(const uint8_t in[JSC_SEGMENT_HEAD], jsc_segment_head
                           .flags = flags,
                           .key_id = jsc_get32(in + 36),
                           .base_seq = jsc_get64(in + 40),
-                          .body = jsc_get64(in + 48)};
+                          .body = jsc_get64(in + 48),
+                          .key_check = jsc_get32(in + 56)};
     if (h.first == 0 || h.first > INT64_MAX || h.base_seq > INT64_MAX || h.body > JSC_SEGMENT_MAX) return JSC_ECORRUPT;
     if (!(flags & JSC_SF_ENCRYPTED) != !h.key_id || !(flags & JSC_SF_PACKED) != !h.body) return JSC_ECORRUPT;
     *out = h;

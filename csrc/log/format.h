@@ -32,6 +32,7 @@ typedef struct jsc_segment_head {
     uint32_t prev_term, flags, key_id;
     uint64_t base_seq; /* a message log's sequence before the first record; else what the host had last told */
     uint64_t body;     /* packed: bytes of the image, head included; else 0 */
+    uint32_t key_check; /* encrypted and not packed: tells a wrong key from damage (jsc_image_key_check); else 0 */
 } jsc_segment_head;
 
 typedef struct jsc_trailer {

@@ -12,6 +12,14 @@ static void aad_of(const jsc_segment_head *h, const uint8_t *trailer, uint8_t ou
     memcpy(out + AAD_HEAD, trailer + JSC_RECORD_HEAD, AAD_TRAILER);
 }
 
+int jsc_image_key_check(jsc_cipher *cipher, uint32_t *out) {
+    uint8_t tag[JSC_TAG_BYTES];
+    /* No batch starts there, so the nonce is this one message's. */
+    int rc = jsc_cipher_seal(cipher, UINT64_MAX, NULL, 0, NULL, 0, NULL, tag);
+    if (rc == JSC_OK) *out = jsc_get32(tag);
+    return rc;
+}
+
 int jsc_image_seal(jsc_cipher *cipher, const jsc_segment_head *h, uint64_t at, uint8_t *plain, size_t n, uint8_t *out) {
     uint8_t aad[AAD_HEAD + AAD_TRAILER], tag[JSC_TAG_BYTES];
     for (size_t start = 0, end = 0; end < n;) {
@@ -101,7 +109,10 @@ static int decrypt(jsc_log *log, const jsc_segment_head *h, const uint8_t *p, ui
     c.size = n & ~(uint64_t)7;
     c.salt = h->salt;
     c.salt_known = true;
-    rc = jsc_scan_gather(&c);
+    uint32_t check = 0;
+    rc = jsc_image_key_check(cipher, &check);
+    if (rc == JSC_OK && check != h->key_check) rc = JSC_EKEY;
+    if (rc == JSC_OK) rc = jsc_scan_gather(&c);
     uint64_t from = JSC_SEGMENT_HEAD;
     for (size_t i = 0; i < c.ntrailers && rc == JSC_OK; i++) {
         const jsc_found_trailer *f = &c.trailers[i];

@@ -1,5 +1,5 @@
 /* Appending, submitting, reading; opening and closing. The hot path is jsc_log_append: checks, frame, index, done. */
-#include "log_internal.h"
+#include "scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,6 +62,7 @@ static int add_segment(jsc_log *log, uint64_t limit) {
         next->flags = JSC_SF_ENCRYPTED;
         next->key_id = jsc_keys_current(log->keys);
         rc = jsc_cipher_new(log->keys, next->key_id, next->salt, "segment", &next->cipher);
+        if (rc == JSC_OK) rc = jsc_image_key_check(next->cipher, &next->key_check);
         if (rc == JSC_OK) rc = jsc_segment_image(next);
     }
     if (rc == JSC_OK) rc = jsc_segment_push(log, next);

@@ -37,7 +37,7 @@ typedef struct jsc_segment {
     uint8_t *image; /* open and encrypted: the plain bytes; map points to it */
     jsc_cipher *cipher; /* sync thread: of the open, encrypted file */
     uint64_t base_seq, body;
-    uint32_t prev_term, flags, key_id;
+    uint32_t prev_term, flags, key_id, key_check;
     bool closed; /* owner: takes no more appends */
     bool head_lost; /* the head on the disk is damaged: flags, prev_term and base_seq are not known */
     jsc_pack *pack; /* when packed and opened */

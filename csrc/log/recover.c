@@ -10,6 +10,7 @@ typedef struct found_file {
     uint64_t first;
     int head; /* JSC_OK or why its header does not verify */
     jsc_segment_head fields;
+    bool borrowed; /* the header is its sidecar's copy */
     bool superseded; /* a rewritten segment before it covers its records */
 } found_file;
 
@@ -92,18 +93,34 @@ static int settle_file(jsc_log *log, jsc_segment *s, uint64_t end, bool cut) {
     return rc;
 }
 
-/* What a sidecar says of the segment, when it fits. */
-static bool vouched(jsc_log *log, const found_file *f, int64_t size, jsc_sidecar_info *info) {
-    char *path = jsc_segment_path(log, f->first, ".idx");
+/* What the head of the sidecar beside a segment says. */
+static bool peek(jsc_log *log, uint64_t first, jsc_sidecar_info *info) {
+    char *path = jsc_segment_path(log, first, ".idx");
     if (!path) return false;
     int fd = log->vfs->open(log->vfs->self, path, O_RDONLY, 0);
     free(path);
     if (fd < 0) return false;
     int rc = jsc_sidecar_peek(log->vfs, fd, info);
     log->vfs->close(log->vfs->self, fd);
-    return rc == JSC_OK && info->salt == f->fields.salt && info->first == f->first &&
-           info->segment_bytes == (uint64_t)size && info->last >= info->first - 1 &&
-           info->last - info->first < (uint64_t)INT64_MAX;
+    return rc == JSC_OK && info->first == first && info->last >= first - 1 && info->last - first < (uint64_t)INT64_MAX;
+}
+
+/* It is of this very file. */
+static bool vouched(jsc_log *log, const found_file *f, int64_t size, jsc_sidecar_info *info) {
+    if (!peek(log, f->first, info) || info->salt != f->fields.salt || info->segment_bytes != (uint64_t)size)
+        return false;
+    return info->used <= (f->fields.flags & JSC_SF_PACKED ? f->fields.body : (uint64_t)size);
+}
+
+/* A damaged header is in the sidecar too. */
+static void borrow_head(jsc_log *log, found_file *f, int64_t size) {
+    jsc_sidecar_info info;
+    jsc_segment_head h;
+    if (!peek(log, f->first, &info) || info.segment_bytes != (uint64_t)size) return;
+    if (jsc_segment_head_decode(info.segment_head, &h) != JSC_OK || h.salt != info.salt || h.first != f->first) return;
+    f->fields = h;
+    f->head = JSC_OK;
+    f->borrowed = true;
 }
 
 /* The file is read: what it holds goes into s, and where it ends into the scan. */
@@ -118,6 +135,7 @@ static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open
     c->last = open;
     c->next = next;
     c->stop_at_next = !open && (!h || !(h->flags & JSC_SF_REWRITTEN));
+    c->headless = !h;
     if (h) {
         c->salt_known = true;
         c->salt = h->salt;
@@ -201,6 +219,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
     int rc = -ENOMEM, fd = -1;
     *gone = false;
     if (!path || !s) goto out;
+    if (f->borrowed) say(log, rec, f->first, 0, "damaged file header; its sidecar has it. Records start at", f->first);
     if ((rc = fd = vfs->open(vfs->self, path, O_RDONLY, 0)) < 0) goto out;
     int64_t size = vfs->size(vfs->self, fd);
     rc = size<0 ? (int)size : size>(int64_t) JSC_SEGMENT_MAX ? JSC_ECORRUPT : JSC_OK;
@@ -226,6 +245,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             s->key_id = f->fields.key_id;
             s->base_seq = f->fields.base_seq;
             s->body = f->fields.body;
+            s->key_check = f->fields.key_check;
         } else {
             say(log, rec, s->first, 0, "damaged file header; its records start at", f->first);
             s->closed = true; /* nothing more goes behind a header that says nothing */
@@ -276,10 +296,13 @@ static int read_heads(jsc_log *log, listing *l) {
         free(path);
         if (fd < 0) return fd;
         ssize_t got = vfs->pread(vfs->self, fd, head, sizeof head, 0);
+        int64_t size = vfs->size(vfs->self, fd);
         vfs->close(vfs->self, fd);
-        if (got < 0) return (int)got;
-        l->at[i].head = jsc_segment_head_decode(head, &l->at[i].fields);
-        if (l->at[i].head == JSC_EFORMAT) return JSC_EFORMAT;
+        if (got < 0 || size < 0) return got < 0 ? (int)got : (int)size;
+        found_file *f = &l->at[i];
+        f->head = jsc_segment_head_decode(head, &f->fields);
+        if (f->head == JSC_EFORMAT) return JSC_EFORMAT;
+        if (f->head != JSC_OK || f->fields.first != f->first) borrow_head(log, f, size);
     }
     return JSC_OK;
 }

@@ -111,6 +111,7 @@ static void start_batch(jsc_scan *c, uint64_t at) {
 }
 
 static int keep_trailer(jsc_scan *c, const jsc_found_trailer *f) {
+    if (f->t.commit > c->commit) c->commit = f->t.commit;
     if (!c->keep_trailers) return JSC_OK;
     int rc = grow((void **)&c->good, c->ngood, &c->good_cap, sizeof *c->good);
     if (rc == JSC_OK) c->good[c->ngood++] = *f;
@@ -290,7 +291,8 @@ static int walk(jsc_scan *c) {
             if (rc < 0) return rc;
             continue;
         }
-        bool tagged = c->flags & JSC_SF_ENCRYPTED && !(c->flags & JSC_SF_PACKED);
+        bool tagged =
+            c->headless ? used == JSC_TRAILER_MAX : c->flags & JSC_SF_ENCRYPTED && !(c->flags & JSC_SF_PACKED);
         if (jsc_trailer_decode(&r, &t) != JSC_OK || t.salt != c->salt || t.start != c->batch_start ||
             t.count != c->pending || t.index != c->expected - 1 || (used == JSC_TRAILER_MAX) != tagged ||
             t.crc != jsc_trailer_crc(&t, tagged ? 0 : c->batch_crc)) {
@@ -298,7 +300,6 @@ static int walk(jsc_scan *c) {
             if ((rc = bad(c, &stop)) < 0) return rc;
             continue;
         }
-        if (t.commit > c->commit) c->commit = t.commit;
         if ((rc = keep_trailer(c, &(jsc_found_trailer){c->at, (uint32_t)used, t})) < 0) return rc;
         start_batch(c, c->at + used);
     }

@@ -21,6 +21,7 @@ typedef struct jsc_scan {
     uint64_t next;      /* first index of the next file; UINT64_MAX: not known, but all of this one was durable */
     bool last;          /* of the log's files, and was open: it can have a torn tail */
     bool salt_known;
+    bool headless;      /* the head is lost, and with it the flags: a trailer says itself whether it has a tag */
     bool keep_trailers; /* `good` is filled */
     bool stop_at_next;  /* records at or above `next` are remains of an interrupted truncation */
     uint64_t salt, first;
@@ -62,6 +63,8 @@ typedef struct jsc_image {
 /* file_bytes: the file's size. The image of an encrypted open file has what its trailers vouch for. JSC_EKEY. */
 int jsc_image_load(jsc_log *, int fd, uint64_t file_bytes, const jsc_segment_head *, jsc_image *);
 void jsc_image_free(jsc_image *);
+/* Four bytes that follow from the file's key. */
+int jsc_image_key_check(jsc_cipher *, uint32_t *out);
 /* Seals the batches in bytes [at, at + n) of the segment (plain, whole batches) into out. Adds the tags to both. */
 int jsc_image_seal(jsc_cipher *, const jsc_segment_head *, uint64_t at, uint8_t *plain, size_t n, uint8_t *out);
 /* Opens the batch of trailer f (in file bytes p) into plain. */
@@ -75,6 +78,7 @@ static inline jsc_segment_head jsc_segment_head_of(const jsc_segment *s) {
                               .flags = s->flags | recycled,
                               .key_id = s->key_id,
                               .base_seq = s->base_seq,
-                              .body = s->body};
+                              .body = s->body,
+                              .key_check = s->key_check};
 }
 #endif

@@ -188,6 +188,7 @@ void jsc_segment_trust(jsc_segment *s, const jsc_segment_head *h, const jsc_side
     s->key_id = h->key_id;
     s->base_seq = h->base_seq;
     s->body = h->body;
+    s->key_check = h->key_check;
     s->info = *info;
     s->count = (size_t)(info->last - info->first + 1);
     s->used = info->used;

@@ -7,7 +7,7 @@
 #include "format.h"
 #include "part.h"
 
-typedef struct jsc_sidecar jsc_sidecar; /* is a jsc_part */
+typedef struct jsc_sidecar jsc_sidecar; /* is a jsc_part; its subjects are numbered in ascending order of text */
 
 /* What the head says; no more is read when a log is opened. */
 typedef struct jsc_sidecar_info {
@@ -25,6 +25,7 @@ typedef struct jsc_sidecar_info {
     uint32_t count, subjects; /* messages, subjects */
     uint32_t records, lost; /* records that are there, gaps not counted; records lost to damage */
     uint32_t key_id; /* 0: plain */
+    uint8_t segment_head[JSC_SEGMENT_HEAD]; /* a copy of the segment file's first bytes; zeros: none */
 } jsc_sidecar_info;
 
 /* One record of the segment, for the builder. */

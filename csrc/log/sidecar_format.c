@@ -31,6 +31,7 @@ void jsc_sidecar_head_encode(const jsc_sidecar_head *h, uint8_t out[JSC_SIDECAR_
     jsc_put64(out + 152, h->text_bytes);
     jsc_put64(out + 160, h->body);
     jsc_put64(out + 176, h->digest);
+    memcpy(out + 184, i->segment_head, sizeof i->segment_head);
     jsc_put32(out + 252, jsc_crc32c(0, out, 252));
 }
 
@@ -93,7 +94,8 @@ int jsc_sidecar_head_decode(const uint8_t in[JSC_SIDECAR_HEAD], jsc_sidecar_head
         .body = jsc_get64(in + 160),
         .digest = jsc_get64(in + 176),
     };
-    if (!all_zero(in + 168, 8) || !all_zero(in + 184, 68) || !head_sound(&h)) return JSC_ECORRUPT;
+    if (!all_zero(in + 168, 8) || !all_zero(in + 248, 4) || !head_sound(&h)) return JSC_ECORRUPT;
+    memcpy(h.info.segment_head, in + 184, sizeof h.info.segment_head);
     *out = h;
     return JSC_OK;
 }

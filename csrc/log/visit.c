@@ -37,6 +37,7 @@ static int scan(jsc_log *log, const jsc_segment *s, jsc_image *image, jsc_scan *
     c->salt_known = true;
     c->salt = s->salt;
     c->flags = s->flags;
+    c->headless = s->head_lost;
     c->keep_trailers = true;
     c->stop_at_next = !(s->flags & JSC_SF_REWRITTEN);
     return jsc_scan_run(c);
@@ -73,6 +74,8 @@ int jsc_segment_visit(jsc_log *log, jsc_segment *s, const jsc_visit *v, void *ct
             if (v->batch) rc = v->batch(ctx, &c.good[good].t, c.good[good].at + c.good[good].bytes);
             good++;
         }
+        /* What is lost on both sides of a trailer is told in two parts: the sequence in between is known. */
+        if (good < c.ngood && c.good[good].t.index >= index && c.good[good].t.index < last) last = c.good[good].t.index;
         if (rc == JSC_OK && v->lost) rc = v->lost(ctx, index, last, where);
         i = (size_t)(last - s->first + 1);
     }
@@ -212,6 +215,8 @@ static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
 /* The segment behind the last one, when it is there. */
 static int next_segment(jsc_log *log, bool *moved) {
     const jsc_vfs *vfs = log->vfs;
+    if (log->nsegments && log->segments[log->nsegments - 1]->first == log->last + 1)
+        return JSC_ENOTFOUND; /* empty yet */
     char *path = jsc_segment_path(log, log->last + 1, ".seg");
     if (!path) return -ENOMEM;
     int fd = vfs->open(vfs->self, path, O_RDONLY, 0), rc;
@@ -234,6 +239,7 @@ static int next_segment(jsc_log *log, bool *moved) {
     s->flags = h.flags;
     s->key_id = h.key_id;
     s->base_seq = h.base_seq;
+    s->key_check = h.key_check;
     s->created = true;
     jsc_segment_widen(log, s);
     s->base = before ? before->base + before->used : 0;

@@ -273,6 +273,31 @@ static void test_damage(void) {
     jsc_sim_free(disk);
 }
 
+/* A wrong key is no damage, and no key no log. */
+static void test_keys(void) {
+    jsc_sim *disk = jsc_sim_new(seed);
+    jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+    uint8_t secret[JSC_KEY_BYTES] = {1}, other[JSC_KEY_BYTES] = {2};
+    jsc_keys *ring[2];
+    OK(jsc_keys_new((uint32_t[]){5}, &secret, 1, 5, &ring[0]));
+    OK(jsc_keys_new((uint32_t[]){5}, &other, 1, 5, &ring[1]));
+    for (int round = 0; round < 3; round++) {
+        keys = ring[0];
+        jsc_log *log = open_log(s, "/d/keys", 65536, NULL);
+        CHECK(jsc_log_last(log) == 20u * (unsigned)round);
+        for (uint64_t i = jsc_log_last(log) + 1, n = 0; n < 20; i++, n++) OK(put(log, i, 1));
+        OK(jsc_log_close(log));
+        jsc_log_options wrong = {.segment_bytes = 65536, .keys = ring[1]}, none = {.segment_bytes = 65536};
+        CHECK(jsc_log_open(s, "/d/keys", &wrong, &log, NULL) == JSC_EKEY);
+        CHECK(jsc_log_open(s, "/d/keys", &none, &log, NULL) == JSC_EKEY);
+    }
+    keys = NULL;
+    jsc_keys_unref(ring[0]);
+    jsc_keys_unref(ring[1]);
+    jsc_store_close(s);
+    jsc_sim_free(disk);
+}
+
 /* Any call may fail: the log may stop, but what it called durable is there afterwards. */
 static void test_failures(void) {
     static const char ops[] = "wsa";
@@ -346,6 +371,7 @@ static void test_truncate_steps(void) {
 int main(int argc, char **argv) {
     unsigned long seeds = argc > 1 ? strtoul(argv[1], NULL, 10) : 40;
     test_crc();
+    test_keys();
     for (seed = 1; seed <= 3; seed++) {
         state = seed;
         jsc_sim *disk = jsc_sim_new(seed);

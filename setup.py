@@ -63,6 +63,7 @@ if missing := missing_packages() if {"build_ext", "bdist_wheel", "editable_wheel
 setup(
     ext_modules=cythonize(
         [
+            extension("jscore._log", "jscore/_log.pyx", "base", "log"),
             extension("jscore._records", "jscore/_records.pyx", "base", "log"),
             extension(
                 "jscore_server.dataplane._plane",

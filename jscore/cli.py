@@ -252,6 +252,8 @@ def compact(args: argparse.Namespace) -> int:
     with open_log(args.dir, args, write=True) as log:
         before = log.disk_bytes
         log.compact(all=args.all)
+    # Only a closed log has given back what it reserved.
+    with open_log(args.dir, args) as log:
         after, live, damage = log.disk_bytes, log.bytes, log.damage()
     value = {"before": before, "after": after, "record_bytes": live, "damage": [place(d) for d in damage]}
     show(args, value, [*(sentence(d) for d in damage), f"{before} -> {after} bytes on disk, {live} of live records"])

@@ -96,10 +96,10 @@ static int damage(jsc_mlog *m, jsc_damage *out, size_t max, size_t *n) {
     size_t found = 0;
     for (size_t i = 0; i < m->npieces; i++) {
         jsc_piece *p = m->pieces[i];
-        bool look = !p->surveyed && p->segment->sealed && p->segment->info.lost;
-        if (look) {
+        if (p->suspect || (!p->surveyed && p->segment->sealed && p->segment->info.lost)) {
             int rc = jsc_piece_survey(m, p);
             if (rc != JSC_OK) return rc;
+            p->suspect = false;
         }
         for (size_t k = 0; k < p->ndamage; k++, found++)
             if (found < max) out[found] = p->damage[k];

@@ -398,7 +398,9 @@ int jsc_piece_build(jsc_mlog *m, jsc_piece *p) {
 
 int jsc_piece_survey(jsc_mlog *m, jsc_piece *p) {
     jsc_piece probe = {.segment = p->segment, .base_seq = p->base_seq};
-    builder b = {.m = m, .p = &probe, .upto = m->options.read_only ? m->applied : UINT64_MAX, .above = UINT64_MAX};
+    /* What is not written yet is in no file. */
+    uint64_t upto = m->options.read_only ? m->applied : jsc_log_durable(m->log);
+    builder b = {.m = m, .p = &probe, .upto = upto, .above = UINT64_MAX};
     int rc = build(&b, p->base_seq, m->npieces && m->pieces[0] != p);
     jsc_tail_free(probe.tail);
     if (rc == JSC_OK) {

@@ -31,6 +31,7 @@ typedef struct jsc_piece {
     jsc_damage *damage;       /* what jsc_piece_build, or a scrub, found lost, ascending; malloc'ed */
     size_t ndamage;
     bool surveyed;            /* `damage` is up to date: built from the records */
+    bool suspect;             /* a read found a record bad since: look again before telling */
     uint64_t dead_at;         /* index of the record that killed its last live message, when all are dead */
 } jsc_piece;
 

@@ -256,10 +256,12 @@ int jsc_mlog_load(jsc_mlog *m, jsc_piece *p, const jsc_part *part, uint32_t ord,
     bool fleeting;
     if (!offset) return JSC_ECORRUPT;
     int rc = jsc_segment_read_at(m->log, p->segment, offset, &r, &block, &fleeting);
+    p->suspect |= rc == JSC_ECORRUPT;
     if (rc != JSC_OK) return rc;
     if (r.kind != JSC_K_MESSAGE || r.raw_len != part->ops->bytes(part, ord) ||
         r.data_len != part->ops->size(part, ord)) {
         if (block) jsc_block_release(m->blocks, block);
+        p->suspect = true;
         return JSC_ECORRUPT;
     }
     void *hold = block;

@@ -625,6 +625,82 @@ static void test_full_disk(void) {
     jsc_sim_free(sim);
 }
 
+/* ---- damage ---- */
+
+typedef struct file_names {
+    char at[64][64];
+    int n;
+} file_names;
+
+static void each_name(void *ctx, const char *name) {
+    file_names *l = ctx;
+    if (l->n < 64 && strcmp(name, "LOCK") != 0) snprintf(l->at[l->n++], sizeof l->at[0], "disk/log/%s", name);
+}
+
+/* A flipped bit anywhere: nothing wrong is served, few messages are lost, and those of segments are told. */
+static void test_damage(uint64_t s) {
+    static run r;
+    r = (run){.clock = 0};
+    seed = s;
+    state = s * 31 + 7;
+    step = 0;
+    r.sim = jsc_sim_new(s);
+    r.now = (model){.first = 1, .last_ts = INT64_MIN};
+    r.options = (jsc_mlog_options){.segment_bytes = 8192,
+                                   .now = now_of,
+                                   .now_arg = &r,
+                                   .compact_bytes_per_s = UINT64_MAX,
+                                   .scrub_bytes_per_s = UINT64_MAX};
+    open_log(&r);
+    for (int i = 0; i < 60; i++, step++) {
+        do_append(&r, 1 + rnd(8));
+        if (rnd(4) == 0) do_delete(&r);
+        if (rnd(4) == 0) do_wait(&r);
+        if (rnd(20) == 0) OK(jsc_mlog_maintain(r.log, (int)(1 + rnd(15)), rnd(2)));
+    }
+    OK(jsc_mlog_close(r.log));
+    file_names l = {.n = 0};
+    const jsc_vfs *vfs = jsc_sim_vfs(r.sim);
+    OK(vfs->list(vfs->self, "disk/log", each_name, &l));
+    const char *name = l.at[rnd((uint64_t)l.n)];
+    int64_t size = jsc_sim_size(r.sim, name);
+    CHECK(size > 0);
+    uint64_t offset = rnd((uint64_t)size);
+    TELL("flip %s at %llu of %lld", name, (unsigned long long)offset, (long long)size);
+    OK(jsc_sim_flip(r.sim, name, offset, (int)rnd(8)));
+    jsc_mlog_recovery rec;
+    int rc = jsc_mlog_open(vfs, "disk/log", &r.options, &r.log, &rec);
+    if (rc == JSC_OK) {
+        uint64_t lost = 0, last = jsc_mlog_last(r.log);
+        jsc_message m;
+        CHECK(last <= r.now.last);
+        for (uint64_t q = 1; q <= last; q++) {
+            rc = jsc_mlog_get(r.log, q, &m);
+            CHECK(rc == JSC_OK || rc == JSC_ENOTFOUND || rc == JSC_ECORRUPT);
+            if (rc == JSC_OK) check_message(&r, &m, q);
+            if (rc == JSC_OK) jsc_message_release(r.log, &m);
+            if (rc == JSC_OK) CHECK(r.now.items[q].live || lost); /* a lost tombstone */
+            else if (r.now.items[q].live) lost++;
+        }
+        size_t n = 0;
+        jsc_damage d[16];
+        OK(jsc_mlog_damage(r.log, d, 16, &n));
+        TELL("lost %llu of %llu, last %llu, damage %zu", (unsigned long long)lost, (unsigned long long)r.now.last,
+             (unsigned long long)last, n);
+        CHECK(lost <= 40 && (n || !lost));
+        OK(append_text(r.log, "after", "damage", &last));
+        OK(jsc_mlog_get(r.log, last, &m));
+        jsc_message_release(r.log, &m);
+        rc = jsc_mlog_close(r.log);
+        CHECK(rc == JSC_OK);
+    } else {
+        TELL("open: %d", rc);
+        CHECK(rc == JSC_EFORMAT || rc == JSC_ECORRUPT);
+    }
+    free(r.ops);
+    jsc_sim_free(r.sim);
+}
+
 /* ---- another process ---- */
 
 enum { SENT = 1200 };
@@ -706,6 +782,7 @@ int main(int argc, char **argv) {
     for (uint64_t s = from; s < from + n; s++) one_run(s, 1500, s % 4 == 0);
     if (argc <= 1 || n == 0) {
         test_processes();
+        for (uint64_t s = from; s < from + 200; s++) test_damage(s);
         test_failed_sync();
         test_full_disk();
         for (int mode = 0; mode < 3; mode++) test_threads(mode);

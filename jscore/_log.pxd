@@ -20,6 +20,7 @@ cdef class Log:
     cdef jsc_mlog *handle    # NULL: closed, or the parent's
     cdef jsc_mlog *husk      # the same until this object goes: what held messages need
     cdef bint forked, always, crowded
+    cdef uint64_t unpaced, paced  # bytes appended since the position `paced`
     cdef int calls           # under way with the GIL released; close() waits for them
     cdef object idle, turn   # locks: close() waits for the calls, append() for an extend() that waits for room
     cdef object verifying    # the thread that is in verify(), whose callback must not close
@@ -34,6 +35,7 @@ cdef class Log:
     cdef int check(self, int rc, uint64_t seq=*) except -1
     cdef int wait_for(self, int what, uint64_t arg, int64_t timeout_ns) except -1
     cdef int make_room(self) except -1
+    cdef int pace(self, bint wait) except -1
     cdef int care(self, int what, bint force) except -1
     cdef int shut(self, bint write) except -1
     cpdef disown(self)

@@ -69,6 +69,10 @@ cdef extern from "Python.h":
 
 # How long a wait goes without looking for signals and for close() in another thread.
 cdef int64_t SLICE_NS = 50_000_000
+# After so many bytes a writer waits until what came before the last so many is written: well before the engine has to
+# wait for room itself, which it would do with the GIL held.
+cdef enum:
+    PACE_BYTES = 32 << 20
 cdef enum:
     WAIT_DURABLE
     WAIT_SYNCED
@@ -222,6 +226,18 @@ cdef class Log:
         self.wait_for(WAIT_DURABLE, position, -1)
         return 0
 
+    cdef int pace(self, bint wait) except -1:
+        cdef jsc_mlog *log = self.live()
+        cdef uint64_t before = self.paced
+        if before > jsc_mlog_durable_position(log):
+            if not wait:
+                raise Full("too much is not written yet")
+            self.wait_for(WAIT_DURABLE, before, -1)
+        if self.paced == before:  # no other thread was here meanwhile
+            self.paced = jsc_mlog_position(self.live())
+            self.unpaced = 0
+        return 0
+
     cdef int settle(self, object sync) except -1:
         cdef uint64_t position = 0
         if sync is None:
@@ -244,8 +260,11 @@ cdef class Log:
             if self.crowded:
                 with self.turn:
                     pass
+            if self.unpaced > PACE_BYTES:
+                self.pace(True)
             rc = jsc_mlog_append(self.live(), subject, headers, data, ts, &seq)
             if rc == JSC_OK:
+                self.unpaced += data.n
                 return seq
             if rc != JSC_EFULL:
                 self.check(rc)
@@ -292,7 +311,10 @@ cdef class Log:
             borrow(headers, &h, &held)
             if self.crowded:
                 raise Full("an extend() of another thread waits for room")
+            if self.unpaced > PACE_BYTES:
+                self.pace(False)
             self.check(jsc_mlog_append(self.live(), &s, &h, &d, ts_ns, &seq))
+            self.unpaced += d.n
         finally:
             give_back(&held)
         return seq

@@ -495,6 +495,17 @@ def test_a_full_disk_is_an_error_and_writing_resumes():
         assert bytes(log[1]) == b"before"
 
 
+def test_offer_refuses_instead_of_waiting_when_too_much_is_unwritten(tmp_path):
+    with jscore.open(tmp_path / "log", background=False, sync="never") as log:
+        large = bytes(33 << 20)
+        assert [log.offer(large), log.offer(large)] == [1, 2]
+        with pytest.raises(jscore.Full):
+            log.offer(large)
+        assert log.last == 2
+        assert log.append(b"waits instead") == 3
+        assert log.durable >= 1
+
+
 def test_the_descriptor_tells_of_durable_positions(log):
     import select
 

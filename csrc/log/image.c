@@ -49,14 +49,17 @@ int jsc_image_open(jsc_cipher *cipher, const jsc_segment_head *h, const uint8_t 
                            plain + f->t.start, p + f->at + JSC_TRAILER_BYTES);
 }
 
-static int read_all(const jsc_vfs *vfs, int fd, uint8_t *buf, uint64_t n) {
-    for (uint64_t at = 0; at < n;) {
+/* *read: less than asked for where a writer in another process has just cut the file's reserved end. */
+static int read_all(const jsc_vfs *vfs, int fd, uint8_t *buf, uint64_t n, uint64_t *read) {
+    uint64_t at = 0;
+    while (at < n) {
         size_t want = n - at < ((uint64_t)8 << 20) ? (size_t)(n - at) : (size_t)8 << 20;
         ssize_t got = vfs->pread(vfs->self, fd, buf + at, want, (off_t)at);
         if (got < 0) return (int)got;
-        if (got == 0) return -EIO;
+        if (got == 0) break;
         at += (uint64_t)got;
     }
+    *read = at;
     return JSC_OK;
 }
 
@@ -77,6 +80,12 @@ void jsc_image_free(jsc_image *m) {
 static int unpack(jsc_log *log, int fd, const jsc_segment_head *h, jsc_image *m) {
     jsc_pack *pack;
     int rc = jsc_pack_open(log->vfs, fd, h, log->keys, &pack);
+    if (rc == JSC_ECORRUPT) { /* nothing says where its blocks are: every record is lost */
+        if ((rc = make_room(m, JSC_SEGMENT_HEAD)) != JSC_OK) return rc;
+        memset(m->bytes, 0, JSC_SEGMENT_HEAD);
+        m->size = JSC_SEGMENT_HEAD;
+        return JSC_OK;
+    }
     if (rc != JSC_OK) return rc;
     uint64_t size = jsc_pack_image_bytes(pack);
     uint32_t blocks = jsc_pack_blocks(pack);
@@ -130,18 +139,16 @@ int jsc_image_load(jsc_log *log, int fd, uint64_t file_bytes, const jsc_segment_
     if (h && h->flags & JSC_SF_PACKED) return unpack(log, fd, h, m);
     if (!h || !(h->flags & JSC_SF_ENCRYPTED)) {
         int rc = make_room(m, file_bytes);
-        if (rc == JSC_OK) rc = read_all(log->vfs, fd, m->bytes, file_bytes);
-        m->size = file_bytes;
+        if (rc == JSC_OK) rc = read_all(log->vfs, fd, m->bytes, file_bytes, &m->size);
         return rc;
     }
     uint8_t *sealed = malloc(file_bytes ? file_bytes : 1);
     if (!sealed) return -ENOMEM;
     int rc = make_room(m, file_bytes);
-    if (rc == JSC_OK) rc = read_all(log->vfs, fd, sealed, file_bytes);
+    if (rc == JSC_OK) rc = read_all(log->vfs, fd, sealed, file_bytes, &m->size);
     if (rc == JSC_OK) {
-        m->size = file_bytes;
         memset(m->bytes, 0, file_bytes);
-        rc = decrypt(log, h, sealed, file_bytes, m->bytes);
+        rc = decrypt(log, h, sealed, m->size, m->bytes);
     }
     free(sealed);
     return rc;

@@ -74,9 +74,13 @@ static int add_segment(jsc_log *log, uint64_t limit) {
         if (log->batch_count) jsc_log_put_trailer(log);
         next->base = s->base + s->used;
         s->closed = true;
-        /* Recovered, and not written to since: the sync thread will not come by. */
+        /* Recovered, and not written to since: it is left when the file behind it is there, no sooner, so that there
+         * always is a file to say where the log stands. */
         bool pending = log->tail && log->tail->segment == s;
-        if (!pending && !atomic_load_explicit(&s->entered, memory_order_acquire)) atomic_store(&s->left, true);
+        if (!pending && !atomic_load_explicit(&s->entered, memory_order_acquire)) {
+            atomic_store(&s->left, false);
+            next->before = s;
+        }
     }
     log->batch_start = next->used;
     return JSC_OK;

@@ -49,11 +49,14 @@ typedef struct jsc_segment {
     jsc_spares *spares;
     const jsc_vfs *vfs;
     jsc_block_cache *blocks;
+    struct jsc_segment *before; /* sync thread: to be marked as left when this one's file is there */
     uint64_t allocated; /* sync thread */
     bool created; /* sync thread */
     _Atomic bool recycled; /* its file is a spare: JSC_SF_RECYCLED, known when it is made */
     _Atomic bool entered; /* the sync thread opened it */
-    _Atomic bool left; /* the sync thread is done with it: all written, synced, cut to its length, closed */
+    _Atomic bool
+        left; /* the sync thread is done with it: all written, synced, cut to its length, closed; and the file of
+                          the next one is there */
 } jsc_segment;
 
 /* A piece of a segment not yet written, or written a moment ago. The owner appends; the sync thread writes out what a

@@ -265,7 +265,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         rc = open ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, end, rec);
         if (rc < 0) goto out;
         if (s->flags & JSC_SF_ENCRYPTED) s->closed = true; /* no nonce may be used twice */
-        if (s->closed) atomic_store(&s->left, true);
+        if (s->closed && !is_last) atomic_store(&s->left, true);
         log->last_term = c.last_term;
         log->last_ts = c.last_ts;
         if (c.commit > log->commit) log->commit = c.commit;

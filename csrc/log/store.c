@@ -83,7 +83,7 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
         vfs->truncate(vfs->self, log->fd, (off_t)log->open_segment->used);
         log->open_segment->allocated = log->open_segment->used;
         vfs->close(vfs->self, log->fd);
-        atomic_store_explicit(&log->open_segment->left, true, memory_order_release);
+        s->before = log->open_segment;
         log->open_segment = NULL;
         log->fd = -1;
     }
@@ -97,6 +97,8 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
         return rc;
     }
     log->open_segment = s;
+    if (s->before) atomic_store_explicit(&s->before->left, true, memory_order_release);
+    s->before = NULL;
     atomic_store_explicit(&s->entered, true, memory_order_release);
     return JSC_OK;
 }

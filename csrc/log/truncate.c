@@ -179,7 +179,9 @@ int jsc_log_truncate(jsc_log *log, uint64_t last) {
     jsc_segment *s = log->segments[log->nsegments - 1];
     if (rc == 0) rc = forget_sidecar(log, s);
     if (rc == 0) rc = jsc_segment_map(log, s);
-    s->closed = false;
+    s->closed = false; /* it is the open one again */
+    atomic_store(&s->left, false);
+    atomic_store(&s->entered, false);
     if (rc == 0 && s->first + s->count > last + 1) rc = cut_segment(log, s, last);
     if (rc != 0) {
         atomic_store(&log->error, rc);

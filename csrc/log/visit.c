@@ -93,7 +93,8 @@ int jsc_segment_reindex(jsc_log *log, jsc_segment *s) {
     uint32_t *at = rc == JSC_OK ? calloc(s->count ? s->count : 1, sizeof *at) : NULL;
     if (rc == JSC_OK && !at) rc = -ENOMEM;
     if (rc == JSC_OK) {
-        memcpy(at, c.table, (c.count < s->count ? c.count : s->count) * sizeof *at);
+        size_t n = c.count < s->count ? c.count : s->count;
+        if (n) memcpy(at, c.table, n * sizeof *at);
         free(s->at);
         s->at = at;
         s->cap = s->count;

@@ -35,6 +35,7 @@ int jsc_draft_new(jsc_mlog *, uint64_t first, uint32_t prev_term, uint64_t base_
 int jsc_draft_keep(jsc_draft *, const jsc_record *); /* a message takes the next sequence */
 int jsc_draft_drop(jsc_draft *, uint64_t first, uint64_t last, uint64_t seqs, uint32_t term, int64_t ts);
 void jsc_draft_skip(jsc_draft *, uint64_t seqs); /* as many more sequences belong to what was dropped last */
+uint64_t jsc_draft_room(const jsc_draft *);      /* how many that can be at most */
 /* Both files written and synced. JSC_ECORRUPT: it does not end with `last` and `last_seq`. */
 int jsc_draft_finish(jsc_draft *, uint64_t last, uint64_t last_seq, jsc_sidecar_info *info, uint64_t *disk_bytes);
 uint64_t jsc_draft_seq(const jsc_draft *);

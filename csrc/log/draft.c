@@ -213,6 +213,7 @@ int jsc_draft_drop(jsc_draft *d, uint64_t first, uint64_t last, uint64_t seqs, u
 }
 
 void jsc_draft_skip(jsc_draft *d, uint64_t seqs) { d->gap_seqs += seqs; }
+uint64_t jsc_draft_room(const jsc_draft *d) { return d->gap_first ? d->next - d->gap_first - d->gap_seqs : 0; }
 uint64_t jsc_draft_seq(const jsc_draft *d) { return d->seq + d->gap_seqs; }
 uint64_t jsc_draft_written(const jsc_draft *d) { return d->written; }
 jsc_tail *jsc_draft_tail(jsc_draft *d) { return d->tail; }

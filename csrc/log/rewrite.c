@@ -104,6 +104,24 @@ static int seq_of(job *j, uint32_t ord, uint64_t *seq) {
     return JSC_OK;
 }
 
+/* The sequences of gaps whose records are lost: the next message tells how many there are up to it. Where another record
+ * than a message comes first, nothing depends on how they are shared among the gaps on its two sides. */
+static int count_gap(job *j, bool all) {
+    uint64_t seq = j->now->last_seq + 1, room = jsc_draft_room(j->draft);
+    int rc = JSC_OK;
+    if (j->ord < j->now->count) {
+        pthread_mutex_lock(&j->mlog->lock);
+        rc = seq_of(j, j->ord, &seq);
+        pthread_mutex_unlock(&j->mlog->lock);
+        if (rc != JSC_OK) return rc;
+    }
+    if (seq <= jsc_draft_seq(j->draft)) return JSC_ECORRUPT;
+    uint64_t n = seq - 1 - jsc_draft_seq(j->draft);
+    jsc_draft_skip(j->draft, all || n < room ? n : room);
+    if (all || n <= room) j->unsure = false;
+    return JSC_OK;
+}
+
 static int take(job *j, const jsc_record *r) {
     int rc;
     if (r->index != j->next) return JSC_ECORRUPT;
@@ -120,18 +138,10 @@ static int take(job *j, const jsc_record *r) {
             j->dropped = true;
             return jsc_draft_drop(j->draft, r->index, r->index, 0, r->term, r->ts);
         }
+        if (j->unsure && (rc = count_gap(j, false)) != JSC_OK) return rc;
         return jsc_draft_keep(j->draft, r);
     }
-    if (j->unsure) {
-        uint64_t seq = 0;
-        pthread_mutex_lock(&j->mlog->lock);
-        rc = seq_of(j, j->ord, &seq);
-        pthread_mutex_unlock(&j->mlog->lock);
-        if (rc != JSC_OK) return rc;
-        if (seq <= jsc_draft_seq(j->draft)) return JSC_ECORRUPT;
-        jsc_draft_skip(j->draft, seq - 1 - jsc_draft_seq(j->draft));
-        j->unsure = false;
-    }
+    if (j->unsure && (rc = count_gap(j, true)) != JSC_OK) return rc;
     if (!dead_bit(j->now, j->ord++)) return jsc_draft_keep(j->draft, r);
     j->dropped = true;
     return jsc_draft_drop(j->draft, r->index, r->index, 1, r->term, r->ts);

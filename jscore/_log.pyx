@@ -255,6 +255,7 @@ cdef class Log:
     cdef uint64_t put(self, const jsc_span *subject, const jsc_span *headers, const jsc_span *data,
                       int64_t ts) except 0:
         cdef uint64_t seq = 0
+        cdef bint tried = False
         cdef int rc
         while True:
             if self.crowded:
@@ -266,9 +267,10 @@ cdef class Log:
             if rc == JSC_OK:
                 self.unpaced += data.n
                 return seq
-            if rc != JSC_EFULL:
+            if rc != JSC_EFULL or tried:  # nothing was in the way but the disk itself
                 self.check(rc)
             self.make_room()
+            tried = True
 
     def append(self, data, subject="", *, headers=b"", ts=None, sync=None) -> int:
         """Appends one message and returns its sequence. data, headers: bytes-like; subject: str or bytes.
@@ -329,6 +331,7 @@ cdef class Log:
         cdef size_t done = 0, part, n = batch.n
         cdef uint64_t last = 0
         cdef jsc_mlog *log = self.live()
+        cdef bint tried = False
         cdef int rc
         if not n:
             return range(0)
@@ -345,8 +348,9 @@ cdef class Log:
                         rc = jsc_mlog_extend(log, batch.items + done, n - done, &part, &last)
                     self.leave()
                     done += part
-                    if rc == JSC_EFULL:
+                    if rc == JSC_EFULL and (part or not tried):
                         self.make_room()
+                        tried = True
                     else:
                         self.check(rc)
             finally:

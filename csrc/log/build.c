@@ -345,7 +345,8 @@ static int build(builder *b, uint64_t start, bool start_known) {
     b->seq = start;
     b->next_index = s->first;
     b->ts = b->replaying ? b->m->last_ts : INT64_MIN;
-    b->lost_left = s->used / JSC_RECORD_HEAD;
+    /* A file that was cut short once held as many as any. */
+    b->lost_left = (s->used > s->limit ? s->used : s->limit) / JSC_RECORD_HEAD;
     look_behind(b, &next_first);
     jsc_tail_free(p->tail);
     p->tail = NULL;

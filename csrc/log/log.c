@@ -452,7 +452,9 @@ static int sync_parent(const jsc_vfs *vfs, const char *dir) {
     return rc;
 }
 
-static void ignore_name(void *ctx, const char *name) {}
+static void note_segment(void *ctx, const char *name) {
+    if (strstr(name, ".seg")) *(bool *)ctx = true;
+}
 
 /* A reader's mappings stay what they are: see spares.c. A log without the file has no writer that would reuse files. */
 static int share_readers(jsc_log *log) {
@@ -476,12 +478,14 @@ static int share_readers(jsc_log *log) {
 /* The directory, made if needed, and its lock. */
 static int take_directory(jsc_log *log, const jsc_log_options *options) {
     const jsc_vfs *vfs = log->vfs;
-    int rc = vfs->list(vfs->self, log->dir, ignore_name, NULL);
+    bool segments = false;
+    int rc = vfs->list(vfs->self, log->dir, note_segment, &segments);
     if (rc < 0) {
         if (log->read_only) return rc;
         if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) return rc;
-        if ((rc = sync_parent(vfs, log->dir)) < 0) return rc;
     }
+    /* Also when somebody else made it, who may have died before he synced its name. */
+    if (!log->read_only && !segments && (rc = sync_parent(vfs, log->dir)) < 0) return rc;
     if (log->read_only && (rc = share_readers(log)) < 0) return rc;
     if (log->read_only && !options->check_lock) return JSC_OK;
     size_t n = strlen(log->dir);

@@ -80,13 +80,31 @@ static void damaged(jsc_log *log, jsc_log_recovery *rec, uint64_t file, uint64_t
     say(log, rec, file, at, "damage; first record lost is", index);
 }
 
-/* Cuts the file at `end` and makes that durable, or makes durable what a killed process left in the page cache. */
-static int settle_file(jsc_log *log, jsc_segment *s, uint64_t end, bool cut) {
+/* Writes [from, end) of the file again as it reads. After a failed sync the kernel may hold pages that are not on the disk
+ * and take them for clean: another sync would not write them. */
+static int write_again(const jsc_vfs *vfs, int fd, uint64_t from, uint64_t end) {
+    const size_t piece = (size_t)1 << 20;
+    uint8_t *p = from < end ? malloc(piece) : NULL;
+    int rc = from < end && !p ? -ENOMEM : JSC_OK;
+    while (rc == JSC_OK && from < end) {
+        ssize_t got = vfs->pread(vfs->self, fd, p, end - from < piece ? (size_t)(end - from) : piece, (off_t)from);
+        if (got <= 0) rc = got < 0 ? (int)got : -EIO;
+        else rc = jsc_write_all(vfs, fd, p, (size_t)got, from);
+        if (got > 0) from += (uint64_t)got;
+    }
+    free(p);
+    return rc;
+}
+
+/* Cuts the file at `end` and makes that durable, or makes durable what a killed process left in the page cache, from
+ * `from` on: what is before was said to be synced. */
+static int settle_file(jsc_log *log, jsc_segment *s, uint64_t from, uint64_t end, bool cut) {
     if (log->read_only) return JSC_OK;
     const jsc_vfs *vfs = log->vfs;
     int fd = jsc_segment_open(log, s, O_RDWR), rc;
     if (fd < 0) return fd;
     rc = cut ? vfs->truncate(vfs->self, fd, (off_t)end) : 0;
+    if (rc == 0) rc = write_again(vfs, fd, from, end);
     if (rc == 0) rc = vfs->datasync(vfs->self, fd);
     vfs->close(vfs->self, fd);
     if (rc == 0 && cut) s->allocated = end;
@@ -164,7 +182,13 @@ static int finish_open(jsc_log *log, jsc_segment *s, jsc_scan *c, jsc_log_recove
         rec->torn_bytes = c->end > s->used ? c->end - s->used : 0;
         say(log, rec, s->first, s->used, "torn tail, never acknowledged, was cut after record", c->expected - 1);
     }
-    return settle_file(log, s, s->used, c->torn);
+    /* The head too, when no record of the file was ever said to be synced. */
+    uint64_t from = 0;
+    if (c->durable >= s->first && c->durable < s->first + s->count) {
+        uint64_t k = c->durable + 1 - s->first; /* the first record that nothing speaks for */
+        from = k < s->count ? (uint64_t)s->at[k] * 8 : s->used;
+    }
+    return settle_file(log, s, from, s->used, c->torn);
 }
 
 static int finish_full(jsc_log *log, jsc_segment *s, jsc_scan *c, uint64_t next, jsc_log_recovery *rec) {
@@ -179,7 +203,7 @@ static int finish_full(jsc_log *log, jsc_segment *s, jsc_scan *c, uint64_t next,
         say(log, rec, s->first, c->at, "damaged trailer; no record is lost before", c->expected);
     } else if (c->end > s->used && c->stop_at_next) {
         /* A truncation that was interrupted after the next file took over from here. */
-        return settle_file(log, s, s->used, true);
+        return settle_file(log, s, s->used, s->used, true);
     }
     return JSC_OK;
 }
@@ -217,6 +241,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
     jsc_segment *s = jsc_segment_new(log, f->first);
     char *path = jsc_segment_path(log, f->first, ".seg");
     int rc = -ENOMEM, fd = -1;
+    bool unfinished = false; /* gone, but its file stays */
     *gone = false;
     if (!path || !s) goto out;
     if (f->borrowed) say(log, rec, f->first, 0, "damaged file header; its sidecar has it. Records start at", f->first);
@@ -265,6 +290,11 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         rc = open ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, end, rec);
         if (rc < 0) goto out;
         if (s->flags & JSC_SF_ENCRYPTED) s->closed = true; /* no nonce may be used twice */
+        if (open && s->closed && !s->count && !log->read_only) {
+            /* The next segment has its name, and is made in its file; until then that says where the log stands. */
+            *gone = unfinished = true;
+            goto out;
+        }
         if (s->closed && !is_last) atomic_store(&s->left, true);
         log->last_term = c.last_term;
         log->last_ts = c.last_ts;
@@ -278,7 +308,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
     if (rewritten) rc = supersede(log, l, i);
 out:
     if (fd >= 0) vfs->close(vfs->self, fd);
-    if (rc == JSC_OK && *gone && !log->read_only) rc = vfs->unlink(vfs->self, path);
+    if (rc == JSC_OK && *gone && !unfinished && !log->read_only) rc = vfs->unlink(vfs->self, path);
     free(path);
     jsc_scan_free(&c);
     jsc_segment_unref(s);

@@ -112,6 +112,7 @@ static void start_batch(jsc_scan *c, uint64_t at) {
 
 static int keep_trailer(jsc_scan *c, const jsc_found_trailer *f) {
     if (f->t.commit > c->commit) c->commit = f->t.commit;
+    if (f->t.durable > c->durable) c->durable = f->t.durable;
     if (!c->keep_trailers) return JSC_OK;
     int rc = grow((void **)&c->good, c->ngood, &c->good_cap, sizeof *c->good);
     if (rc == JSC_OK) c->good[c->ngood++] = *f;

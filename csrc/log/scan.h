@@ -32,7 +32,7 @@ typedef struct jsc_scan {
     uint64_t bytes; /* of good records with padding */
     uint64_t at, batch_start, expected;
     uint64_t end; /* behind the last byte that is not zero */
-    uint64_t commit;
+    uint64_t commit, durable; /* the most that good trailers say */
     uint32_t last_term, batch_term; /* batch_term: before the batch */
     int64_t last_ts;
     bool torn;

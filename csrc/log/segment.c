@@ -53,10 +53,13 @@ void jsc_segment_unref(jsc_segment *s) {
     if (s->image) munmap(s->image, s->map_len);
     else if (s->map) vfs->unmap(vfs->self, s->map, s->map_len);
     if (s->path) {
-        /* A file that cannot be unlinked is found again, and judged again, at the next open. */
+        /* The sidecar first, also one that does not fit, so that a power cut leaves none behind. A file that cannot be
+         * unlinked is found again, and judged again, at the next open. */
+        char *end = s->path + strlen(s->path) - 4;
+        memcpy(end, ".idx", 4);
+        vfs->unlink(vfs->self, s->path);
+        memcpy(end, ".seg", 4);
         if (!s->spares || !jsc_spares_offer(s->spares, s->path)) vfs->unlink(vfs->self, s->path);
-        memcpy(s->path + strlen(s->path) - 4, ".idx", 4);
-        if (s->sealed) vfs->unlink(vfs->self, s->path);
         free(s->path);
     }
     jsc_spares_unref(s->spares);

@@ -107,6 +107,7 @@ int jsc_log_submit(jsc_log *);
 /* When all is synced, but no trailer says so yet: writes one that does. From then on damage to the last batch is told from
  * a torn tail. For a log that fell silent. */
 int jsc_log_mark(jsc_log *);
+bool jsc_log_unmarked(const jsc_log *); /* there is, or will be once it is synced, something to state */
 /* Removes every record with index > last; durable when it returns (it waits for the disk; rare). JSC_EINVAL where that
  * would cut an encrypted segment, or one that compaction made: those hold what was committed long ago. */
 int jsc_log_truncate(jsc_log *, uint64_t last);

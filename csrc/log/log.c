@@ -16,10 +16,15 @@ static int writable(const jsc_log *log) {
     return JSC_OK;
 }
 
-static bool backlogged(const jsc_log *log, size_t more) {
+/* Whether the message log wants a record taken on a full disk: it lets go of others. */
+static bool frees(const jsc_log *log, uint8_t kind) {
+    return log->admits_control && (kind == JSC_K_PURGE || kind == JSC_K_DELETE || kind == JSC_K_LIMITS);
+}
+
+static bool backlogged(const jsc_log *log, size_t more, uint64_t most) {
     if (!log->tail) return false;
     uint64_t end = jsc_chunk_position(log->tail) + log->tail->used;
-    return end + more - atomic_load_explicit(&log->written, memory_order_relaxed) > JSC_BACKLOG_MAX;
+    return end + more - atomic_load_explicit(&log->written, memory_order_relaxed) > most;
 }
 
 void jsc_log_put_trailer(jsc_log *log) {
@@ -88,10 +93,10 @@ static int add_segment(jsc_log *log, uint64_t limit) {
 
 /* Room for `need` bytes and a trailer at the tail: next chunk, next segment. A batch cut by the end of a segment gets
  * its own trailer there, so no batch spans two files. */
-static int make_room(jsc_log *log, size_t need) {
+static int make_room(jsc_log *log, size_t need, uint64_t most) {
     size_t with_trailer = need + JSC_TRAILER_MAX;
     jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
-    if (backlogged(log, with_trailer)) return JSC_EFULL;
+    if (backlogged(log, with_trailer, most)) return JSC_EFULL;
     if (s && !s->closed && s->count == 0 && s->first == log->last + 1 &&
         s->used + with_trailer + JSC_TRAILER_MAX > s->limit) {
         /* An empty segment has the name the next one would get: stretch it. */
@@ -146,14 +151,17 @@ static inline int take_record(jsc_log *log, size_t padded, uint32_t crc, uint32_
 int jsc_log_append(jsc_log *log, uint32_t term, int64_t ts, uint8_t kind, const void *subject, size_t subject_len,
                    const void *headers, size_t headers_len, const void *data, size_t data_len, uint64_t *index) {
     int rc = writable(log);
-    if (JSC_UNLIKELY(rc != JSC_OK)) return rc;
+    if (JSC_UNLIKELY(rc != JSC_OK && !(rc == JSC_EFULL && frees(log, kind)))) return rc;
     if (JSC_UNLIKELY(subject_len > UINT16_MAX || headers_len > JSC_RECORD_MAX || data_len > JSC_RECORD_MAX ||
                      kind >= JSC_K_GAP))
         return JSC_EINVAL;
     size_t at = headers_len ? 40 : JSC_RECORD_HEAD, len = at + subject_len + headers_len + data_len,
            padded = JSC_PAD(len);
     if (JSC_UNLIKELY(len > JSC_RECORD_MAX)) return JSC_EINVAL;
-    if (JSC_UNLIKELY(!has_room(log, padded)) && (rc = make_room(log, padded)) != JSC_OK) return rc;
+    if (JSC_UNLIKELY(!has_room(log, padded))) {
+        uint64_t most = frees(log, kind) ? JSC_BACKLOG_MAX + JSC_BACKLOG_CONTROL : JSC_BACKLOG_MAX;
+        if ((rc = make_room(log, padded, most)) != JSC_OK) return rc;
+    }
 
     uint8_t *p = log->tail->bytes + log->tail->used;
     jsc_put64(p + padded - 8, 0); /* the padding; what is not padding is written below */
@@ -196,11 +204,11 @@ int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from)
         if (take == n) take = at;
         next++;
     }
-    if (backlogged(log, n - take)) return JSC_EFULL;
+    if (backlogged(log, n - take, JSC_BACKLOG_MAX)) return JSC_EFULL;
     for (size_t at = take; at < n; at += used) {
         uint32_t len = jsc_get32(p + at + 4);
         used = JSC_PAD(len);
-        if (!has_room(log, used)) rc = make_room(log, used);
+        if (!has_room(log, used)) rc = make_room(log, used, JSC_BACKLOG_MAX);
         if (rc == JSC_OK) {
             uint8_t *to = log->tail->bytes + log->tail->used;
             jsc_put64(to + used - 8, 0); /* the padding is ours: no checksum covers it */
@@ -270,13 +278,17 @@ int jsc_log_roll(jsc_log *log) {
     return JSC_OK;
 }
 
+bool jsc_log_unmarked(const jsc_log *log) {
+    const jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
+    return writable(log) == JSC_OK && s && !s->closed && s->count && s->first + s->count == log->last + 1 &&
+           log->stated < log->last && s->used + 2 * JSC_TRAILER_MAX <= s->limit;
+}
+
 int jsc_log_mark(jsc_log *log) {
     int rc = writable(log);
-    if (rc != JSC_OK) return rc;
-    jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
-    if (!s || s->closed || !s->count || s->first + s->count != log->last + 1 || log->batch_count) return JSC_OK;
-    if (log->stated >= log->last || atomic_load_explicit(&log->synced, memory_order_acquire) < log->last) return JSC_OK;
-    if (s->used + 2 * JSC_TRAILER_MAX > s->limit) return JSC_OK;
+    if (rc != JSC_OK || !jsc_log_unmarked(log) || log->batch_count) return rc;
+    if (atomic_load_explicit(&log->synced, memory_order_acquire) < log->last) return JSC_OK;
+    jsc_segment *s = log->segments[log->nsegments - 1];
     if (!has_room(log, 0) && !jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
     jsc_log_put_trailer(log);
     hand_over(log, false);

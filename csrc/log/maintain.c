@@ -10,6 +10,7 @@
 
 #define MS ((int64_t)1000000)
 #define FLUSH_NS (4 * MS)  /* records wait so long for others to go with them */
+#define MARK_NS (100 * MS) /* a log is silent when nothing came for so long */
 #define LOOK_NS (1000 * MS) /* between two looks at what is worth compacting, while records come */
 #define LEFT_NS (20 * MS)  /* a full segment that is not written yet is looked at again */
 #define BURST_NS (50 * MS) /* a throttled job may be ahead by what it may do in this time */
@@ -52,10 +53,30 @@ static void flush_if_due(jsc_mlog *m) {
     m->keeper.flush_at = 0;
 }
 
+/* A log that was silent for a while says that its last batch is synced: from then on damage there is told from a torn
+ * tail. */
+static void mark_if_due(jsc_mlog *m) {
+    jsc_keeper *k = &m->keeper;
+    if (m->shut || !jsc_log_unmarked(m->log)) {
+        k->mark_at = 0;
+        return;
+    }
+    int64_t now = jsc_store_clock();
+    if (!k->mark_at || k->mark_index != jsc_log_last(m->log) || now < k->mark_at) {
+        if (!k->mark_at || now >= k->mark_at) k->mark_at = now + MARK_NS;
+        k->mark_index = jsc_log_last(m->log);
+        return;
+    }
+    k->mark_at = now + MARK_NS; /* again, if the sync it waits for is still on its way */
+    jsc_log_mark(m->log);
+}
+
 /* Until a time (INT64_MAX: for good) or a poke; what is pending is handed over meanwhile. */
 static void nap(jsc_mlog *m, int64_t until) {
     flush_if_due(m);
+    mark_if_due(m);
     if (m->keeper.flush_at && m->keeper.flush_at < until) until = m->keeper.flush_at;
+    if (m->keeper.mark_at && m->keeper.mark_at < until) until = m->keeper.mark_at;
     /* While a flush is due anyway, more records need no poke. */
     m->keeper.idle = !m->keeper.flush_at;
     if (until == INT64_MAX) {

@@ -13,116 +13,127 @@
 
 /* The message log's view of one segment. */
 typedef struct jsc_piece {
-    jsc_segment *segment;     /* ref held */
-    jsc_tail *tail;           /* the index in memory: open segment, or full but without a sidecar; else NULL and the
+    jsc_segment *segment; /* ref held */
+    jsc_tail *tail; /* the index in memory: open segment, or full but without a sidecar; else NULL and the
                                  segment is `sealed`: segment->info, segment->side */
-    jsc_dead *dead;           /* NULL: nothing dead */
-    uint64_t base_seq;        /* sequence before its first message */
-    uint64_t last_seq;        /* of its last message, gaps counted; base_seq when none */
-    uint32_t count;           /* messages, dead ones too */
-    uint64_t message_bytes;   /* of all its messages' records */
+    jsc_dead *dead; /* NULL: nothing dead */
+    uint64_t base_seq; /* sequence before its first message */
+    uint64_t last_seq; /* of its last message, gaps counted; base_seq when none */
+    uint32_t count; /* messages, dead ones too */
+    uint64_t message_bytes; /* of all its messages' records */
     int64_t first_ts, last_ts; /* of its messages; 0 when none */
-    bool busy;                /* a job works on it without the lock: nobody else replaces, trims or frees it */
-    bool skip;                /* it could not be sealed or rewritten; not tried again while the log is open */
-    uint64_t scrubbed;        /* round in which it was scrubbed */
-    uint64_t used_at;         /* mlog->tick of the last use of the sidecar, for eviction of decrypted ones */
-    uint64_t disk_bytes;      /* compact.c: of its files; 0: not known */
-    bool again;               /* compact.c: control records that its last rewrite kept may be useless by now */
-    jsc_damage *damage;       /* what jsc_piece_build, or a scrub, found lost, ascending; malloc'ed */
+    bool busy; /* a job works on it without the lock: nobody else replaces, trims or frees it */
+    bool skip; /* it could not be sealed or rewritten; not tried again while the log is open */
+    uint64_t scrubbed; /* round in which it was scrubbed */
+    uint64_t used_at; /* mlog->tick of the last use of the sidecar, for eviction of decrypted ones */
+    uint64_t disk_bytes; /* compact.c: of its files; 0: not known */
+    bool again; /* compact.c: control records that its last rewrite kept may be useless by now */
+    jsc_damage *damage; /* what jsc_piece_build, or a scrub, found lost, ascending; malloc'ed */
     size_t ndamage;
-    bool surveyed;            /* `damage` is up to date: built from the records */
-    bool suspect;             /* a read found a record bad since: look again before telling */
-    uint64_t dead_at;         /* index of the record that killed its last live message, when all are dead */
+    bool surveyed; /* `damage` is up to date: built from the records */
+    bool suspect; /* a read found a record bad since: look again before telling */
+    uint64_t dead_at; /* index of the record that killed its last live message, when all are dead */
+    uint64_t displaced_at; /* index of the last record that killed one for the sake of newer messages */
 } jsc_piece;
 
 typedef struct jsc_subject_cache jsc_subject_cache; /* subjects.c */
 
 /* What the maintenance thread remembers (maintain.c). All zero at first. */
 typedef struct jsc_keeper {
-    bool idle;                  /* the thread sleeps and a poke has to wake it */
-    int64_t flush_at;           /* when the pending records are handed over; 0: none seen */
-    bool checkpoint_due;        /* segments were sealed since the last one */
-    int64_t look_at;            /* when the policy is asked again */
-    uint64_t looked;            /* mlog->applied when it was asked */
+    bool idle; /* the thread sleeps and a poke has to wake it */
+    int64_t flush_at; /* when the pending records are handed over; 0: none seen */
+    int64_t mark_at; /* when a silent log states that its last batch is synced; 0: not planned */
+    uint64_t mark_index; /* its last record when that was planned */
+    bool checkpoint_due; /* segments were sealed since the last one */
+    int64_t look_at; /* when the policy is asked again */
+    uint64_t looked; /* mlog->applied when it was asked */
     int64_t retry_at, retry_ns; /* after an error, no job before */
-    int64_t scrub_at;           /* when the next bytes are due */
-    int64_t paid_until;         /* when the bytes that compaction moved are paid for */
-    bool throttled;             /* care: the job is the thread's own */
-    _Atomic int wanted;         /* calls that wait for `care`: a job of the thread hurries up */
-    struct jsc_scrub *scrub;    /* care: the round under way */
-    int pid;                    /* that started the thread: a child after fork has none */
+    int64_t scrub_at; /* when the next bytes are due */
+    int64_t paid_until; /* when the bytes that compaction moved are paid for */
+    bool throttled; /* care: the job is the thread's own */
+    _Atomic int wanted; /* calls that wait for `care`: a job of the thread hurries up */
+    struct jsc_scrub *scrub; /* care: the round under way */
+    int pid; /* that started the thread: a child after fork has none */
 } jsc_keeper;
 
 /* Nobody waits for the sync thread while holding `lock`: it takes it when it has served the log. Order of the locks:
  * care, lock, turn_lock, the store's. */
 struct jsc_mlog {
     pthread_mutex_t lock;
-    pthread_cond_t moved;         /* durable moved, or failed */
+    pthread_cond_t moved; /* durable moved, or failed */
     const jsc_vfs *vfs;
     jsc_store *store;
     jsc_log *log;
     char *dir;
-    jsc_mlog_options options;     /* limits pointer not kept */
+    jsc_mlog_options options; /* limits pointer not kept */
     jsc_limits limits;
     jsc_keys *keys;
     jsc_block_cache *blocks;
-    jsc_piece **pieces;           /* one per segment of the log, same order */
+    jsc_piece **pieces; /* one per segment of the log, same order */
     size_t npieces, pieces_cap;
-    uint64_t first_seq;           /* first live; last_seq + 1 when none */
+    uint64_t first_seq; /* first live; last_seq + 1 when none */
     uint64_t last_seq;
     uint64_t messages, message_bytes; /* live */
     int64_t last_ts;
-    uint64_t applied;             /* index of the last record applied */
-    uint64_t checkpointed;        /* index of the last checkpoint on the disk */
-    uint64_t checkpoint_salt;     /* of the one that was loaded; 0: none */
-    int broken;                   /* memory ran out between a record and its index: the state is no longer that of the
+    uint64_t applied; /* index of the last record applied */
+    uint64_t checkpointed; /* index of the last checkpoint on the disk */
+    uint64_t checkpoint_salt; /* of the one that was loaded; 0: none */
+    int broken; /* memory ran out between a record and its index: the state is no longer that of the
                                      log, which has failed; no checkpoint is written */
-    bool trim_wanted;             /* the first piece became wholly dead */
+    bool trim_wanted; /* the first piece became wholly dead */
+    bool deleting; /* what dies now was deleted by name, newer messages or not */
+    bool starved; /* the disk was full when the sync thread last said how it went */
+    _Atomic uint64_t refused; /* log->refused, once what could be freed for it was */
     /* Segments that are out of the log while their files stay: until the record that killed them is synced, and until a
      * checkpoint knows of every change of limits in them, as the records behind are replayed under those limits. */
-    struct jsc_dropped { jsc_segment *segment; uint64_t index, last; } *dropped;
+    struct jsc_dropped {
+        jsc_segment *segment;
+        uint64_t index, last, displaced_at;
+    } *dropped;
     size_t ndropped, dropped_cap;
     /* The subject appended last, whose hash need not be worked out again. */
     char hot[128];
     size_t hot_n;
     uint64_t hot_hash;
     jsc_subject_cache *subjects;
-    uint64_t tick, generation;    /* generation: moves when pieces are exchanged */
+    uint64_t tick, generation; /* generation: moves when pieces are exchanged */
     /* durability */
-    struct jsc_seq_mark { uint64_t index, seq; } *marks; /* FIFO: at submit, what sequence the index stands for */
+    struct jsc_seq_mark {
+        uint64_t index, seq;
+    } *marks; /* FIFO: at submit, what sequence the index stands for */
     size_t marks_head, marks_n, marks_cap;
     uint64_t durable_seq, durable_index, submitted_index;
     bool flush_wanted;
-    size_t unsubmitted;           /* bytes appended since the last submit */
-    int told;                     /* the failure that waiters were woken for */
-    size_t followers;             /* threads that wait on `moved` */
+    size_t unsubmitted; /* bytes appended since the last submit */
+    int told; /* the failure that waiters were woken for */
+    size_t followers; /* threads that wait on `moved` */
     /* Waiters for durability. Those of the sync on its way wait on turn[turn_now & 1], those behind it on the other one,
      * so that each sync wakes whom it served. Under turn_lock. */
     pthread_mutex_t turn_lock;
     pthread_cond_t turn[2], settled; /* settled: any progress, for those who wait for syncs or room */
-    uint64_t turn_index;          /* what the sync on its way covers */
+    uint64_t turn_index; /* what the sync on its way covers */
     unsigned turn_now, settling;
     /* maintenance */
     pthread_t thread;
     bool thread_runs, stop;
     pthread_cond_t work;
-    pthread_mutex_t care;         /* taken before lock: one job at a time, background or jsc_mlog_maintain */
+    pthread_mutex_t care; /* taken before lock: one job at a time, background or jsc_mlog_maintain */
     uint64_t compactions, compacted_bytes, scrubbed_bytes, scrub_rounds;
     jsc_keeper keeper;
     /* repair: records given back, not yet enough for their segment */
     uint8_t *healing;
     size_t healing_n;
     /* following */
-    _Atomic uint64_t *shared;     /* the LOCK file's words, mapped; see follow.c */
-    int shared_fd;                /* of the LOCK file, real files only; else -1 */
+    _Atomic uint64_t *shared; /* the LOCK file's words, mapped; see follow.c */
+    int shared_fd; /* of the LOCK file, real files only; else -1 */
     bool shared_mapped, shared_writable;
-    int pid;                      /* that opened it */
+    int pid; /* that opened it */
     bool shut;
-    bool restoring;               /* records are replayed: pieces are not complete */
-    uint64_t limits_index;        /* of the record that set the limits; 0: none */
-    uint64_t limits_first;        /* no change of limits between the last checkpoint and it; 0: none at all */
-    bool checkpoint_wanted;       /* `dropped` waits for one */
-    bool gate;                    /* an append let the lock go to make room: others wait on `opened` */
+    bool restoring; /* records are replayed: pieces are not complete */
+    uint64_t limits_index; /* of the record that set the limits; 0: none */
+    uint64_t limits_first; /* no change of limits between the last checkpoint and it; 0: none at all */
+    bool checkpoint_wanted; /* `dropped` waits for one */
+    bool gate; /* an append let the lock go to make room: others wait on `opened` */
     pthread_cond_t opened;
 };
 
@@ -131,8 +142,9 @@ int jsc_piece_new(jsc_mlog *, jsc_segment *, jsc_piece **out); /* takes a ref of
 void jsc_piece_free(jsc_mlog *, jsc_piece *);
 /* The part to ask, opening the sidecar when needed; a bad sidecar is replaced by a tail built from the segment. NULL: *rc. */
 const jsc_part *jsc_piece_part(jsc_mlog *, jsc_piece *, int *rc);
-jsc_piece *jsc_mlog_piece_of(jsc_mlog *, uint64_t seq, size_t *i); /* the piece whose (base_seq, last_seq] has it, or NULL */
-uint64_t jsc_piece_live(const jsc_piece *);       /* live messages */
+jsc_piece *jsc_mlog_piece_of(jsc_mlog *, uint64_t seq,
+                             size_t *i); /* the piece whose (base_seq, last_seq] has it, or NULL */
+uint64_t jsc_piece_live(const jsc_piece *); /* live messages */
 uint64_t jsc_piece_live_bytes(const jsc_piece *); /* bytes of their records */
 /* Reads the message of an ordinal with its hold. */
 int jsc_mlog_load(jsc_mlog *, jsc_piece *, const jsc_part *, uint32_t ord, jsc_message *out);
@@ -202,7 +214,7 @@ struct jsc_checkpoint {
     uint64_t index, first_seq, last_seq, messages, message_bytes;
     int64_t last_ts;
     uint64_t limits_index; /* of the record that set them; 0: none */
-    uint64_t salt;         /* of the file */
+    uint64_t salt; /* of the file */
     jsc_limits limits;
     jsc_checkpoint_piece *pieces; /* ascending by first */
     size_t npieces;
@@ -218,7 +230,7 @@ const jsc_checkpoint_piece *jsc_checkpoint_find(const jsc_checkpoint *, uint64_t
 int jsc_checkpoint_remove(jsc_mlog *); /* durably */
 
 /* cursor.c: places in the list of pieces */
-size_t jsc_pieces_from(const jsc_mlog *, uint64_t seq);  /* the first with a last sequence >= seq; npieces: none */
+size_t jsc_pieces_from(const jsc_mlog *, uint64_t seq); /* the first with a last sequence >= seq; npieces: none */
 size_t jsc_pieces_until(const jsc_mlog *, uint64_t seq); /* the last with messages <= seq, if any; SIZE_MAX: none */
 
 /* subjects.c: hash -> {count, last sequence, first sequence}, bounded by the budget; an entry is right or absent. Added is

@@ -289,6 +289,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             rewritten && next_first(l, i) != UINT64_MAX && c.expected < next_first(l, i) ? next_first(l, i) : next;
         rc = open ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, end, rec);
         if (rc < 0) goto out;
+        log->stated = c.durable;
         if (s->flags & JSC_SF_ENCRYPTED) s->closed = true; /* no nonce may be used twice */
         if (open && s->closed && !s->count && !log->read_only) {
             /* The next segment has its name, and is made in its file; until then that says where the log stands. */

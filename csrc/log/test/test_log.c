@@ -273,6 +273,62 @@ static void test_damage(void) {
     jsc_sim_free(disk);
 }
 
+/* The last batch of a log that was killed: damaged, it passes for a torn tail, unless the log had stated it synced. */
+static void test_mark(void) {
+    for (int marked = 0; marked < 2; marked++) {
+        jsc_sim *disk = jsc_sim_new(seed);
+        jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+        jsc_log_recovery rec;
+        jsc_log *log = open_log(s, "/d/log", 65536, &rec);
+        for (uint64_t i = 1; i <= 10; i++) {
+            OK(put(log, i, 1));
+            OK(jsc_log_submit(log));
+            OK(jsc_log_wait(log, i, -1));
+        }
+        CHECK(jsc_log_unmarked(log));
+        if (marked) OK(jsc_log_mark(log));
+        CHECK(jsc_log_unmarked(log) == !marked);
+        jsc_store_settle(log);
+        uint64_t at = (uint64_t)log->segments[0]->at[9] * 8 + 40;
+        jsc_log_abandon(log);
+        OK(jsc_sim_flip(disk, "/d/log/0000000000000001.seg", at, 3));
+        log = open_log(s, "/d/log", 65536, &rec);
+        CHECK(jsc_log_last(log) == (marked ? 10 : 9) && rec.damaged_index == (marked ? 10 : 0));
+        CHECK((rec.torn_bytes > 0) == !marked);
+        OK(jsc_log_close(log));
+        jsc_store_close(s);
+        jsc_sim_free(disk);
+    }
+}
+
+/* After a failed sync pages may be lost that still read right: opening again must not call them durable as they are. */
+static void test_dropped_pages(void) {
+    jsc_sim *disk = jsc_sim_new(seed);
+    jsc_sim_habits(disk, 10, 100);
+    jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+    jsc_log *log = open_log(s, "/d/log", 65536, NULL);
+    OK(put(log, 1, 1));
+    OK(jsc_log_submit(log));
+    OK(jsc_log_wait(log, 1, -1));
+    jsc_sim_fail(disk, 's', 1, EIO);
+    OK(put(log, 2, 1));
+    OK(jsc_log_submit(log));
+    CHECK(jsc_log_wait(log, 2, -1) == -EIO);
+    jsc_log_abandon(log);
+    log = open_log(s, "/d/log", 65536, NULL);
+    uint64_t durable = jsc_log_durable(log);
+    jsc_log_abandon(log);
+    jsc_store_close(s);
+    jsc_sim_crash(disk, 0, 0);
+    s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
+    log = open_log(s, "/d/log", 65536, NULL);
+    CHECK(jsc_log_last(log) >= durable);
+    for (uint64_t i = 1; i <= durable; i++) check_record(log, i, 1);
+    OK(jsc_log_close(log));
+    jsc_store_close(s);
+    jsc_sim_free(disk);
+}
+
 /* A wrong key is no damage, and no key no log. */
 static void test_keys(void) {
     jsc_sim *disk = jsc_sim_new(seed);
@@ -372,6 +428,8 @@ int main(int argc, char **argv) {
     unsigned long seeds = argc > 1 ? strtoul(argv[1], NULL, 10) : 40;
     test_crc();
     test_keys();
+    test_mark();
+    test_dropped_pages();
     for (seed = 1; seed <= 3; seed++) {
         state = seed;
         jsc_sim *disk = jsc_sim_new(seed);

@@ -251,8 +251,11 @@ static int close_exact(builder *b, bool messages) {
 /* [lo, hi] of the held are lost, with all sequences up to `end`. */
 static int close_between(builder *b, size_t lo, size_t hi, uint64_t end) {
     const held *first = &b->held[lo];
-    uint64_t from = b->seq + 1;
+    uint64_t most = b->held[hi].last - first->first + 1, from;
     int rc = JSC_OK;
+    /* Where the start is not known: no more sequences than records. */
+    if (b->seq < end && end - b->seq > most) skip(b, end - b->seq - most);
+    from = b->seq + 1;
     while (b->seq < end && rc == JSC_OK) {
         if (!b->lost_left) skip(b, end - b->seq);
         else rc = add_lost(b, first->first);

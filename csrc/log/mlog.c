@@ -255,6 +255,7 @@ static int open_log(jsc_mlog *m, jsc_mlog_recovery *rec) {
     jsc_log_options o = {.segment_bytes = m->options.segment_bytes,
                          .read_only = m->options.read_only,
                          .check_lock = m->options.check_lock,
+                         .keep_images = true,
                          .keys = m->keys,
                          .blocks = m->blocks};
     jsc_checkpoint *before = NULL;
@@ -263,6 +264,7 @@ static int open_log(jsc_mlog *m, jsc_mlog_recovery *rec) {
     jsc_checkpoint_free(before);
     int rc = jsc_log_open(m->store, m->dir, &o, &m->log, &rec->log);
     if (rc != JSC_OK) return rc;
+    m->log->admits_control = true;
     rc = m->shared || m->shared_fd >= 0 ? JSC_OK : jsc_follow_open(m);
     uint64_t bound = rc == JSC_OK && m->options.read_only ? jsc_follow_bound(m) : UINT64_MAX;
     uint64_t last = jsc_log_last(m->log);
@@ -361,6 +363,7 @@ int jsc_mlog_reload(jsc_mlog *m) {
     int rc;
     m->pieces = NULL;
     m->npieces = m->pieces_cap = 0;
+    jsc_subjects_forget_all(m); /* the records are counted anew */
     if (m->options.read_only) {
         m->log = NULL;
         rc = open_tries(m, &rec);

@@ -75,13 +75,14 @@ typedef struct jsc_log_options {
     uint64_t first_index;   /* of a new log; 0: 1 */
     bool read_only;         /* takes no lock and changes nothing; see jsc_log_refresh */
     bool check_lock;        /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
+    bool keep_images; /* the first jsc_segment_visit of the newest two segments that were read at open reads nothing */
     bool recycle; /* files of segments that are dropped serve again, unless readers in other processes look at them */
-    struct jsc_keys *keys;  /* NULL: new segments are plain. A ref is taken */
+    struct jsc_keys *keys; /* NULL: new segments are plain. A ref is taken */
     struct jsc_block_cache *blocks; /* for packed segments; outlives the log. NULL: one of the log's own */
 } jsc_log_options;
 
 typedef struct jsc_log_recovery {
-    uint64_t torn_bytes;     /* cut from the tail: never acknowledged */
+    uint64_t torn_bytes; /* cut from the tail: never acknowledged */
     uint64_t damaged_index; /* first damaged record at or below a durable position; 0: none. Records from it to the next
                                 good segment or record read as JSC_ECORRUPT; nothing is cut */
     uint64_t commit; /* as recorded by jsc_log_set_commit before, 0 if never */

@@ -18,12 +18,14 @@
 #define JSC_SPARE_CHUNKS 64
 #define JSC_RING_CHUNKS 4 /* written chunks a busy log keeps for reads of its newest records */
 #define JSC_BACKLOG_MAX ((uint64_t)256 << 20) /* unwritten bytes a log holds before it refuses more */
+#define JSC_BACKLOG_CONTROL ((uint64_t)1 << 20) /* more of them for records that free space */
 #define JSC_SEGMENT_BYTES ((uint64_t)64 << 20)
 #define JSC_OWN_BLOCKS ((size_t)4 << 20) /* cache of a log that was given none */
 
 /* A position is a byte counter over the whole log: segment base + offset in the segment. It only grows, except by
  * jsc_log_truncate. */
 typedef struct jsc_spares jsc_spares;
+typedef struct jsc_fresh jsc_fresh; /* scan.h */
 
 typedef struct jsc_segment {
     uint64_t first, salt, base;
@@ -41,6 +43,7 @@ typedef struct jsc_segment {
     bool closed; /* owner: takes no more appends */
     bool head_lost; /* the head on the disk is damaged: flags, prev_term and base_seq are not known */
     jsc_pack *pack; /* when packed and opened */
+    jsc_fresh *fresh;
     bool sealed; /* a sidecar with a good head that fits is beside it: `info` */
     jsc_sidecar_info info;
     jsc_sidecar *side; /* opened by jsc_segment_sidecar */
@@ -88,7 +91,7 @@ struct jsc_log {
     int lock_fd, readers_fd;
     void *owner_data;
     uint64_t segment_bytes;
-    bool read_only;
+    bool read_only, keep_images;
     jsc_keys *keys;
     jsc_block_cache *blocks;
     bool own_blocks;
@@ -107,6 +110,8 @@ struct jsc_log {
     int64_t last_ts;
     bool read_from_chunk; /* a caller may hold pointers into a chunk */
     bool changed; /* appended to, or truncated, since open */
+    bool
+        admits_control; /* the message log's: tombstones and limits are taken while the disk is full, as they free it */
     struct jsc_log *lru_next, *lru_prev; /* logs that hold chunks, newest first */
     bool in_lru;
     uint64_t touched; /* store->polls at the last submit */
@@ -114,8 +119,12 @@ struct jsc_log {
     _Atomic uint64_t durable, synced, written;
     _Atomic int error;
     _Atomic int full;
+    /* Attempts to write, counted as they begin: the last one that found the disk full, and the last one that began before
+     * space was freed, whose failure says nothing any more. */
+    _Atomic uint64_t refused, outdated;
     /* shared: store->lock */
     jsc_mark mark;
+    uint64_t attempts;
     bool busy, ready, want_sync;
     int queued;
     struct jsc_log *queue_next, *ready_next;
@@ -125,6 +134,7 @@ struct jsc_log {
     int fd;
     jsc_segment *open_segment;
     bool fd_dirty;
+    uint64_t hinted; /* bytes of the open file below it were hinted at; 0: none yet */
     uint64_t written_index;
 };
 
@@ -155,6 +165,7 @@ void jsc_store_push(jsc_log *); /* under store->lock: queue for the sync thread 
 void jsc_store_settle(jsc_log *); /* waits until the sync thread has nothing of this log; not while it is full */
 /* Forgets queued work and waits until the sync thread let go; forget_notice: jsc_store_poll will not return it either. */
 void jsc_store_detach(jsc_log *, bool forget_notice);
+void jsc_store_retry(jsc_log *); /* space was freed: a log that waits for it asks at once */
 int64_t jsc_store_clock(void);
 
 /* chunk.c (owner) */

@@ -152,6 +152,7 @@ static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open
     c->size = image->size & ~(uint64_t)7;
     c->last = open;
     c->next = next;
+    c->keep_trailers = log->keep_images;
     c->stop_at_next = !open && (!h || !(h->flags & JSC_SF_REWRITTEN));
     c->headless = !h;
     if (h) {
@@ -162,6 +163,22 @@ static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open
         return rc;
     }
     return jsc_scan_run(c);
+}
+
+/* Keeps what was read for the first visit; of the newest two segments, so that memory does not follow the log. */
+static int keep_fresh(jsc_log *log, jsc_segment *s, jsc_image *image, jsc_scan *c) {
+    if (!(s->fresh = calloc(1, sizeof *s->fresh))) return -ENOMEM;
+    s->fresh->image = *image;
+    s->fresh->scan = *c;
+    s->fresh->count = s->count;
+    *image = (jsc_image){0};
+    *c = (jsc_scan){0};
+    size_t n = log->nsegments;
+    if (n >= 2) {
+        jsc_fresh_free(log->segments[n - 2]->fresh);
+        log->segments[n - 2]->fresh = NULL;
+    }
+    return JSC_OK;
 }
 
 /* Fills s from the scan. */
@@ -300,6 +317,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         log->last_term = c.last_term;
         log->last_ts = c.last_ts;
         if (c.commit > log->commit) log->commit = c.commit;
+        if (log->keep_images && (rc = keep_fresh(log, s, image, &c)) < 0) goto out;
     }
     if (log->nsegments) s->base = log->segments[log->nsegments - 1]->base + log->segments[log->nsegments - 1]->used;
     if ((rc = jsc_segment_push(log, s)) < 0) goto out;

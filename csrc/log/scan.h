@@ -63,6 +63,14 @@ typedef struct jsc_image {
 /* file_bytes: the file's size. The image of an encrypted open file has what its trailers vouch for. JSC_EKEY. */
 int jsc_image_load(jsc_log *, int fd, uint64_t file_bytes, const jsc_segment_head *, jsc_image *);
 void jsc_image_free(jsc_image *);
+
+/* What opening a log has read of a segment, kept until the first visit: that need not read it again. */
+struct jsc_fresh {
+    jsc_image image;
+    jsc_scan scan;
+    size_t count; /* of the segment then */
+};
+void jsc_fresh_free(jsc_fresh *); /* NULL is fine */
 /* Four bytes that follow from the file's key. */
 int jsc_image_key_check(jsc_cipher *, uint32_t *out);
 /* Seals the batches in bytes [at, at + n) of the segment (plain, whole batches) into out. Adds the tags to both. */

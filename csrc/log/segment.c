@@ -46,6 +46,7 @@ void jsc_segment_unref(jsc_segment *s) {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
     const jsc_vfs *vfs = s->vfs;
     jsc_segment_close_sidecar(s);
+    jsc_fresh_free(s->fresh);
     if (s->pack) {
         jsc_block_cache_forget(s->blocks, s->pack);
         jsc_pack_close(s->pack);

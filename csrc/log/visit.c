@@ -43,44 +43,78 @@ static int scan(jsc_log *log, const jsc_segment *s, jsc_image *image, jsc_scan *
     return jsc_scan_run(c);
 }
 
-int jsc_segment_visit(jsc_log *log, jsc_segment *s, const jsc_visit *v, void *ctx) {
-    jsc_image image = {0};
-    jsc_scan c = {0};
-    int rc = scan(log, s, &image, &c);
-    size_t lost = 0, good = 0, i = 0;
+void jsc_fresh_free(jsc_fresh *f) {
+    if (!f) return;
+    jsc_scan_free(&f->scan);
+    jsc_image_free(&f->image);
+    free(f);
+}
+
+/* What is told in a visit, by a scan of now or of when the log was opened. */
+typedef struct told {
+    const jsc_scan *c;
+    const uint32_t *table;
+    size_t count;
+    const jsc_visit *v;
+    void *ctx;
+    size_t good; /* trailers told */
+} told;
+
+static int tell_batches(told *t, uint64_t before_at, uint64_t before_index) {
+    int rc = JSC_OK;
+    for (; rc == JSC_OK && t->good < t->c->ngood; t->good++) {
+        const jsc_found_trailer *f = &t->c->good[t->good];
+        if (f->at >= before_at || f->t.index >= before_index) break;
+        if (t->v->batch) rc = t->v->batch(t->ctx, &f->t, f->at + f->bytes);
+    }
+    return rc;
+}
+
+static int tell(const jsc_segment *s, told *t) {
+    size_t lost = 0, i = 0;
+    int rc = JSC_OK;
     while (rc == JSC_OK && i < s->count) {
-        uint64_t index = s->first + i, at = i < c.count ? (uint64_t)c.table[i] * 8 : 0;
+        uint64_t index = s->first + i, at = i < t->count ? (uint64_t)t->table[i] * 8 : 0;
         if (at == JSC_AT_GAP) { /* inside a gap: its record was told */
             i++;
             continue;
         }
         if (at) {
-            while (rc == JSC_OK && good < c.ngood && c.good[good].at < at) {
-                if (v->batch) rc = v->batch(ctx, &c.good[good].t, c.good[good].at + c.good[good].bytes);
-                good++;
-            }
             jsc_record r;
-            jsc_record_view(c.p + at, &r);
-            if (rc == JSC_OK && v->record) rc = v->record(ctx, &r, at);
+            rc = tell_batches(t, at, UINT64_MAX);
+            jsc_record_view(t->c->p + at, &r);
+            if (rc == JSC_OK && t->v->record) rc = t->v->record(t->ctx, &r, at);
             i++;
             continue;
         }
-        uint64_t last = index, where = c.at;
-        while (last - s->first + 1 < s->count && (last - s->first + 1 >= c.count || c.table[last - s->first + 1] == 0))
+        uint64_t last = index, where = t->c->at;
+        while (last - s->first + 1 < s->count &&
+               (last - s->first + 1 >= t->count || t->table[last - s->first + 1] == 0))
             last++;
-        while (lost < c.nlost && c.lost[lost].last < index) lost++;
-        if (lost < c.nlost && c.lost[lost].first <= index) where = c.lost[lost].at;
-        while (rc == JSC_OK && good < c.ngood && c.good[good].t.index < index) {
-            if (v->batch) rc = v->batch(ctx, &c.good[good].t, c.good[good].at + c.good[good].bytes);
-            good++;
-        }
-        /* What is lost on both sides of a trailer is told in two parts: the sequence in between is known. */
-        if (good < c.ngood && c.good[good].t.index >= index && c.good[good].t.index < last) last = c.good[good].t.index;
-        if (rc == JSC_OK && v->lost) rc = v->lost(ctx, index, last, where);
+        while (lost < t->c->nlost && t->c->lost[lost].last < index) lost++;
+        if (lost < t->c->nlost && t->c->lost[lost].first <= index) where = t->c->lost[lost].at;
+        rc = tell_batches(t, UINT64_MAX, index);
+        if (rc == JSC_OK && t->v->lost) rc = t->v->lost(t->ctx, index, last, where);
         i = (size_t)(last - s->first + 1);
     }
-    for (; rc == JSC_OK && good < c.ngood; good++)
-        if (v->batch) rc = v->batch(ctx, &c.good[good].t, c.good[good].at + c.good[good].bytes);
+    return rc == JSC_OK ? tell_batches(t, UINT64_MAX, UINT64_MAX) : rc;
+}
+
+int jsc_segment_visit(jsc_log *log, jsc_segment *s, const jsc_visit *v, void *ctx) {
+    jsc_fresh *fresh = s->fresh;
+    s->fresh = NULL;
+    if (fresh && s->at && s->count == fresh->count) { /* else the log went on in it since */
+        told t = {&fresh->scan, s->at, s->count, v, ctx, 0};
+        int rc = tell(s, &t);
+        jsc_fresh_free(fresh);
+        return rc;
+    }
+    jsc_fresh_free(fresh);
+    jsc_image image = {0};
+    jsc_scan c = {0};
+    int rc = scan(log, s, &image, &c);
+    told t = {&c, c.table, c.count, v, ctx, 0};
+    if (rc == JSC_OK) rc = tell(s, &t);
     jsc_scan_free(&c);
     jsc_image_free(&image);
     return rc;

@@ -45,11 +45,21 @@ static inline uint32_t crc_table(uint32_t c, const uint8_t *p, size_t n) {
 }
 
 #if defined(__x86_64__)
-/* Three lanes of LANE bytes at once: one instruction takes 3 cycles, but one can start in each. A lane's sum is moved over
- * the n bytes behind it by a multiplication with x^(8n - 33) mod P (reflected), which the crc of the product completes. */
-enum { LANE = 256 };
-#define OVER_ONE_LANE 0xb9e02b86u
-#define OVER_TWO_LANES 0xdd7e3b0cu
+/* Three lanes at once: one instruction takes 3 cycles, but one can start in each. A lane's sum is moved over the n bytes
+ * behind it by a multiplication with x^(8n - 33) mod P (reflected), which the crc of the product completes. */
+enum { LANE_WORDS = 32, LANES_MIN = 3 * 4 * 8 };
+
+/* over[k - 1]: the factor for n = 8k. */
+static const uint32_t over[2 * LANE_WORDS] = {
+    0x00000001, 0x493c7d27, 0xf20c0dfe, 0xba4fc28e, 0x3da6d0cb, 0xddc0152b, 0x1c291d04, 0x9e4addf8,
+    0x740eef02, 0x39d3b296, 0x083a6eec, 0x0715ce53, 0xc49f4f67, 0x47db8317, 0x2ad91c30, 0x0d3b6092,
+    0x6992cea2, 0xc96cfdc0, 0x7e908048, 0x878a92a7, 0x1b3d8f29, 0xdaece73e, 0xf1d0f55e, 0xab7aff2a,
+    0xa87ab8a8, 0x2162d385, 0x8462d800, 0x83348832, 0x71d111a8, 0x299847d5, 0xffd852c6, 0xb9e02b86,
+    0xdcb17aa4, 0x18b33a4e, 0xf37c5aee, 0xb6dd949b, 0x6051d5a2, 0x78d9ccb7, 0x18b0d4ff, 0xbac2fd7b,
+    0x21f3d99c, 0xa60ce07b, 0x8f158014, 0xce7f39f4, 0xa00457f7, 0x61d82e56, 0x8d6d2c43, 0xd270f1a2,
+    0x00ac29cf, 0xc619809d, 0xe9adf796, 0x2b3cac5d, 0x96638b34, 0x65863b64, 0xe0e9f351, 0x1b03397f,
+    0x9af01f2d, 0xebb883bd, 0x2cff42cf, 0xb3e32c28, 0x88f25a3a, 0x064f7f26, 0x4e36f0b0, 0xdd7e3b0c,
+};
 
 __attribute__((target("sse4.2,pclmul"))) static inline uint64_t crc_move(uint64_t c, uint32_t by) {
     __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)c), _mm_cvtsi64_si128((long long)by), 0);
@@ -58,20 +68,25 @@ __attribute__((target("sse4.2,pclmul"))) static inline uint64_t crc_move(uint64_
 
 __attribute__((target("sse4.2,pclmul"))) static uint32_t crc_lanes(uint32_t start, const uint8_t **at, size_t *left) {
     const uint8_t *p = *at;
+    size_t n = *left;
     uint64_t a = start;
-    for (; *left >= 3 * LANE; *left -= 3 * LANE, p += 3 * LANE) {
+    while (n >= LANES_MIN) {
+        size_t words = n / 24 < LANE_WORDS ? n / 24 : LANE_WORDS, lane = words * 8;
         uint64_t b = 0, c = 0, x, y, z;
-        for (size_t i = 0; i < LANE; i += 8) {
-            memcpy(&x, p + i, 8);
-            memcpy(&y, p + LANE + i, 8);
-            memcpy(&z, p + 2 * LANE + i, 8);
+        for (const uint8_t *end = p + lane; p < end; p += 8) {
+            memcpy(&x, p, 8);
+            memcpy(&y, p + lane, 8);
+            memcpy(&z, p + 2 * lane, 8);
             a = _mm_crc32_u64(a, x);
             b = _mm_crc32_u64(b, y);
             c = _mm_crc32_u64(c, z);
         }
-        a = crc_move(a, OVER_TWO_LANES) ^ crc_move(b, OVER_ONE_LANE) ^ c;
+        p += 2 * lane;
+        n -= 3 * lane;
+        a = crc_move(a, over[2 * words - 1]) ^ crc_move(b, over[words - 1]) ^ c;
     }
     *at = p;
+    *left = n;
     return (uint32_t)a;
 }
 
@@ -106,7 +121,7 @@ uint32_t jsc_crc32c(uint32_t crc, const void *data, size_t n) {
     uint32_t c = ~crc;
 #if defined(__x86_64__)
     if (JSC_LIKELY(__builtin_cpu_supports("sse4.2"))) {
-        if (n >= 3 * LANE && __builtin_cpu_supports("pclmul")) c = crc_lanes(c, &p, &n);
+        if (n >= LANES_MIN && __builtin_cpu_supports("pclmul")) c = crc_lanes(c, &p, &n);
         return ~crc_sse42(c, p, n);
     }
 #elif defined(__ARM_FEATURE_CRC32)

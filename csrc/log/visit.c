@@ -94,6 +94,9 @@ static int tell(const jsc_segment *s, told *t) {
         while (lost < t->c->nlost && t->c->lost[lost].last < index) lost++;
         if (lost < t->c->nlost && t->c->lost[lost].first <= index) where = t->c->lost[lost].at;
         rc = tell_batches(t, UINT64_MAX, index);
+        /* What is lost on both sides of a trailer is told in two parts: the sequence in between is known. */
+        uint64_t end = t->good < t->c->ngood ? t->c->good[t->good].t.index : last;
+        if (end >= index && end < last) last = end;
         if (rc == JSC_OK && t->v->lost) rc = t->v->lost(t->ctx, index, last, where);
         i = (size_t)(last - s->first + 1);
     }

@@ -108,6 +108,12 @@ static void skip(builder *b, uint64_t seqs) {
     if (!b->m->messages) b->m->first_seq = b->seq + 1;
 }
 
+/* The same where the file begins, and only now it is known where. */
+static void start_at(builder *b, uint64_t seq) {
+    skip(b, seq - b->seq);
+    if (b->adrift && !b->p->count) b->p->base_seq = seq;
+}
+
 static int add(builder *b, const jsc_record *r, uint64_t offset) {
     jsc_piece *p = b->p;
     int rc;
@@ -254,7 +260,7 @@ static int close_between(builder *b, size_t lo, size_t hi, uint64_t end) {
     uint64_t most = b->held[hi].last - first->first + 1, from;
     int rc = JSC_OK;
     /* Where the start is not known: no more sequences than records. */
-    if (b->seq < end && end - b->seq > most) skip(b, end - b->seq - most);
+    if (b->seq < end && end - b->seq > most) start_at(b, end - most);
     from = b->seq + 1;
     while (b->seq < end && rc == JSC_OK) {
         if (!b->lost_left) skip(b, end - b->seq);
@@ -283,7 +289,7 @@ static int close_window(builder *b, uint64_t end, bool known) {
         behind = 0;
     }
     if (lo == b->nheld) { /* nothing is lost: the start was not known, the end is */
-        if (known && end >= b->seq && end - b->seq > good) skip(b, end - b->seq - good);
+        if (known && end >= b->seq && end - b->seq > good) start_at(b, end - good);
         for (i = 0; i < b->nheld && rc == JSC_OK; i++) rc = place_held(b, &b->held[i]);
     } else if (known && !b->adrift && end >= b->seq && (end - b->seq == good || end - b->seq - good == lost)) {
         rc = close_exact(b, end - b->seq != good);

@@ -564,7 +564,9 @@ void jsc_log_abandon(jsc_log *log) {
 
 /* A trailer of its own that calls everything before it durable, and the last commit index. */
 static int write_clean_mark(jsc_log *log) {
-    if (!log->nsegments || (!log->changed && log->commit == log->commit_written)) return JSC_OK;
+    /* What recovery found at the end and nobody has stated to be synced is unsafe from damage until somebody does. */
+    bool news = log->changed || log->commit != log->commit_written || jsc_log_unmarked(log);
+    if (!log->nsegments || !news) return JSC_OK;
     jsc_segment *s = log->segments[log->nsegments - 1];
     if (s->closed || s->first + s->count != log->last + 1) return JSC_OK;
     if (!log->tail || log->tail->segment != s || log->tail->used + JSC_TRAILER_MAX > log->tail->cap)

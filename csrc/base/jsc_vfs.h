@@ -29,11 +29,13 @@ struct jsc_vfs {
     int (*list)(void *self, const char *path, void (*each)(void *ctx, const char *name), void *ctx);
     int (*lock)(void *self, int fd); /* exclusive, not waiting: -EWOULDBLOCK when another has it, or shares it */
     int (*share)(void *self, int fd); /* the same lock, shared with others; both go when the handle is closed */
+    /* [at, at + n) was written and will be synced: a disk that is idle may begin. Promises nothing, never fails. */
+    int (*flush_hint)(void *self, int fd, off_t at, off_t n);
 };
 
 const jsc_vfs *jsc_vfs_posix(void);
 
-/* A letter for each call of the table, in its order: for faults and counts. */
+/* A letter for each call of the table, in its order, but flush_hint: for faults and counts. `f` is lock and share. */
 #define JSC_VFS_OPS "ocrwsatzmxnukdlf"
 
 /* A disk in memory. All of it lives behind `self`; files survive jsc_sim_crash, not jsc_sim_free. One lock around each

@@ -110,6 +110,12 @@ static int kill_list(void *self, const char *path, void (*each)(void *ctx, const
 static int kill_lock(void *self, int fd) { THROUGH('f', int, lock(under->self, fd)); }
 static int kill_share(void *self, int fd) { THROUGH('f', int, share(under->self, fd)); }
 
+/* Not counted: what it begins, it may as well not. */
+static int kill_flush_hint(void *self, int fd, off_t at, off_t n) {
+    jsc_kill *k = self;
+    return k->under->flush_hint(k->under->self, fd, at, n);
+}
+
 jsc_kill *jsc_kill_new(const jsc_vfs *under, uint64_t n, int when) {
     jsc_kill *k = calloc(1, sizeof *k);
     if (!k) return NULL;
@@ -117,9 +123,9 @@ jsc_kill *jsc_kill_new(const jsc_vfs *under, uint64_t n, int when) {
     k->n = n;
     k->when = when;
     k->vfs = (jsc_vfs){
-        k,         kill_open, kill_close, kill_pread,  kill_pwritev, kill_datasync, kill_allocate, kill_truncate,
-        kill_size, kill_map,  kill_unmap, kill_rename, kill_unlink,  kill_mkdir,    kill_syncdir,  kill_list,
-        kill_lock, kill_share};
+        k,         kill_open,  kill_close,     kill_pread,  kill_pwritev, kill_datasync, kill_allocate, kill_truncate,
+        kill_size, kill_map,   kill_unmap,     kill_rename, kill_unlink,  kill_mkdir,    kill_syncdir,  kill_list,
+        kill_lock, kill_share, kill_flush_hint};
     return k;
 }
 

@@ -106,6 +106,11 @@ static int posix_list_(void *self, const char *path, void (*each)(void *ctx, con
 static int posix_lock_(void *self, int fd) { return result(flock(fd, LOCK_EX | LOCK_NB)); }
 static int posix_share_(void *self, int fd) { return result(flock(fd, LOCK_SH | LOCK_NB)); }
 
+static int posix_flush_hint_(void *self, int fd, off_t at, off_t n) {
+    sync_file_range(fd, at, n, SYNC_FILE_RANGE_WRITE); /* what is wrong with the file, the sync tells */
+    return 0;
+}
+
 const jsc_vfs *jsc_vfs_posix(void) {
     static const jsc_vfs table = {
         .open = posix_open_,
@@ -125,6 +130,7 @@ const jsc_vfs *jsc_vfs_posix(void) {
         .list = posix_list_,
         .lock = posix_lock_,
         .share = posix_share_,
+        .flush_hint = posix_flush_hint_,
     };
     return &table;
 }

@@ -89,12 +89,19 @@ static int push_out_subjects(jsc_mlog *m) {
 
 /* ---- messages ---- */
 
-int jsc_apply_message(jsc_mlog *m, const jsc_record *r, uint64_t offset, const uint64_t *hash) {
+/* What it pushes out of its own subject. */
+static int push_out_older(jsc_mlog *m, const jsc_record *r, uint64_t seq) {
+    uint64_t hash = jsc_subject_hash(r->subject, r->subject_len);
+    jsc_subjects_added(m, r->subject, r->subject_len, hash, seq);
+    return push_out_subject(m, r->subject, r->subject_len, hash);
+}
+
+int jsc_apply_message(jsc_mlog *m, const jsc_record *r, uint64_t offset) {
     jsc_piece *p = m->pieces[m->npieces - 1];
-    uint64_t seq = m->last_seq + 1, h = hash ? *hash : jsc_subject_hash(r->subject, r->subject_len);
+    uint64_t seq = m->last_seq + 1;
     int64_t ts = r->ts > m->last_ts ? r->ts : m->last_ts;
     uint32_t bytes = offset ? r->raw_len : 0;
-    int rc = jsc_tail_add(p->tail, seq, ts, offset, r->data_len, bytes, r->subject, r->subject_len, h);
+    int rc = jsc_tail_append(p->tail, seq, ts, offset, r->data_len, bytes, r->subject, r->subject_len);
     if (JSC_UNLIKELY(rc != JSC_OK)) return rc;
     if (p->count++ == 0) p->first_ts = ts;
     p->last_ts = ts;
@@ -104,10 +111,7 @@ int jsc_apply_message(jsc_mlog *m, const jsc_record *r, uint64_t offset, const u
     m->messages++;
     m->last_ts = ts;
     m->applied = r->index;
-    if (offset) {
-        jsc_subjects_added(m, r->subject, r->subject_len, h, seq);
-        if (m->limits.max_per_subject && (rc = push_out_subject(m, r->subject, r->subject_len, h)) != JSC_OK) return rc;
-    }
+    if (JSC_UNLIKELY(m->limits.max_per_subject) && offset && (rc = push_out_older(m, r, seq)) != JSC_OK) return rc;
     if (JSC_LIKELY(!m->limits.max_messages && !m->limits.max_bytes && !m->limits.max_age_ns)) return JSC_OK;
     return push_out(m);
 }
@@ -236,6 +240,7 @@ static int apply_limits(jsc_mlog *m, uint64_t index, const uint8_t *p) {
                     .max_age_ns = (int64_t)jsc_get64(p + 24)};
     if (l.max_age_ns < 0) return JSC_ECORRUPT;
     bool tighter = l.max_per_subject && (!m->limits.max_per_subject || l.max_per_subject < m->limits.max_per_subject);
+    if (!l.max_per_subject != !m->limits.max_per_subject) jsc_subjects_forget_all(m);
     m->limits = l;
     m->limits_index = index;
     if (!m->limits_first) m->limits_first = index;

@@ -118,7 +118,7 @@ static int add(builder *b, const jsc_record *r, uint64_t offset) {
     jsc_piece *p = b->p;
     int rc;
     if (b->replaying) {
-        if ((rc = jsc_apply_message(b->m, r, offset, NULL)) != JSC_OK) return rc;
+        if ((rc = jsc_apply_message(b->m, r, offset)) != JSC_OK) return rc;
         b->seq = b->m->last_seq;
         b->ts = b->m->last_ts;
         return JSC_OK;

@@ -129,7 +129,7 @@ int jsc_mlog_catch_up(jsc_mlog *m, uint64_t last) {
         if ((rc = jsc_log_read(log, index, &r)) != JSC_OK)
             return rc == JSC_ECORRUPT || rc == JSC_ENOTFOUND ? -ESTALE : rc;
         if ((rc = jsc_segment_where(log, s, index, &offset)) != JSC_OK) return rc;
-        if (r.kind == JSC_K_MESSAGE) rc = jsc_apply_message(m, &r, offset, NULL);
+        if (r.kind == JSC_K_MESSAGE) rc = jsc_apply_message(m, &r, offset);
         else rc = jsc_apply_control(m, &r);
         if (rc != JSC_OK && rc != JSC_ECORRUPT) return rc;
         m->applied = index;

@@ -35,17 +35,6 @@ static bool only_busy(const jsc_mlog *m, int rc) {
 
 static inline int refuse(const jsc_mlog *m) { return m->options.read_only ? JSC_EREADONLY : JSC_EINVAL; }
 
-static inline uint64_t subject_hash(jsc_mlog *m, const char *p, size_t n) {
-    if (n == m->hot_n && n && memcmp(p, m->hot, n) == 0) return m->hot_hash;
-    uint64_t hash = jsc_subject_hash(p, n);
-    if (n <= sizeof m->hot) {
-        memcpy(m->hot, p, n);
-        m->hot_n = n;
-        m->hot_hash = hash;
-    }
-    return hash;
-}
-
 /* What was framed last is in the log, whatever happens to its index. */
 static inline int index_message(jsc_mlog *m, jsc_record *r) {
     jsc_log *log = m->log;
@@ -53,8 +42,7 @@ static inline int index_message(jsc_mlog *m, jsc_record *r) {
     int rc;
     if (JSC_UNLIKELY(m->npieces != log->nsegments) && (rc = jsc_mlog_extend_pieces(m)) != JSC_OK) return rc;
     if (JSC_UNLIKELY(!m->pieces[m->npieces - 1]->tail)) return JSC_ECORRUPT;
-    uint64_t hash = subject_hash(m, r->subject, r->subject_len), offset = (uint64_t)s->at[s->count - 1] * 8;
-    return jsc_apply_message(m, r, offset, &hash);
+    return jsc_apply_message(m, r, (uint64_t)s->at[s->count - 1] * 8);
 }
 
 /* Who had to make room goes first: the messages of one call stay together. */

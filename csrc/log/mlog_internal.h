@@ -91,10 +91,6 @@ struct jsc_mlog {
         uint64_t index, last, displaced_at;
     } *dropped;
     size_t ndropped, dropped_cap;
-    /* The subject appended last, whose hash need not be worked out again. */
-    char hot[128];
-    size_t hot_n;
-    uint64_t hot_hash;
     jsc_subject_cache *subjects;
     uint64_t tick, generation; /* generation: moves when pieces are exchanged */
     /* durability */
@@ -186,7 +182,7 @@ void jsc_commit_served(void *mlog); /* the store's `served` */
 int jsc_commit_make_room(jsc_mlog *); /* too much is unwritten: lets the lock go until some of it is written */
 
 /* apply.c: records to state; the same code at append and at recovery */
-int jsc_apply_message(jsc_mlog *, const jsc_record *, uint64_t offset, const uint64_t *hash); /* then its limits */
+int jsc_apply_message(jsc_mlog *, const jsc_record *, uint64_t offset); /* then its limits */
 int jsc_apply_control(jsc_mlog *, const jsc_record *); /* DELETE, PURGE, LIMITS; JSC_ECORRUPT: malformed */
 void jsc_control_delete_encode(uint64_t seq, uint8_t out[8]);
 int jsc_control_limits_encode(const jsc_limits *, uint8_t out[32]);
@@ -233,9 +229,10 @@ int jsc_checkpoint_remove(jsc_mlog *); /* durably */
 size_t jsc_pieces_from(const jsc_mlog *, uint64_t seq); /* the first with a last sequence >= seq; npieces: none */
 size_t jsc_pieces_until(const jsc_mlog *, uint64_t seq); /* the last with messages <= seq, if any; SIZE_MAX: none */
 
-/* subjects.c: hash -> {count, last sequence, first sequence}, bounded by the budget; an entry is right or absent. Added is
- * called at once when a message is in its part, killed when its bit is set; nothing is asked between the two. Whoever
- * exchanges a part for one with other subjects (messages lost or healed) forgets all. */
+/* subjects.c: hash -> {count, last sequence, first sequence}, bounded by the budget; an entry is right or absent. Killed is
+ * called when a message's bit is set; added, only while there is a limit for each subject, at once when a message is in
+ * its part, or first of its piece; nothing is asked meanwhile. Whoever exchanges a part for one with other subjects
+ * (messages lost or healed), or begins or ends that limit, forgets all. */
 int jsc_subject_cache_new(size_t budget, jsc_subject_cache **out);
 void jsc_subject_cache_free(jsc_subject_cache *);
 size_t jsc_subject_cache_heap(const jsc_subject_cache *);

@@ -12,6 +12,8 @@
 
 #define RETRY_FULL_NS 100000000 /* a log that found the disk full asks again so often */
 #define MIB ((uint64_t)1 << 20)
+#define AHEAD_BYTES (4 * MIB) /* written to a file that no sync is asked for: the disk may begin with them */
+#define PAGE_BYTES ((uint64_t)4096)
 
 #ifndef IOV_MAX
 #define IOV_MAX 1024
@@ -97,6 +99,7 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
         return rc;
     }
     log->open_segment = s;
+    log->hinted = 0;
     if (s->before) atomic_store_explicit(&s->before->left, true, memory_order_release);
     s->before = NULL;
     atomic_store_explicit(&s->entered, true, memory_order_release);
@@ -188,6 +191,17 @@ static int seal_piece(jsc_mark *m, jsc_segment *s, piece *x, uint8_t **sealed) {
     return rc;
 }
 
+/* The sync at the end of a segment finds little left to do: the writer would wait for all of it. The last page stays, as
+ * it may be written to again. */
+static void write_ahead(jsc_log *log, uint64_t at, uint64_t end) {
+    if (log->store->mode == JSC_SYNC_ALWAYS) return;
+    if (!log->hinted) log->hinted = at;
+    if (end - log->hinted < AHEAD_BYTES) return;
+    end -= end % PAGE_BYTES;
+    log->vfs->flush_hint(log->vfs->self, log->fd, (off_t)log->hinted, (off_t)(end - log->hinted));
+    log->hinted = end;
+}
+
 /* Writes m's range; on failure m->from says where it stands. *full: a reservation found no space, nothing is broken. */
 static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
     uint64_t written = atomic_load_explicit(&log->written, memory_order_relaxed);
@@ -205,6 +219,7 @@ static int write_mark(jsc_log *log, jsc_mark *m, bool *full) {
         free(sealed);
         if (rc < 0) break;
         log->fd_dirty = true;
+        write_ahead(log, x.at, x.end);
         written = s->base + x.end;
         m->from = x.stop_chunk;
         m->from_used = x.stop_used;

@@ -7,7 +7,10 @@
  * processor's cache at each append to a subject whose last message is in an older segment.)
  *
  * Each of the three may be unknown: a count is UNKNOWN; a first or last that is not EXACT is a bound, no live message of
- * the subject lies before or behind it. So a death costs no search: it moves a bound, and who asks searches from there. */
+ * the subject lies before or behind it. So a death costs no search: it moves a bound, and who asks searches from there.
+ *
+ * An entry speaks of the messages up to a sequence, and no append touches it: who asks has what came since looked up in
+ * the newest pieces. Only while there is a limit for each subject, when every append asks, they are kept up to date. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -16,15 +19,18 @@
 #include <errno.h>
 #include <malloc.h>
 
-#define WAYS 4 /* entries of a bucket: 128 bytes */
+#define WAYS 4 /* entries of a bucket: 160 bytes */
 #define FIRST_BUCKETS 64
 #define UNKNOWN UINT32_MAX
 #define EXACT ((uint64_t)1 << 63)
+#define KEPT UINT64_MAX /* up to whatever comes: the appends keep it */
+enum { FEW_PIECES = 4 }; /* an entry with more of them behind it is not worth bringing up to date */
 
 typedef struct entry {
     uint64_t key; /* 0: free */
     uint32_t check, count;
     uint64_t first, last;
+    uint64_t upto; /* it speaks of the messages up to this sequence */
 } entry;
 
 struct jsc_subject_cache {
@@ -135,6 +141,8 @@ void jsc_subjects_added(jsc_mlog *m, const char *subject, size_t n, uint64_t has
     uint64_t key = key_of(c, subject, n);
     entry *e = cache_find(c, key, hash);
     if (!e) e = cache_insert(c, key, hash);
+    JSC_ASSERT(m->limits.max_per_subject);
+    e->upto = KEPT;
     e->last = seq | EXACT;
     if (e->count == 0) e->first = seq | EXACT;
     if (e->count != UNKNOWN) e->count++; /* beyond what fits: unknown */
@@ -143,7 +151,7 @@ void jsc_subjects_added(jsc_mlog *m, const char *subject, size_t n, uint64_t has
 void jsc_subjects_killed(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, uint64_t seq) {
     jsc_subject_cache *c = m->subjects;
     entry *e = cache_find(c, key_of(c, subject, n), hash);
-    if (!e) return;
+    if (!e || seq > e->upto) return;
     if (e->count == 0) { /* not a message that it knew of */
         cache_drop(c, e);
         return;
@@ -220,13 +228,74 @@ static int seek(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, uint6
     return JSC_OK;
 }
 
-/* What a search found goes into the cache. Entries move, so each time it is looked for again. */
+/* The live messages of a subject behind a sequence, in one piece. */
+static int newer_in(jsc_mlog *m, jsc_piece *piece, const char *subject, size_t n, uint64_t hash, uint64_t behind,
+                    jsc_subject_info *out) {
+    int rc = JSC_OK;
+    *out = (jsc_subject_info){0};
+    if (!jsc_piece_live(piece)) return JSC_OK;
+    const jsc_part *p = jsc_piece_part(m, piece, &rc);
+    if (!p) return rc;
+    uint32_t sid = p->ops->find_subject(p, subject, n, hash);
+    if (sid == JSC_NONE) return JSC_OK;
+    place w = place_in(piece, p, sid);
+    uint32_t all = p->ops->occurrences(p, sid), k = 0;
+    if (behind > piece->base_seq) k = jsc_part_posting_at(p, sid, p->ops->find_seq(p, behind + 1));
+    uint32_t first = live_posting(&w, k, false);
+    if (first == JSC_NONE) return JSC_OK;
+    if (k == 0) out->count = live_of(&w);
+    else if (!w.dead && !w.lost) out->count = all - k;
+    else
+        for (; k < all; k++) {
+            uint32_t ord = p->ops->posting(p, sid, k);
+            out->count += !jsc_dead_has(w.dead, ord) && (!w.lost || p->ops->offset(p, ord));
+        }
+    out->first_seq = p->ops->seq(p, first);
+    out->last_seq = p->ops->seq(p, live_posting(&w, all - 1, true));
+    return JSC_OK;
+}
+
+/* The entry of a subject, brought up to date; NULL: none. */
+static int entry_now(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, entry **out) {
+    jsc_subject_cache *c = m->subjects;
+    uint64_t key = key_of(c, subject, n);
+    entry *e = cache_find(c, key, hash);
+    *out = e;
+    if (JSC_LIKELY(!e || e->upto >= m->last_seq)) return JSC_OK;
+    uint64_t behind = e->upto;
+    size_t i = jsc_pieces_from(m, behind + 1);
+    if (m->npieces - i > FEW_PIECES) {
+        cache_drop(c, e);
+        *out = NULL;
+        return JSC_OK;
+    }
+    jsc_subject_info sum = {0}, x;
+    for (; i < m->npieces; i++) {
+        int rc = newer_in(m, m->pieces[i], subject, n, hash, behind, &x);
+        if (rc != JSC_OK) return rc;
+        if (!x.count) continue;
+        if (!sum.count) sum.first_seq = x.first_seq;
+        sum.last_seq = x.last_seq;
+        sum.count += x.count;
+    }
+    if (!(*out = e = cache_find(c, key, hash))) return JSC_OK; /* a part was exchanged meanwhile */
+    e->upto = m->last_seq;
+    if (!sum.count) return JSC_OK;
+    if (e->count == 0) e->first = sum.first_seq | EXACT;
+    e->last = sum.last_seq | EXACT;
+    if (e->count != UNKNOWN) e->count = sum.count < UNKNOWN - e->count ? e->count + (uint32_t)sum.count : UNKNOWN;
+    return JSC_OK;
+}
+
+/* What a search found goes into the cache, where the entry is up to date if there is one. Entries move, so each time it is
+ * looked for again. */
 static void note(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, const uint64_t *count,
                  const uint64_t *first, const uint64_t *last) {
     jsc_subject_cache *c = m->subjects;
     uint64_t key = key_of(c, subject, n);
     entry *e = cache_find(c, key, hash);
     if (!e) e = cache_insert(c, key, hash);
+    e->upto = m->limits.max_per_subject ? KEPT : m->last_seq;
     if (count) e->count = *count < UNKNOWN ? (uint32_t)*count : UNKNOWN;
     if (first && *first) e->first = *first | EXACT;
     if (last && *last) e->last = *last | EXACT;
@@ -254,7 +323,9 @@ static int survey(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, uin
 
 /* An end of a subject's messages: from the cache, or by a search from the bound that it has. */
 static int end_of(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, bool last, uint64_t *seq) {
-    entry *e = cache_find(m->subjects, key_of(m->subjects, subject, n), hash);
+    entry *e;
+    int rc = entry_now(m, subject, n, hash, &e);
+    if (rc != JSC_OK) return rc;
     uint64_t known = e ? (last ? e->last : e->first) : last ? EXACT - 1 : 1;
     if (known & EXACT) {
         *seq = known & ~EXACT;
@@ -262,17 +333,17 @@ static int end_of(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, boo
     }
     uint64_t found = 0;
     if (last && known > m->last_seq) known = m->last_seq;
-    int rc = seek(m, subject, n, hash, known, last, &found);
-    if (rc != JSC_OK) return rc;
+    if ((rc = seek(m, subject, n, hash, known, last, &found)) != JSC_OK) return rc;
     note(m, subject, n, hash, NULL, last ? NULL : &found, last ? &found : NULL);
     *seq = found;
     return JSC_OK;
 }
 
 int jsc_subjects_state(jsc_mlog *m, const char *subject, size_t n, uint64_t hash, jsc_subject_info *out) {
-    entry *e = cache_find(m->subjects, key_of(m->subjects, subject, n), hash);
     jsc_subject_info info = {.text = {subject, n}};
-    int rc;
+    entry *e;
+    int rc = entry_now(m, subject, n, hash, &e);
+    if (rc != JSC_OK) return rc;
     if (e && e->count != UNKNOWN) {
         info.count = e->count;
     } else {

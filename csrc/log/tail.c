@@ -69,6 +69,7 @@ struct jsc_tail {
     uint64_t base_seq, last_seq;
     int64_t last_ts;
     uint32_t count, lost, nsubjects;
+    uint32_t recent; /* id of the subject that was added to last; below nsubjects, when there is any */
     block **blocks;
     size_t nblocks, blocks_cap;
     jump *jumps; /* where a sequence is not one more than that before it, ascending */
@@ -208,12 +209,35 @@ static bool posting_room(jsc_tail *t, subject *s) {
 
 /* ---- adding ---- */
 
+/* Subjects are short: no call for them. */
+static inline bool same_text(const char *a, const char *b, size_t n) {
+    uint64_t x[2], y[2];
+    uint32_t v[2], w[2];
+    if (n > 16) return memcmp(a, b, n) == 0;
+    if (n >= 8) {
+        memcpy(&x[0], a, 8);
+        memcpy(&x[1], a + n - 8, 8);
+        memcpy(&y[0], b, 8);
+        memcpy(&y[1], b + n - 8, 8);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+    }
+    if (n >= 4) {
+        memcpy(&v[0], a, 4);
+        memcpy(&v[1], a + n - 4, 4);
+        memcpy(&w[0], b, 4);
+        memcpy(&w[1], b + n - 4, 4);
+        return ((v[0] ^ w[0]) | (v[1] ^ w[1])) == 0;
+    }
+    while (n && a[n - 1] == b[n - 1]) n--;
+    return n == 0;
+}
+
 static inline uint32_t find(const jsc_tail *t, const char *text, size_t n, uint32_t hash) {
     if (!t->table) return JSC_NONE;
     for (uint32_t i = hash & t->mask; t->table[i].id1; i = (i + 1) & t->mask) {
         if (t->table[i].hash != hash) continue;
         const subject *s = subject_at(t, t->table[i].id1 - 1);
-        if (s->n == n && (n == 0 || !memcmp(s->text, text, n))) return t->table[i].id1 - 1;
+        if (s->n == n && same_text(s->text, text, n)) return t->table[i].id1 - 1;
     }
     return JSC_NONE;
 }
@@ -228,11 +252,12 @@ static void subject_add(jsc_tail *t, const char *text, size_t n, uint32_t hash) 
     t->table[i] = (slot){hash, sid + 1};
 }
 
-int jsc_tail_add(jsc_tail *t, uint64_t seq, int64_t ts, uint64_t offset, uint32_t size, uint32_t bytes,
-                 const char *text, size_t n, uint64_t hash) {
+/* sid: JSC_NONE for a new subject, which hash is for then. */
+static inline int add(jsc_tail *t, uint64_t seq, int64_t ts, uint64_t offset, uint32_t size, uint32_t bytes,
+                      const char *text, size_t n, uint64_t hash, uint32_t sid) {
     if (JSC_UNLIKELY(seq <= t->last_seq || (offset & 7) || offset >> 35 || n > UINT16_MAX || t->count == JSC_NONE - 1))
         return JSC_EINVAL;
-    uint32_t ord = t->count, sid = find(t, text, n, (uint32_t)hash);
+    uint32_t ord = t->count;
     bool fresh = sid == JSC_NONE, jumps = seq != t->last_seq + 1, escapes = false;
     if (fresh) {
         if (!subject_room(t, n)) return -ENOMEM;
@@ -269,8 +294,26 @@ int jsc_tail_add(jsc_tail *t, uint64_t seq, int64_t ts, uint64_t offset, uint32_
     t->last_seq = seq;
     t->last_ts = ts;
     t->lost += !offset;
+    t->recent = sid;
     t->count = ord + 1;
     return JSC_OK;
+}
+
+int jsc_tail_add(jsc_tail *t, uint64_t seq, int64_t ts, uint64_t offset, uint32_t size, uint32_t bytes,
+                 const char *text, size_t n, uint64_t hash) {
+    return add(t, seq, ts, offset, size, bytes, text, n, hash, find(t, text, n, (uint32_t)hash));
+}
+
+int jsc_tail_append(jsc_tail *t, uint64_t seq, int64_t ts, uint64_t offset, uint32_t size, uint32_t bytes,
+                    const char *text, size_t n) {
+    uint64_t hash = 0;
+    uint32_t sid = t->recent;
+    const subject *s = JSC_LIKELY(t->nsubjects) ? subject_at(t, sid) : NULL;
+    if (!s || s->n != n || !same_text(s->text, text, n)) {
+        hash = jsc_subject_hash(text, n);
+        sid = find(t, text, n, (uint32_t)hash);
+    }
+    return add(t, seq, ts, offset, size, bytes, text, n, hash, sid);
 }
 
 /* ---- the questions of a part ---- */

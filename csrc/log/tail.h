@@ -15,6 +15,9 @@ void jsc_tail_free(jsc_tail *);
  * jsc_subject_hash of the subject. -ENOMEM, and JSC_EINVAL for what is outside this, add nothing. */
 int jsc_tail_add(jsc_tail *, uint64_t seq, int64_t ts, uint64_t offset, uint32_t size, uint32_t bytes,
                  const char *subject, size_t subject_n, uint64_t hash);
+/* The same, the hash worked out where it is needed: not for a run of one subject. */
+int jsc_tail_append(jsc_tail *, uint64_t seq, int64_t ts, uint64_t offset, uint32_t size, uint32_t bytes,
+                    const char *subject, size_t subject_n);
 /* Ids of all subjects in ascending order of text, valid until the next call or jsc_tail_add. -ENOMEM. */
 int jsc_tail_sorted(jsc_tail *, const uint32_t **ids, uint32_t *n);
 uint32_t jsc_tail_lost(const jsc_tail *); /* messages with offset 0 */

@@ -113,11 +113,13 @@ static int h_list(void *s, const char *p, void (*each)(void *, const char *), vo
 }
 static int h_lock(void *s, int fd) { return U(s)->lock(U(s)->self, fd); }
 static int h_share(void *s, int fd) { return U(s)->share(U(s)->self, fd); }
+static int h_flush_hint(void *s, int fd, off_t at, off_t n) { return U(s)->flush_hint(U(s)->self, fd, at, n); }
 
 static void hook(hooked *h, const jsc_vfs *under) {
     *h = (hooked){.under = under, .tmp_fd = -1};
     h->vfs = (jsc_vfs){h,     h_open,  h_close,  h_pread,  h_pwritev, h_datasync, h_allocate, h_truncate, h_size,
-                       h_map, h_unmap, h_rename, h_unlink, h_mkdir,   h_syncdir,  h_list,     h_lock,     h_share};
+                       h_map, h_unmap, h_rename, h_unlink, h_mkdir,   h_syncdir,  h_list,     h_lock,     h_share,
+                       h_flush_hint};
 }
 
 /* ---- the log ---- */

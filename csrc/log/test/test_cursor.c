@@ -181,7 +181,7 @@ static void append(void) {
     message[seq].lost = !rnd(200);
     piece_add(m.pieces[m.npieces - 1], seq);
     m.messages++;
-    if (!message[seq].lost)
+    if (!message[seq].lost && m.limits.max_per_subject)
         jsc_subjects_added(&m, names[name], strlen(names[name]), jsc_subject_hash(names[name], strlen(names[name])),
                            seq);
 }
@@ -240,7 +240,10 @@ static void happen(void) {
         for (uint64_t seq = 1, name = rnd(NAMES); seq <= m.last_seq; seq++)
             if (message[seq].name == (int)name) kill_one(seq);
         break;
-    case 7: jsc_subjects_forget_all(&m); break;
+    case 7: /* a limit that is never met begins, or ends */
+        m.limits.max_per_subject = rnd(2) ? UINT64_MAX : 0;
+        jsc_subjects_forget_all(&m);
+        break;
     case 8:
     case 9:
     case 10:

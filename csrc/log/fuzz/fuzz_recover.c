@@ -66,7 +66,7 @@ static void append_some(jsc_mlog *m, uint64_t count) {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t next = jsc_mlog_last(m) + 1;
         jsc_span subject = subject_of(next, text), body = body_of(next, room), headers = {"h: 1", next % 4 ? 0 : 4};
-        if (jsc_mlog_append(m, &subject, &headers, &body, (int64_t)next * 10, &seq) != JSC_OK) return;
+        if (jsc_mlog_append(m, &subject, &headers, &body, (int64_t)(next % 1000000) * 10, &seq) != JSC_OK) return;
     }
     if (jsc_mlog_submit(m, &position) == JSC_OK) (void)jsc_mlog_wait(m, position, -1);
 }

@@ -5,7 +5,7 @@ cdef const char *NOTHING = b""  # where an empty buffer points
 
 @cython.final
 @cython.no_gc
-@cython.freelist(128)
+@cython.freelist(1024)
 cdef class Message:
     """One message. It exports its payload as a read-only buffer, bytes(message) copies it; the bytes stay readable as
     long as the object or a view of it lives, whatever happens to the log meanwhile."""

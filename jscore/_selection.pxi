@@ -33,6 +33,7 @@ cdef int list_subject(void *ctx, const jsc_subject_info *info) noexcept nogil:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(16)
 cdef class Selection:
     """Live messages whose subject matches one of some filters. It holds none of them: each call asks the log anew."""
@@ -56,16 +57,17 @@ cdef class Selection:
 
     cdef Message edge(self, bint backward):
         cdef jsc_span text
-        cdef uint64_t seq = 0
         cdef int rc
         cdef Log log = self.log
         cdef Message message
         if self.literal(&text) != NULL and (backward or self.start == 1):
-            rc = (jsc_mlog_last_of if backward else jsc_mlog_first_of)(log.live(), &text, &seq)
-            if rc == JSC_OK and seq >= self.start:
-                return log.fetch(seq)
+            message = Message.__new__(Message)
+            rc = jsc_mlog_get_end(log.live(), &text, backward, self.start, &message.m)
+            if rc == JSC_OK:
+                message.log = log
+                return message
             if rc != JSC_ENOTFOUND:
-                log.check(rc)
+                log.check(rc, message.m.seq)
         else:
             message = (self.__reversed__() if backward else self.__iter__())._step()
             if message is not None:

@@ -98,6 +98,7 @@ cdef extern from "log/jsc_mlog.h" nogil:
     int jsc_mlog_at(jsc_mlog *, int64_t ts, uint64_t *seq)
     int jsc_mlog_last_of(jsc_mlog *, const jsc_span *subject, uint64_t *seq)
     int jsc_mlog_first_of(jsc_mlog *, const jsc_span *subject, uint64_t *seq)
+    int jsc_mlog_get_end(jsc_mlog *, const jsc_span *subject, bint last, uint64_t from_, jsc_message *out)
     int jsc_mlog_count(jsc_mlog *, const jsc_filter *, uint64_t from_, uint64_t *n)
     ctypedef struct jsc_subject_info:
         jsc_span text

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#define AHEAD 2048
 #define SPARSE 16 /* one match among so many messages, or fewer: bits for messages */
 
 enum { CURSOR_ALL, CURSOR_ONE, CURSOR_SOME };
@@ -188,7 +189,7 @@ static uint32_t next_match(jsc_cursor *c, uint32_t ord) {
     uint32_t count = c->part->ops->count(c->part);
     while (ord < count) {
         if (c->mode == CURSOR_ALL)
-            return c->backward ? jsc_dead_prev_live(dead, ord) : jsc_dead_next_live(dead, ord, count);
+            return !dead ? ord : c->backward ? jsc_dead_prev_live(dead, ord) : jsc_dead_next_live(dead, ord, count);
         if (c->mode == CURSOR_ONE) ord = next_of_one(c, ord);
         else ord = c->backward ? previous_of_some(c, ord) : next_of_some(c, ord, count);
         if (ord == JSC_NONE || !jsc_dead_has(dead, ord)) return ord;
@@ -226,11 +227,15 @@ void jsc_cursor_free(jsc_cursor *c) {
 
 uint64_t jsc_cursor_position(const jsc_cursor *c) { return c->at; }
 
+/* Asks the processor for bytes that a walk over everything comes to soon. Its own foresight ends with each page. */
+static inline void foresee(const jsc_record *r, bool backward) {
+    uintptr_t at = (uintptr_t)r->raw + (backward ? -(uintptr_t)AHEAD : AHEAD);
+    for (uint32_t n = 0; n < r->raw_len && n < AHEAD; n += 64) __builtin_prefetch((const void *)(at + n));
+}
+
 /* Reads on in one piece. JSC_OK also when `max` is reached; the piece is through when c->at is beyond it. */
-static int next_of_piece(jsc_cursor *c, jsc_piece *piece, jsc_message *out, int max, int *n) {
-    int rc = JSC_OK;
-    const jsc_part *part = jsc_piece_part(c->mlog, piece, &rc);
-    if (!part || (rc = enter(c, piece, part)) != JSC_OK) return rc;
+static int load_of_piece(jsc_cursor *c, jsc_piece *piece, const jsc_part *part, jsc_message *out, int max, int *n,
+                         int *owed) {
     uint32_t ord = part->ops->find_seq(part, c->backward ? c->at + 1 : c->at);
     if (c->backward) ord--; /* none: wraps, and nothing matches */
     for (; *n < max; ord += c->backward ? UINT32_MAX : 1) {
@@ -240,14 +245,24 @@ static int next_of_piece(jsc_cursor *c, jsc_piece *piece, jsc_message *out, int 
             return JSC_OK;
         }
         uint64_t seq = part->ops->seq(part, ord);
-        rc = jsc_mlog_load(c->mlog, piece, part, ord, &out[*n]);
+        int rc = jsc_mlog_load(c->mlog, piece, part, ord, seq, &out[*n], owed);
         if (rc == JSC_ECORRUPT && *n == 0) out[0].seq = seq;
         bool past = rc == JSC_OK || (rc == JSC_ECORRUPT && *n == 0);
         c->at = past ? (c->backward ? seq - 1 : seq + 1) : seq;
         if (rc != JSC_OK) return rc;
+        if (c->mode == CURSOR_ALL) foresee(&out[*n].r, c->backward);
         ++*n;
     }
     return JSC_OK;
+}
+
+static int next_of_piece(jsc_cursor *c, jsc_piece *piece, jsc_message *out, int max, int *n) {
+    int rc = JSC_OK, owed = 0;
+    const jsc_part *part = jsc_piece_part(c->mlog, piece, &rc);
+    if (!part || (rc = enter(c, piece, part)) != JSC_OK) return rc;
+    rc = load_of_piece(c, piece, part, out, max, n, &owed);
+    if (owed) atomic_fetch_add_explicit(&piece->segment->refs, owed, memory_order_relaxed);
+    return rc;
 }
 
 static int next_of_pieces(jsc_cursor *c, jsc_message *out, int max, int *n) {

@@ -119,6 +119,9 @@ int jsc_mlog_at(jsc_mlog *, int64_t ts, uint64_t *seq);
 /* Newest and oldest live message of exactly one subject. JSC_ENOTFOUND. */
 int jsc_mlog_last_of(jsc_mlog *, const jsc_span *subject, uint64_t *seq);
 int jsc_mlog_first_of(jsc_mlog *, const jsc_span *subject, uint64_t *seq);
+/* The same, the message itself at once; JSC_ENOTFOUND also when its sequence is below `from`. JSC_ECORRUPT: out->seq is the
+ * one that is lost. */
+int jsc_mlog_get_end(jsc_mlog *, const jsc_span *subject, bool last, uint64_t from, jsc_message *out);
 /* Live messages with seq >= from that match. */
 int jsc_mlog_count(jsc_mlog *, const jsc_filter *, uint64_t from, uint64_t *n);
 /* Live messages' subjects that match, ascending, with their counts and first and last sequences; each returns 0 to go on.

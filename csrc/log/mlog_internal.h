@@ -142,8 +142,9 @@ jsc_piece *jsc_mlog_piece_of(jsc_mlog *, uint64_t seq,
                              size_t *i); /* the piece whose (base_seq, last_seq] has it, or NULL */
 uint64_t jsc_piece_live(const jsc_piece *); /* live messages */
 uint64_t jsc_piece_live_bytes(const jsc_piece *); /* bytes of their records */
-/* Reads the message of an ordinal with its hold. */
-int jsc_mlog_load(jsc_mlog *, jsc_piece *, const jsc_part *, uint32_t ord, jsc_message *out);
+/* Reads the message of an ordinal, whose sequence is `seq`. One more in *owed: the caller takes a ref of the piece's segment
+ * for it before the lock is let go. */
+int jsc_mlog_load(jsc_mlog *, jsc_piece *, const jsc_part *, uint32_t ord, uint64_t seq, jsc_message *out, int *owed);
 /* Builds the tail of a segment from its records (build.c). Also when part of it is damaged. The bits of the dead, if it
  * has any, are moved along. */
 int jsc_piece_build(jsc_mlog *, jsc_piece *);
@@ -241,6 +242,8 @@ void jsc_subjects_killed(jsc_mlog *, const char *subject, size_t n, uint64_t has
 void jsc_subjects_forget_all(jsc_mlog *);
 /* Live messages of a subject: count, first and last sequence (0 when none). From the cache, else from the pieces. */
 int jsc_subjects_state(jsc_mlog *, const char *subject, size_t n, uint64_t hash, jsc_subject_info *out);
+/* The last or first live message of a subject; *seq 0: there is none. */
+int jsc_subjects_end(jsc_mlog *, const jsc_span *subject, bool last, uint64_t *seq);
 
 /* maintain.c */
 int jsc_maintain_start(jsc_mlog *);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 enum { HOLD_NONE, HOLD_SEGMENT, HOLD_BLOCK, HOLD_COPY };
+enum { FORESEEN = 2048 }; /* bytes */
 
 /* ---- pieces ---- */
 
@@ -249,8 +250,21 @@ int jsc_mlog_trim(jsc_mlog *m) {
 
 /* ---- reading ---- */
 
-int jsc_mlog_load(jsc_mlog *m, jsc_piece *p, const jsc_part *part, uint32_t ord, jsc_message *out) {
-    uint64_t offset = part->ops->offset(part, ord), seq = part->ops->seq(part, ord);
+/* Is the record at that offset the one of message `ord`? It says its own index; the table that led to it may have rotted
+ * in its mapping, or the file may hold what was there before a write that got lost. */
+static bool belongs(const jsc_piece *p, const jsc_part *part, uint32_t ord, uint64_t offset, const jsc_record *r) {
+    const jsc_segment *s = p->segment;
+    uint64_t at = r->index - s->first;
+    if (r->kind != JSC_K_MESSAGE) return false;
+    if (JSC_LIKELY(p->count == s->count && at == ord)) return true; /* every record is a message */
+    if (!p->tail) return r->index == jsc_sidecar_index_of((const jsc_sidecar *)part, ord);
+    if (s->at) return at < s->count && (uint64_t)s->at[at] * 8 == offset;
+    return r->raw_len == part->ops->bytes(part, ord) && r->data_len == part->ops->size(part, ord);
+}
+
+int jsc_mlog_load(jsc_mlog *m, jsc_piece *p, const jsc_part *part, uint32_t ord, uint64_t seq, jsc_message *out,
+                  int *owed) {
+    uint64_t offset = part->ops->offset(part, ord);
     jsc_record r;
     jsc_block *block;
     bool fleeting;
@@ -258,8 +272,7 @@ int jsc_mlog_load(jsc_mlog *m, jsc_piece *p, const jsc_part *part, uint32_t ord,
     int rc = jsc_segment_read_at(m->log, p->segment, offset, &r, &block, &fleeting);
     p->suspect |= rc == JSC_ECORRUPT;
     if (rc != JSC_OK) return rc;
-    if (r.kind != JSC_K_MESSAGE || r.raw_len != part->ops->bytes(part, ord) ||
-        r.data_len != part->ops->size(part, ord)) {
+    if (JSC_UNLIKELY(!belongs(p, part, ord, offset, &r))) {
         if (block) jsc_block_release(m->blocks, block);
         p->suspect = true;
         return JSC_ECORRUPT;
@@ -274,7 +287,7 @@ int jsc_mlog_load(jsc_mlog *m, jsc_piece *p, const jsc_part *part, uint32_t ord,
         hold = copy;
         kind = HOLD_COPY;
     } else if (!block) {
-        jsc_segment_ref(p->segment);
+        ++*owed;
         hold = p->segment;
         kind = HOLD_SEGMENT;
     }
@@ -290,8 +303,17 @@ void jsc_message_release(jsc_mlog *m, jsc_message *x) {
     x->hold_kind = HOLD_NONE;
 }
 
+/* Asks the processor for a record of usual size at once, not for its length first. */
+static inline void foresee(const jsc_piece *p, uint64_t offset) {
+    const jsc_segment *s = p->segment;
+    if (!s->map || offset >= s->map_len) return;
+    uint64_t usual = p->message_bytes / p->count;
+    for (uint64_t n = 0; n <= usual && n < FORESEEN; n += 64)
+        __builtin_prefetch((const void *)((uintptr_t)s->map + offset + n));
+}
+
 static int get(jsc_mlog *m, uint64_t seq, jsc_message *out) {
-    int rc = JSC_OK;
+    int rc = JSC_OK, owed = 0;
     jsc_piece *p = seq ? jsc_mlog_piece_of(m, seq, NULL) : NULL;
     if (!p) return JSC_ENOTFOUND;
     const jsc_part *part = jsc_piece_part(m, p, &rc);
@@ -299,13 +321,37 @@ static int get(jsc_mlog *m, uint64_t seq, jsc_message *out) {
     uint32_t ord = part->ops->find_seq(part, seq);
     if (ord == part->ops->count(part) || part->ops->seq(part, ord) != seq) return JSC_ENOTFOUND;
     if (p->dead && jsc_dead_has(p->dead, ord)) return JSC_ENOTFOUND;
-    return jsc_mlog_load(m, p, part, ord, out);
+    foresee(p, part->ops->offset(part, ord));
+    rc = jsc_mlog_load(m, p, part, ord, seq, out, &owed);
+    if (owed) jsc_segment_ref(p->segment);
+    return rc;
 }
 
 int jsc_mlog_get(jsc_mlog *m, uint64_t seq, jsc_message *out) {
     pthread_mutex_lock(&m->lock);
     int rc = get(m, seq, out);
     if (rc == -ESTALE && (rc = jsc_mlog_reload(m)) == JSC_OK) rc = get(m, seq, out);
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+static int get_end(jsc_mlog *m, const jsc_span *subject, bool last, uint64_t from, jsc_message *out) {
+    uint64_t seq = 0;
+    int rc = jsc_subjects_end(m, subject, last, &seq);
+    if (rc != JSC_OK) return rc;
+    if (!seq || seq < from) return JSC_ENOTFOUND;
+    if ((rc = get(m, seq, out)) == JSC_ECORRUPT) out->seq = seq;
+    if (rc != JSC_OK) return rc;
+    if (JSC_LIKELY(out->r.subject_len == subject->n && memcmp(out->r.subject, subject->p, subject->n) == 0))
+        return JSC_OK;
+    jsc_message_release(m, out); /* the postings that led there have rotted */
+    return JSC_ECORRUPT;
+}
+
+int jsc_mlog_get_end(jsc_mlog *m, const jsc_span *subject, bool last, uint64_t from, jsc_message *out) {
+    pthread_mutex_lock(&m->lock);
+    int rc = get_end(m, subject, last, from, out);
+    if (rc == -ESTALE && (rc = jsc_mlog_reload(m)) == JSC_OK) rc = get_end(m, subject, last, from, out);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }

@@ -13,6 +13,7 @@ struct jsc_sidecar {
     jsc_part part;
     jsc_sidecar_head head;
     jsc_sidecar_layout l;
+    bool dense; /* no sequence between first and last is missing: they follow from the head */
     const jsc_vfs *vfs;
     const uint8_t *map; /* plain: the file */
     size_t map_len;
@@ -34,7 +35,10 @@ static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 /* ---- a part's questions ---- */
 
 static uint32_t part_count(const jsc_part *p) { return of(p)->head.info.count; }
-static uint64_t part_seq(const jsc_part *p, uint32_t ord) { return of(p)->seqs[ord]; }
+static uint64_t part_seq(const jsc_part *p, uint32_t ord) {
+    const jsc_sidecar *s = of(p);
+    return s->dense ? s->head.info.base_seq + 1 + ord : s->seqs[ord];
+}
 static int64_t part_ts(const jsc_part *p, uint32_t ord) { return of(p)->times[ord]; }
 static uint64_t part_offset(const jsc_part *p, uint32_t ord) { return (uint64_t)of(p)->offsets[ord] * 8; }
 static uint32_t part_size(const jsc_part *p, uint32_t ord) { return of(p)->sizes[ord]; }
@@ -62,6 +66,10 @@ static uint32_t part_bytes(const jsc_part *p, uint32_t ord) {
 static uint32_t part_find_seq(const jsc_part *p, uint64_t seq) {
     const jsc_sidecar *s = of(p);
     uint32_t n = s->head.info.count, lo = 0, hi = n;
+    if (s->dense) {
+        uint64_t before = s->head.info.base_seq;
+        return seq <= before ? 0 : seq - before - 1 < n ? (uint32_t)(seq - before - 1) : n;
+    }
     if (!n || seq > s->seqs[n - 1]) return n;
     if (seq <= s->seqs[0]) return 0;
     /* No two are equal, so it lies no further from either end than the sequences do: without gaps that is the place. */
@@ -267,6 +275,8 @@ static int verify(jsc_sidecar *s, const uint8_t *body) {
     s->runs = (const void *)(body + l->runs);
     s->others = (const void *)(body + l->others);
     bool sound = subjects_sound(s) && messages_sound(s) && postings_sound(s) && records_sound(s);
+    /* Ascending, all of them above base_seq and none above last_seq, and as many as fit in between. */
+    s->dense = s->head.info.last_seq - s->head.info.base_seq == s->head.info.count;
     return sound ? JSC_OK : JSC_ECORRUPT;
 }
 
@@ -383,6 +393,19 @@ uint64_t jsc_sidecar_record_at(const jsc_sidecar *s, uint64_t index) {
     i = pair_at(s->others, h->others, delta);
     if (i < h->others && s->others[i].delta == delta) return (uint64_t)s->others[i].value * 8;
     return JSC_AT_GAP;
+}
+
+uint64_t jsc_sidecar_index_of(const jsc_sidecar *s, uint32_t ord) {
+    uint32_t lo = 0, hi = s->head.runs; /* the last run that begins at or before ord */
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (s->runs[mid].value <= ord) lo = mid + 1;
+        else hi = mid;
+    }
+    if (!lo) return 0;
+    uint64_t delta = (uint64_t)s->runs[lo - 1].delta + (ord - s->runs[lo - 1].value);
+    uint64_t end = lo < s->head.runs ? s->runs[lo].delta : jsc_sidecar_span(&s->head.info);
+    return delta < end ? s->head.info.first + delta : 0;
 }
 
 const void *jsc_sidecar_column(const jsc_sidecar *s, char which) {

@@ -54,6 +54,8 @@ const jsc_sidecar_info *jsc_sidecar_about(const jsc_sidecar *);
 size_t jsc_sidecar_heap(const jsc_sidecar *); /* 0 but for encrypted ones */
 /* Offset of record `index`; 0: lost to damage; JSC_AT_GAP: taken out by compaction. first <= index <= last. */
 uint64_t jsc_sidecar_record_at(const jsc_sidecar *, uint64_t index);
+/* Index of the record of message `ord`; 0: no index leads to it. */
+uint64_t jsc_sidecar_index_of(const jsc_sidecar *, uint32_t ord);
 /* A column as it lies in the file: 's' u64 sequences, 't' i64 times, 'o' u32 offsets / 8, 'z' u32 payload sizes,
  * 'j' u32 subject ids. count entries. */
 const void *jsc_sidecar_column(const jsc_sidecar *, char which);

@@ -358,13 +358,17 @@ int jsc_subjects_state(jsc_mlog *m, const char *subject, size_t n, uint64_t hash
     return JSC_OK;
 }
 
+int jsc_subjects_end(jsc_mlog *m, const jsc_span *subject, bool last, uint64_t *seq) {
+    *seq = 0;
+    if (subject->n > UINT16_MAX) return JSC_OK;
+    return end_of(m, subject->p, subject->n, jsc_subject_hash(subject->p, subject->n), last, seq);
+}
+
 static int end_of_span(jsc_mlog *m, const jsc_span *subject, bool last, uint64_t *seq) {
-    if (subject->n > UINT16_MAX) return JSC_ENOTFOUND;
-    uint64_t hash = jsc_subject_hash(subject->p, subject->n), found = 0;
+    uint64_t found;
     pthread_mutex_lock(&m->lock);
-    int rc = end_of(m, subject->p, subject->n, hash, last, &found);
-    if (rc == -ESTALE && (rc = jsc_mlog_reload(m)) == JSC_OK)
-        rc = end_of(m, subject->p, subject->n, hash, last, &found);
+    int rc = jsc_subjects_end(m, subject, last, &found);
+    if (rc == -ESTALE && (rc = jsc_mlog_reload(m)) == JSC_OK) rc = jsc_subjects_end(m, subject, last, &found);
     pthread_mutex_unlock(&m->lock);
     if (rc != JSC_OK) return rc;
     if (!found) return JSC_ENOTFOUND;

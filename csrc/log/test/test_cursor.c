@@ -62,9 +62,11 @@ const jsc_part *jsc_piece_part(jsc_mlog *mlog, jsc_piece *p, int *rc) {
     return p->tail ? jsc_tail_part(p->tail) : jsc_sidecar_part(p->segment->side);
 }
 
-int jsc_mlog_load(jsc_mlog *mlog, jsc_piece *p, const jsc_part *part, uint32_t ord, jsc_message *out) {
+int jsc_mlog_load(jsc_mlog *mlog, jsc_piece *p, const jsc_part *part, uint32_t ord, uint64_t seq, jsc_message *out,
+                  int *owed) {
+    CHECK(seq == part->ops->seq(part, ord));
     if (!part->ops->offset(part, ord)) return JSC_ECORRUPT;
-    *out = (jsc_message){.seq = part->ops->seq(part, ord)};
+    *out = (jsc_message){.seq = seq};
     return JSC_OK;
 }
 

@@ -153,7 +153,7 @@ typedef struct piece {
     int n;
 } piece;
 
-/* With `whole` no iov is made: only the end is wanted. */
+/* With `whole` no iov is made: only the end is wanted. Else it is no more than the disk may begin with at a time. */
 static void next_piece(const jsc_mark *m, bool whole, piece *x) {
     jsc_chunk *c = m->from;
     const jsc_segment *s = c->segment;
@@ -162,7 +162,7 @@ static void next_piece(const jsc_mark *m, bool whole, piece *x) {
     x->at = x->end = c->offset + from;
     x->stop_chunk = c;
     x->stop_used = from;
-    for (; (whole || x->n < IOVS) && c && c->segment == s; c = c->next, from = 0) {
+    for (; (whole || (x->n < IOVS && x->end - x->at < AHEAD_BYTES)) && c && c->segment == s; c = c->next, from = 0) {
         size_t to = c == m->to ? m->to_used : c->used;
         if (to > from && !whole) x->v[x->n++] = (struct iovec){c->bytes + from, to - from};
         x->end += to - from;

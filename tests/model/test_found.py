@@ -1,0 +1,123 @@
+"""What the model test has found, each as small as it could be made."""
+
+from __future__ import annotations
+
+import jscore
+
+KEY = bytes(range(32))
+PATH = "/d/log"
+
+
+def opened(disk: jscore.SimDisk, mode: str = "a", **options: object) -> jscore.Log:
+    return jscore.open(PATH, mode, disk=disk, background=False, **{"segment_bytes": 4096, **options})  # type: ignore[arg-type]
+
+
+def test_a_reader_that_opens_anew_counts_subjects_once():
+    """Subjects counted before the writer exchanged files were counted again, and the limit took messages."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, max_per_subject=3) as log, opened(disk, "r") as reader:
+        log.extend([("a", b"x" * 100)] * 2)
+        reader.refresh()
+        log.extend([("b", b"x" * 1000)] * 6)
+        log.compact(all=True)
+        log.append(b"last", "c")
+        reader.refresh()
+        assert [m.seq for m in reader] == [m.seq for m in log]
+
+
+def test_a_reader_finds_all_where_a_sidecar_is_bad():
+    """The part of a segment with a bad sidecar was built up to record 0."""
+    disk = jscore.SimDisk(1)
+    with opened(disk) as log:
+        log.extend([("a", b"x" * 100)] * 60)
+        log.delete(3)
+        log.seal()
+    disk.flip(f"{PATH}/0000000000000001.idx", 302, 2)
+    with opened(disk, "r") as reader:
+        assert [m.seq for m in reader] == [seq for seq in range(1, 61) if seq != 3]
+
+
+def test_a_lost_head_of_an_encrypted_segment_costs_no_sequence_and_heals():
+    """The sequences of later batches were forgotten, and given out again; at the next opening the batches were cut."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, keys=KEY) as log:
+        log.append(b"x" * 20, "a", ts=5)
+        log.extend([("a", b"x" * 20, b"", 5)] * 15)
+        replica = log.copy_records(1, 16)
+    disk.flip(f"{PATH}/0000000000000001.seg", 33, 6)
+    for _ in range(3):
+        with opened(disk, keys=KEY) as log:
+            assert log.last == 16
+    with opened(disk, keys=KEY) as log:
+        assert log.repair(replica) == 16
+        assert [m.seq for m in log] == [*range(1, 17)]
+
+
+def test_a_packed_segment_whose_table_is_lost_heals():
+    """No block of it could be found, and repair() gave up instead of taking every record back."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, compression=1) as log:
+        log.extend([("a", b"x" * 100)] * 60)
+        log.compact(all=True)
+        replica = log.copy_records(1, 60)
+        live = [m.seq for m in log]
+    name = next(name for name in disk.list(PATH) if name.endswith(".seg"))
+    disk.flip(f"{PATH}/{name}", len(disk.read(f"{PATH}/{name}")) - 20, 4)
+    with opened(disk, compression=1) as log:
+        log.scrub()
+        log.repair(replica)
+        assert [m.seq for m in log] == live
+        assert log.damage() == []
+
+
+def test_a_lost_gap_beside_a_tombstone_heals():
+    """The sequences of a gap whose record was lost were counted behind the record that ended the gap."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, compression=1) as log:
+        log.extend([("a", b"x" * 50)] * 10)
+        log.delete(4)
+        log.extend([("a", b"x" * 50)] * 10)
+        log.set_limits(max_messages=1000)
+        log.extend([("a", b"x" * 50)] * 60)
+        for seq in (10, 11, 20, 21):
+            log.delete(seq)
+        log.compact(all=True)
+        replica = log.copy_records(1, log.position)
+        live = [m.seq for m in log]
+    for name in disk.list(PATH):
+        if name.endswith(".seg"):
+            break
+    disk.flip(f"{PATH}/{name}", 100, 4)
+    with opened(disk, compression=1) as log:
+        log.scrub()
+        log.repair(replica)
+        assert [m.seq for m in log] == live
+
+
+def test_a_full_disk_with_nothing_to_write_is_said():
+    """append() went round and round when the next file could not be made and all that was appended was written."""
+    disk = jscore.SimDisk(1)
+    log = opened(disk, sync=30.0)
+    disk.capacity(disk.used() + 4096)
+    said = 0
+    for _ in range(100):
+        try:
+            log.append(b"x" * 500, sync=True)
+        except jscore.Full:
+            said += 1
+    log.abandon()
+    assert said > 50
+
+
+def test_damage_to_what_was_recovered_is_not_taken_for_a_torn_tail():
+    """A log that was opened after a crash and closed again left its last batch without a word that it is durable."""
+    disk = jscore.SimDisk(1)
+    log = opened(disk)
+    log.append(b"x" * 100)
+    log.extend([b"y" * 100] * 5)
+    log.abandon()
+    opened(disk).close()
+    disk.flip(f"{PATH}/0000000000000001.seg", 400, 1)
+    with opened(disk) as log:
+        assert log.last == 6
+        assert log.damage()

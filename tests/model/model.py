@@ -40,7 +40,7 @@ class Message:
 
 
 class Entry(NamedTuple):
-    """One record that a crash may take: it is there when the log has sequence `seq`, or more records than `position`."""
+    """One record that a crash may take: there when the log has sequence `seq`, or more records than `position`."""
 
     tick: int
     seq: int

@@ -193,6 +193,7 @@ cdef class Log:
         """Waits in slices, so that signals and close() are seen; raises TimeoutError, or what ended the log."""
         cdef jsc_mlog *log
         cdef int64_t deadline = 0, slice_ns = timeout_ns
+        cdef c_bool to_pass = False
         cdef int rc
         if timeout_ns > SLICE_NS:
             deadline = monotonic_ns() + timeout_ns
@@ -203,11 +204,13 @@ cdef class Log:
             self.calls += 1
             with nogil:
                 if what == WAIT_DURABLE:
-                    rc = jsc_mlog_wait(log, arg, slice_ns)
+                    rc = jsc_mlog_await(log, arg, slice_ns, &to_pass)
                 elif what == WAIT_SYNCED:
                     rc = jsc_mlog_sync(log, -1)
                 else:
                     rc = jsc_mlog_wait_beyond(log, arg, slice_ns)
+            if to_pass:
+                jsc_mlog_pass(log)
             self.leave()
             if rc != -ETIMEDOUT:
                 return self.check(rc)

@@ -1,7 +1,8 @@
 """The log for asyncio: appends of many tasks share a sync, and nothing but opening, closing and care blocks a thread.
 
-Within one turn of the loop everything that tasks append is handed to the disk at once; what comes while a sync is on
-its way goes with the next one. Reads are memory and mappings, so they are plain calls on `log`.
+What tasks append within one turn of the loop shares a sync, unless the turn is long: the disk should not wait for us.
+What comes while a sync is on its way goes with the next one. Reads are memory and mappings, so they are plain calls on
+`log`.
 
 A task that is cancelled while it waits stops waiting. The message stays appended, keeps its sequence, and becomes
 durable with the rest; the others that wait are not disturbed.
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncFollow", "AsyncLog", "open"]
 
 T = TypeVar("T")
+# An idle disk waits for more to come with the first append at most so much of the time that a sync takes.
+GATHER_SHARE = 1 / 16
 # How often a full disk is looked for while somebody waits: nothing wakes us when nothing moves.
 STALL_SECONDS = 0.25
 # How long the thread that waits for another process's writer goes without looking whether it is still wanted.
@@ -61,7 +64,11 @@ class AsyncLog:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._moved: set[asyncio.Future[None]] = set()
-        self._submit_due = False
+        self._durable = self._submitted = log.durable_position  # as poll() and submit() said last
+        self._failure: Exception | None = log.error
+        self._gathering: asyncio.Handle | None = None
+        self._gather_until = 0.0
+        self._timed, self._submitted_at, self._sync_seconds = 0, 0.0, 0.0  # how long a sync takes, and how it is found
         self._watch: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -78,24 +85,55 @@ class AsyncLog:
         return self.log
 
     def _wait_durable(self) -> asyncio.Future[None]:
-        """Resolved when what was appended up to now is durable."""
+        """Sees to it that what was appended up to now goes to the disk; resolved when it is durable."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append((self.log.position, future))
-        if not self._submit_due:
-            self._submit_due = True
-            self._loop.call_soon(self._submit)
-        return future
-
-    def _submit(self) -> None:
-        self._submit_due = False
         try:
-            self.log.submit()
+            if self._failure is not None:
+                position = self.log.position
+            elif self._submitted > self._durable:
+                position = self._submitted = self.log.submit()  # goes when the sync on its way is through
+            else:
+                position = self._gather()
         except (jscore.Error, OSError, ValueError) as err:
             self._reject(err)
-            return
-        self._resolve(self.log.durable_position)
-        if self._waiting and self._watch is None:
-            self._watch = self._loop.call_later(STALL_SECONDS, self._look)
+            future.set_exception(err)
+            return future
+        if position <= self._durable:
+            future.set_result(None)
+        elif self._failure is not None:
+            future.set_exception(self._failure)
+        else:  # of every move beyond what poll() said last the descriptor tells
+            self._waiting.append((position, future))
+            if self._watch is None:
+                self._watch = self._loop.call_later(STALL_SECONDS, self._look)
+        return future
+
+    def _gather(self) -> int:
+        """The disk is idle: one sync for all that this turn of the loop appends, unless that keeps the disk waiting for
+        long, as syncs go. Returns the position of what was appended last."""
+        now = self._loop.time()
+        if self._gathering is None:
+            self._gathering = self._loop.call_soon(self._submit)
+            self._gather_until = now + GATHER_SHARE * self._sync_seconds
+        if now >= self._gather_until:
+            self._hand_over(now)
+            return self._submitted
+        return self.log.position
+
+    def _hand_over(self, now: float) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._submitted = self._timed = self.log.submit()
+        self._submitted_at = now
+
+    def _submit(self) -> None:
+        """The end of a turn."""
+        self._gathering = None
+        try:
+            self._hand_over(self._loop.time())
+        except (jscore.Error, OSError, ValueError) as err:
+            self._reject(err)
 
     def _ready(self) -> None:
         """The descriptor is readable: the durable position moved, or the log failed."""
@@ -104,17 +142,20 @@ class AsyncLog:
         except (jscore.Error, ValueError) as err:
             self._reject(err)
             return
-        self._resolve(position)
-        failure = self.log.error
-        if failure is not None:
-            self._reject(failure)
-        self._wake()
-
-    def _resolve(self, position: int) -> None:
-        while self._waiting and self._waiting[0][0] <= position:
-            future = self._waiting.popleft()[1]
+        self._durable = position
+        if self._timed and position >= self._timed:
+            self._sync_seconds += (self._loop.time() - self._submitted_at - self._sync_seconds) / 4
+            self._timed = 0
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= position:
+            future = waiting.popleft()[1]
             if not future.done():
                 future.set_result(None)
+        self._failure = self.log.error
+        if self._failure is not None:
+            self._reject(self._failure)
+        if self._moved:
+            self._wake()
 
     def _reject(self, err: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -166,13 +207,13 @@ class AsyncLog:
         opened; True, on the disk; False, at once. It is appended, in the order of the calls, before the first
         suspension, unless too much is unwritten. Raises: Full, Failed, ReadOnly, ValueError, TypeError; see
         Log.append()."""
-        log = self._usable()
+        log = self.log if self._closing is None else self._usable()
         try:
             seq = log.offer(data, subject, headers=headers, ts=ts)
         except jscore.Full:
             seq = await self._room(lambda: log.offer(data, subject, headers=headers, ts=ts))
-        if sync if sync is not None else self._always:
-            await self._settle(sync)
+        if self._always if sync is None else sync:
+            await (self._wait_durable() if self._always else self._in_thread(log.sync))
         return seq
 
     async def extend(self, items: Iterable[Item], *, sync: bool | None = None) -> range:

@@ -5,6 +5,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from jscore._records cimport jsc_log_recovery, jsc_record, jsc_vfs
 
 
+cdef extern from "<stdbool.h>" nogil:
+    ctypedef bint c_bool "bool"
+
 cdef extern from "log/crypt.h" nogil:
     enum:
         JSC_KEY_BYTES
@@ -78,6 +81,8 @@ cdef extern from "log/jsc_mlog.h" nogil:
 
     int jsc_mlog_submit(jsc_mlog *, uint64_t *position)
     int jsc_mlog_wait(jsc_mlog *, uint64_t position, int64_t timeout_ns)
+    int jsc_mlog_await(jsc_mlog *, uint64_t position, int64_t timeout_ns, c_bool *to_pass)
+    void jsc_mlog_pass(jsc_mlog *)
     int jsc_mlog_sync(jsc_mlog *, int64_t timeout_ns)
     uint64_t jsc_mlog_position(jsc_mlog *)
     uint64_t jsc_mlog_durable_position(jsc_mlog *)

@@ -17,7 +17,7 @@ static int wait_on(pthread_cond_t *c, pthread_mutex_t *lock, int64_t until) {
     return pthread_cond_timedwait(c, lock, &t);
 }
 
-static int64_t deadline(int64_t timeout_ns) {
+int64_t jsc_commit_deadline(int64_t timeout_ns) {
     if (timeout_ns < 0) return -1;
     int64_t now = jsc_store_clock();
     return timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
@@ -39,59 +39,69 @@ int jsc_commit_init(jsc_mlog *m) {
     return JSC_OK;
 }
 
-void jsc_mlog_note_durable(jsc_mlog *m) {
-    if (m->options.read_only || !m->log) return;
-    uint64_t d = jsc_log_durable(m->log), seq = m->durable_seq;
+int jsc_commit_bad(const jsc_mlog *m) {
     int error = jsc_log_error(m->log);
-    bool moved = d > m->durable_index, stuck = error != JSC_OK || full(m);
+    return error != JSC_OK ? error : full(m) ? JSC_EFULL : JSC_OK;
+}
+
+/* What the sync thread did since; true: something moved. */
+static bool take_in(jsc_mlog *m) {
+    uint64_t d = jsc_log_durable(m->log), seq = m->durable_seq;
+    bool moved = d > m->durable_index;
     if (moved) m->durable_index = d;
     for (; m->marks_n && m->marks[m->marks_head].index <= d; m->marks_n--) {
         m->durable_seq = m->marks[m->marks_head].seq;
         m->marks_head = (m->marks_head + 1) % m->marks_cap;
     }
     if (d >= m->applied) m->durable_seq = m->last_seq;
-    moved |= seq != m->durable_seq;
+    return moved || seq != m->durable_seq;
+}
+
+static void tell_followers(jsc_mlog *m, bool moved) {
+    int error = jsc_log_error(m->log);
     if (moved) jsc_follow_publish(m);
     if ((moved || error != m->told) && m->followers) pthread_cond_broadcast(&m->moved);
     m->told = error;
-    if (!moved && !stuck) return;
-    pthread_mutex_lock(&m->turn_lock);
-    if (d >= m->turn_index || stuck) pthread_cond_broadcast(&m->turn[m->turn_now & 1]);
-    if (stuck) pthread_cond_broadcast(&m->turn[~m->turn_now & 1]);
-    pthread_mutex_unlock(&m->turn_lock);
+}
+
+void jsc_mlog_note_durable(jsc_mlog *m) {
+    if (m->options.read_only || !m->log) return;
+    tell_followers(m, take_in(m));
+    if (m->told != JSC_OK) jsc_waiters_tell(m); /* it need not be the sync thread that met it */
+}
+
+/* Hands over what is pending, or sees to it that the sync thread does when the sync on its way is through. */
+static int hand_over(jsc_mlog *m) {
+    uint64_t last = jsc_log_last(m->log);
+    if (last == m->submitted_index) return JSC_OK;
+    m->flush_wanted = m->submitted_index > m->durable_index && jsc_log_error(m->log) == JSC_OK;
+    if (!m->flush_wanted) {
+        int rc = jsc_log_submit(m->log);
+        if (rc != JSC_OK) return rc;
+        m->submitted_index = last;
+        m->unsubmitted = 0;
+        push_mark(m, last, m->last_seq);
+    }
+    atomic_store_explicit(&m->asked_index, last, memory_order_release);
+    return JSC_OK;
 }
 
 int jsc_mlog_flush(jsc_mlog *m) {
     if (m->options.read_only || m->shut) return JSC_OK;
     if (jsc_log_last(m->log) == m->submitted_index) return JSC_OK;
-    jsc_mlog_note_durable(m);
-    if (m->submitted_index > m->durable_index && jsc_log_error(m->log) == JSC_OK) {
-        m->flush_wanted = true;
-        return JSC_OK;
-    }
-    int rc = jsc_log_submit(m->log);
-    if (rc != JSC_OK) return rc;
-    m->submitted_index = jsc_log_last(m->log);
-    m->flush_wanted = false;
-    m->unsubmitted = 0;
-    push_mark(m, m->submitted_index, m->last_seq);
-    pthread_mutex_lock(&m->turn_lock);
-    m->turn_now++;
-    m->turn_index = m->submitted_index;
-    pthread_mutex_unlock(&m->turn_lock);
-    return JSC_OK;
+    if (m->submitted_index > m->durable_index) jsc_mlog_note_durable(m);
+    return hand_over(m);
 }
 
-/* The sync thread is through with something of this log. */
+/* The sync thread is through with something of this log. What it is to do next comes first, as the disk waits. */
 void jsc_commit_served(void *arg) {
     jsc_mlog *m = arg;
     pthread_mutex_lock(&m->lock);
     if (m->log && !m->shut) {
-        jsc_mlog_note_durable(m);
-        pthread_mutex_lock(&m->turn_lock);
-        if (m->settling) pthread_cond_broadcast(&m->settled);
-        pthread_mutex_unlock(&m->turn_lock);
-        if (m->flush_wanted) jsc_mlog_flush(m); /* a failure is told by the log's error */
+        bool moved = take_in(m);
+        if (m->flush_wanted) hand_over(m); /* a failure is told by the log's error */
+        tell_followers(m, moved);
+        jsc_waiters_tell(m);
     }
     pthread_mutex_unlock(&m->lock);
 }
@@ -101,31 +111,6 @@ int jsc_mlog_submit(jsc_mlog *m, uint64_t *position) {
     *position = m->options.read_only ? m->applied : jsc_log_last(m->log);
     int rc = jsc_mlog_flush(m);
     pthread_mutex_unlock(&m->lock);
-    return rc;
-}
-
-int jsc_mlog_wait(jsc_mlog *m, uint64_t position, int64_t timeout_ns) {
-    if (m->options.read_only || jsc_log_durable(m->log) >= position) return JSC_OK;
-    int64_t until = deadline(timeout_ns);
-    int rc = JSC_OK;
-    pthread_mutex_lock(&m->lock);
-    if (position > jsc_log_last(m->log)) rc = JSC_EINVAL;
-    else if (m->submitted_index < position && !m->flush_wanted) rc = jsc_mlog_flush(m);
-    pthread_mutex_unlock(&m->lock);
-    if (rc != JSC_OK && rc != JSC_EFAILED) return rc;
-    pthread_mutex_lock(&m->turn_lock);
-    for (;;) {
-        if (jsc_log_durable(m->log) >= position) rc = JSC_OK;
-        else if ((rc = jsc_log_error(m->log)) == JSC_OK && full(m)) rc = JSC_EFULL;
-        else if (rc == JSC_OK && until >= 0 && jsc_store_clock() >= until) rc = -ETIMEDOUT;
-        else if (rc == JSC_OK) {
-            unsigned turn = position <= m->turn_index ? m->turn_now : m->turn_now + 1;
-            wait_on(&m->turn[turn & 1], &m->turn_lock, until);
-            continue;
-        }
-        break;
-    }
-    pthread_mutex_unlock(&m->turn_lock);
     return rc;
 }
 
@@ -140,7 +125,7 @@ static void want_sync(jsc_mlog *m) {
 
 int jsc_mlog_wait_synced(jsc_mlog *m, uint64_t index, int64_t timeout_ns) {
     if (m->options.read_only) return JSC_OK;
-    int64_t until = deadline(timeout_ns);
+    int64_t until = jsc_commit_deadline(timeout_ns);
     bool asked = false;
     int rc = JSC_OK;
     for (;;) {

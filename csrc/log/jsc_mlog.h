@@ -88,6 +88,10 @@ int jsc_mlog_set_limits(jsc_mlog *, const jsc_limits *);
 int jsc_mlog_submit(jsc_mlog *, uint64_t *position);
 /* Blocks until all up to the position is durable. The first error of the log; -ETIMEDOUT. timeout_ns < 0: no end. */
 int jsc_mlog_wait(jsc_mlog *, uint64_t position, int64_t timeout_ns);
+/* As jsc_mlog_wait, for callers who then take a lock that others who wait want too, as an interpreter's: they come to it
+ * one by one. *to_pass: jsc_mlog_pass is to be called as soon as it is taken, for the next one. */
+int jsc_mlog_await(jsc_mlog *, uint64_t position, int64_t timeout_ns, bool *to_pass);
+void jsc_mlog_pass(jsc_mlog *);
 /* Submits, and blocks until everything appended so far is synced, whatever the sync mode (in the interval and never modes
  * "durable" means written). As jsc_mlog_wait otherwise. */
 int jsc_mlog_sync(jsc_mlog *, int64_t timeout_ns);

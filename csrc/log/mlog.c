@@ -228,7 +228,7 @@ static void locks_init(jsc_mlog *m) {
     pthread_mutex_init(&m->lock, NULL);
     pthread_mutex_init(&m->care, NULL);
     pthread_mutex_init(&m->turn_lock, NULL);
-    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->turn[0], &m->turn[1], &m->settled, &m->opened};
+    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->settled, &m->opened};
     for (size_t i = 0; i < sizeof conds / sizeof *conds; i++) pthread_cond_init(conds[i], &attr);
     pthread_condattr_destroy(&attr);
 }
@@ -293,7 +293,8 @@ static int open_tries(jsc_mlog *m, jsc_mlog_recovery *rec) {
 }
 
 static int start(jsc_mlog *m, const jsc_limits *limits) {
-    m->durable_index = m->submitted_index = m->turn_index = m->options.read_only ? m->applied : jsc_log_last(m->log);
+    m->durable_index = m->submitted_index = m->options.read_only ? m->applied : jsc_log_last(m->log);
+    m->asked_index = m->submitted_index;
     m->durable_seq = m->last_seq;
     if (m->options.read_only) return JSC_OK;
     jsc_follow_publish(m);
@@ -436,7 +437,7 @@ int jsc_mlog_shut(jsc_mlog *m, bool write) {
 
 void jsc_mlog_free(jsc_mlog *m) {
     if (!m) return;
-    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->turn[0], &m->turn[1], &m->settled, &m->opened};
+    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->settled, &m->opened};
     for (size_t i = 0; i < sizeof conds / sizeof *conds; i++) pthread_cond_destroy(conds[i]);
     pthread_mutex_destroy(&m->lock);
     pthread_mutex_destroy(&m->care);

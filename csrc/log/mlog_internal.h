@@ -103,12 +103,14 @@ struct jsc_mlog {
     size_t unsubmitted; /* bytes appended since the last submit */
     int told; /* the failure that waiters were woken for */
     size_t followers; /* threads that wait on `moved` */
-    /* Waiters for durability. Those of the sync on its way wait on turn[turn_now & 1], those behind it on the other one,
-     * so that each sync wakes whom it served. Under turn_lock. */
+    _Atomic uint64_t asked_index; /* submitted, or to be when the sync on its way is through */
+    /* Who waits (waiters.c). Under turn_lock. */
     pthread_mutex_t turn_lock;
-    pthread_cond_t turn[2], settled; /* settled: any progress, for those who wait for syncs or room */
-    uint64_t turn_index; /* what the sync on its way covers */
-    unsigned turn_now, settling;
+    struct jsc_waiter *waiters, *waiters_end; /* by position */
+    size_t passing; /* woken, and yet to wake the next */
+    uint64_t passed, passed_before; /* how often one did, and when the sync thread last looked */
+    pthread_cond_t settled; /* any progress, for those who wait for syncs or room */
+    unsigned settling;
     /* maintenance */
     pthread_t thread;
     bool thread_runs, stop;
@@ -244,6 +246,12 @@ void jsc_subjects_forget_all(jsc_mlog *);
 int jsc_subjects_state(jsc_mlog *, const char *subject, size_t n, uint64_t hash, jsc_subject_info *out);
 /* The last or first live message of a subject; *seq 0: there is none. */
 int jsc_subjects_end(jsc_mlog *, const jsc_span *subject, bool last, uint64_t *seq);
+
+/* commit.c */
+int jsc_commit_bad(const jsc_mlog *); /* why nothing more becomes durable now: the log's error, JSC_EFULL, or JSC_OK */
+int64_t jsc_commit_deadline(int64_t timeout_ns); /* -1: none */
+/* waiters.c: the durable position moved, or nothing does any more. With or without the lock. */
+void jsc_waiters_tell(jsc_mlog *);
 
 /* maintain.c */
 int jsc_maintain_start(jsc_mlog *);

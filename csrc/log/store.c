@@ -259,12 +259,15 @@ static void push_ready(jsc_store *s, jsc_log *log) {
         *s->ready_end = log;
         s->ready_end = &log->ready_next;
     }
-    if (!s->signalled) {
-        s->signalled = true;
-        uint64_t one = 1;
-        ssize_t put = write(s->eventfd, &one, sizeof one);
-        JSC_ASSERT(put == (ssize_t)sizeof one);
-    }
+}
+
+/* What is ready is told. Last of all: whoever is woken takes locks that the sync thread needs to go on. */
+static void signal_ready(jsc_store *s) {
+    if (!s->ready || s->signalled) return;
+    uint64_t one = 1;
+    s->signalled = true;
+    ssize_t put = write(s->eventfd, &one, sizeof one);
+    JSC_ASSERT(put == (ssize_t)sizeof one);
 }
 
 static void push_unsynced(jsc_store *s, jsc_log *log) {
@@ -380,11 +383,13 @@ static void sync_one(jsc_store *s, jsc_log *log) {
 }
 
 /* Called with the lock, drops it meanwhile. */
-static void tell_served(jsc_store *s) {
-    if (!s->served) return;
-    pthread_mutex_unlock(&s->lock);
-    s->served(s->served_arg);
-    pthread_mutex_lock(&s->lock);
+static void tell(jsc_store *s) {
+    if (s->served) {
+        pthread_mutex_unlock(&s->lock);
+        s->served(s->served_arg);
+        pthread_mutex_lock(&s->lock);
+    }
+    signal_ready(s);
 }
 
 static void *sync_main(void *arg) {
@@ -394,7 +399,7 @@ static void *sync_main(void *arg) {
     while (!s->stop) {
         while (s->dirty) {
             serve(s, pop_dirty(s));
-            tell_served(s);
+            tell(s);
         }
         int64_t now = s->unsynced || s->stalled ? jsc_store_clock() : 0;
         if (s->unsynced && now >= s->sync_at) {
@@ -402,7 +407,7 @@ static void *sync_main(void *arg) {
                 jsc_log *log = s->unsynced;
                 remove_unsynced(s, log);
                 sync_one(s, log);
-                tell_served(s);
+                tell(s);
             }
             continue;
         }

@@ -211,7 +211,7 @@ static int open_batches(jsc_log *log, jsc_segment *s, uint8_t *fresh, uint64_t *
 
 static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
     const jsc_vfs *vfs = log->vfs;
-    if (s->flags & JSC_SF_REWRITTEN || s->sealed) return JSC_OK;
+    bool full = s->flags & JSC_SF_REWRITTEN || s->sealed;
     int fd = jsc_segment_open(log, s, O_RDONLY), rc = JSC_OK;
     if (fd < 0) return fd == -ENOENT ? -ESTALE : fd;
     uint8_t head[JSC_SEGMENT_HEAD], *fresh = NULL;
@@ -221,7 +221,8 @@ static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
     if (got < 0 || size < 0) rc = got < 0 ? (int)got : (int)size;
     else if (got != (ssize_t)sizeof head || jsc_segment_head_decode(head, &h) != JSC_OK || h.salt != s->salt)
         rc = -ESTALE;
-    uint64_t end = rc == JSC_OK ? (uint64_t)size & ~(uint64_t)7 : 0;
+    /* Nothing is added to a full one; but if it went, so may have those behind it, and none of them is to be missed. */
+    uint64_t end = rc == JSC_OK && !full ? (uint64_t)size & ~(uint64_t)7 : 0;
     while (rc == JSC_OK && end > s->used) {
         /* Reserved space behind the batches may be long: a piece at a time, larger when no batch fits. */
         uint64_t n = (uint64_t)1 << 20;
@@ -250,6 +251,18 @@ static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
     return rc;
 }
 
+static void note_segment(void *ctx, const char *name) {
+    size_t n = strlen(name);
+    if (n > 4 && strcmp(name + n - 4, ".seg") == 0) *(bool *)ctx = true;
+}
+
+/* To a reader that has none: the writer made segments, and the first went already. */
+static int any_segment(jsc_log *log) {
+    bool found = false;
+    int rc = log->vfs->list(log->vfs->self, log->dir, note_segment, &found);
+    return rc < 0 ? rc : found ? -ESTALE : JSC_ENOTFOUND;
+}
+
 /* The segment behind the last one, when it is there. */
 static int next_segment(jsc_log *log, bool *moved) {
     const jsc_vfs *vfs = log->vfs;
@@ -259,7 +272,7 @@ static int next_segment(jsc_log *log, bool *moved) {
     if (!path) return -ENOMEM;
     int fd = vfs->open(vfs->self, path, O_RDONLY, 0), rc;
     free(path);
-    if (fd == -ENOENT) return JSC_ENOTFOUND;
+    if (fd == -ENOENT) return log->nsegments ? JSC_ENOTFOUND : any_segment(log);
     if (fd < 0) return fd;
     uint8_t head[JSC_SEGMENT_HEAD];
     jsc_segment_head h;

@@ -209,9 +209,10 @@ static int open_batches(jsc_log *log, jsc_segment *s, uint8_t *fresh, uint64_t *
     return JSC_OK;
 }
 
-static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
+/* *full: nothing more is added to it. */
+static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved, bool *full) {
     const jsc_vfs *vfs = log->vfs;
-    bool full = s->flags & JSC_SF_REWRITTEN || s->sealed;
+    *full = s->flags & JSC_SF_REWRITTEN || s->sealed;
     int fd = jsc_segment_open(log, s, O_RDONLY), rc = JSC_OK;
     if (fd < 0) return fd == -ENOENT ? -ESTALE : fd;
     uint8_t head[JSC_SEGMENT_HEAD], *fresh = NULL;
@@ -222,7 +223,7 @@ static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
     else if (got != (ssize_t)sizeof head || jsc_segment_head_decode(head, &h) != JSC_OK || h.salt != s->salt)
         rc = -ESTALE;
     /* Nothing is added to a full one; but if it went, so may have those behind it, and none of them is to be missed. */
-    uint64_t end = rc == JSC_OK && !full ? (uint64_t)size & ~(uint64_t)7 : 0;
+    uint64_t end = rc == JSC_OK && !*full ? (uint64_t)size & ~(uint64_t)7 : 0;
     while (rc == JSC_OK && end > s->used) {
         /* Reserved space behind the batches may be long: a piece at a time, larger when no batch fits. */
         uint64_t n = (uint64_t)1 << 20;
@@ -246,25 +247,32 @@ static int refresh_last(jsc_log *log, jsc_segment *s, bool *moved) {
         if (!took) break;
         *moved = true;
     }
+    if (s->used >= end) *full = true; /* no space is reserved behind it: the writer cut it when it left */
     free(fresh);
     vfs->close(vfs->self, fd);
     return rc;
 }
 
-static void note_segment(void *ctx, const char *name) {
-    size_t n = strlen(name);
-    if (n > 4 && strcmp(name + n - 4, ".seg") == 0) *(bool *)ctx = true;
+typedef struct later {
+    uint64_t above;
+    bool found;
+} later;
+
+static void note_later(void *ctx, const char *name) {
+    later *l = ctx;
+    char *end;
+    if (strlen(name) == 20 && strtoull(name, &end, 16) > l->above && strcmp(end, ".seg") == 0) l->found = true;
 }
 
-/* To a reader that has none: the writer made segments, and the first went already. */
-static int any_segment(jsc_log *log) {
-    bool found = false;
-    int rc = log->vfs->list(log->vfs->self, log->dir, note_segment, &found);
-    return rc < 0 ? rc : found ? -ESTALE : JSC_ENOTFOUND;
+/* The segment behind the last one is not there. Files go from the front, and not all at once: it may have gone. */
+static int look_further(jsc_log *log) {
+    later l = {.above = log->last};
+    int rc = log->vfs->list(log->vfs->self, log->dir, note_later, &l);
+    return rc < 0 ? rc : l.found ? -ESTALE : JSC_ENOTFOUND;
 }
 
 /* The segment behind the last one, when it is there. */
-static int next_segment(jsc_log *log, bool *moved) {
+static int next_segment(jsc_log *log, bool full, bool *moved) {
     const jsc_vfs *vfs = log->vfs;
     if (log->nsegments && log->segments[log->nsegments - 1]->first == log->last + 1)
         return JSC_ENOTFOUND; /* empty yet */
@@ -272,7 +280,7 @@ static int next_segment(jsc_log *log, bool *moved) {
     if (!path) return -ENOMEM;
     int fd = vfs->open(vfs->self, path, O_RDONLY, 0), rc;
     free(path);
-    if (fd == -ENOENT) return log->nsegments ? JSC_ENOTFOUND : any_segment(log);
+    if (fd == -ENOENT) return full ? look_further(log) : JSC_ENOTFOUND;
     if (fd < 0) return fd;
     uint8_t head[JSC_SEGMENT_HEAD];
     jsc_segment_head h;
@@ -313,8 +321,9 @@ int jsc_log_refresh(jsc_log *log, bool *moved) {
     *moved = false;
     if (!log->read_only) return JSC_OK;
     for (;;) {
-        int rc = log->nsegments ? refresh_last(log, log->segments[log->nsegments - 1], moved) : JSC_OK;
-        if (rc == JSC_OK) rc = next_segment(log, moved);
+        bool full = true;
+        int rc = log->nsegments ? refresh_last(log, log->segments[log->nsegments - 1], moved, &full) : JSC_OK;
+        if (rc == JSC_OK) rc = next_segment(log, full, moved);
         if (rc == JSC_ENOTFOUND) break;
         if (rc != JSC_OK) return rc;
     }

@@ -121,3 +121,18 @@ def test_damage_to_what_was_recovered_is_not_taken_for_a_torn_tail():
     with opened(disk) as log:
         assert log.last == 6
         assert log.damage()
+
+
+def test_a_reader_whose_last_segment_went_finds_those_behind_it():
+    """One that had opened a log that ended with a full segment, or with none, never heard of what came later."""
+    for messages in (0, 13):
+        disk = jscore.SimDisk(1)
+        with opened(disk, keys=KEY) as log:
+            log.extend([("a", b"x" * 200)] * messages)
+        with opened(disk, keys=KEY) as log, opened(disk, "r", keys=KEY) as reader:
+            assert reader.last == messages
+            log.extend([("a", b"x" * 300)] * 40)
+            log.purge(keep=1)
+            log.compact()
+            reader.refresh()
+            assert [m.seq for m in reader] == [m.seq for m in log]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from time import monotonic
@@ -126,10 +127,11 @@ class Columns(tuple[Any, ...]):
 
     _hold: Any
     _numpy: Any
+    _skip: int  # rows that an earlier tuple had, when segments were merged meanwhile
 
     @property
     def live(self) -> Any:
-        flags = self._hold.live()
+        flags = self._hold.live()[self._skip :]
         if self._numpy is not None:
             return self._numpy.frombuffer(flags, dtype=bool)
         return memoryview(flags).cast("?")
@@ -137,7 +139,7 @@ class Columns(tuple[Any, ...]):
     @property
     def rows(self) -> int:
         """Messages in the segment, deleted ones too."""
-        return int(self._hold.count)
+        return int(self._hold.count) - self._skip
 
 
 def numpy_if_there() -> Any:
@@ -160,10 +162,12 @@ def _column_tuples(log: Log, names: tuple[str, ...]) -> Iterator[Columns]:
     numpy = numpy_if_there()
     start = 1
     while (hold := log._columns(start)) is not None:
-        views = [hold.column(name) for name in names]
-        found = Columns(numpy.asarray(memoryview(view)) if numpy is not None else memoryview(view) for view in views)
+        skip = bisect_left(memoryview(hold.column("seq")), start)
+        views = [memoryview(hold.column(name))[skip:] for name in names]
+        found = Columns(numpy.asarray(view) if numpy is not None else view for view in views)
         found._hold = hold
+        found._skip = skip
         found._numpy = numpy
         start = max(hold.last, start) + 1
-        if hold.count:
+        if found.rows:
             yield found

@@ -559,9 +559,10 @@ int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
         m->applied = upto < m->log->last ? upto : m->log->last;
         m->checkpointed = point ? point->index : 0;
         m->checkpoint_salt = point ? point->salt : 0;
-        if (!m->options.read_only && m->applied == m->log->last &&
-            m->log->commit > m->last_seq) { /* never given out twice */
-            m->last_seq = m->log->commit;
+        uint64_t least = point ? point->last_seq : 0; /* the files that said so may be gone, or damaged */
+        if (!m->options.read_only && m->applied == m->log->last && m->log->commit > least) least = m->log->commit;
+        if (least > m->last_seq) { /* never given out twice */
+            m->last_seq = least;
             if (m->npieces) m->pieces[m->npieces - 1]->last_seq = m->last_seq;
             if (!m->messages) m->first_seq = m->last_seq + 1;
         }

@@ -125,7 +125,9 @@ static int apply_delete(jsc_mlog *m, uint64_t seq) {
     const jsc_part *part = jsc_piece_part(m, p, &rc);
     if (!part) return rc;
     uint32_t ord = part->ops->find_seq(part, seq);
+    m->deleting = true;
     if (ord < part->ops->count(part) && part->ops->seq(part, ord) == seq) jsc_mlog_kill(m, p, ord, &rc);
+    m->deleting = false;
     return rc;
 }
 
@@ -134,6 +136,8 @@ typedef struct purge {
     const jsc_filter *filter; /* NULL: all */
     uint64_t end; /* sequences below it */
     uint64_t keep; /* so many more may stay */
+    uint64_t owed; /* as many of those that die next, and are sure, would live, did a crash take those that stayed */
+    uint64_t sure; /* no crash takes what has a sequence up to it */
     uint32_t *sids; /* that match, of one part */
     size_t nsids, sids_cap;
     uint64_t *wanted; /* the same as bits */
@@ -156,6 +160,7 @@ static int each_sid(void *ctx, uint32_t sid) {
 /* Nothing that matches stays: the postings tell which go. */
 static int purge_postings(purge *g, jsc_piece *p, const jsc_part *part, uint32_t hi) {
     int rc = JSC_OK;
+    g->m->deleting = true;
     for (size_t i = 0; i < g->nsids; i++)
         for (uint32_t k = 0, n = part->ops->occurrences(part, g->sids[i]); k < n; k++) {
             uint32_t ord = part->ops->posting(part, g->sids[i], k);
@@ -166,8 +171,13 @@ static int purge_postings(purge *g, jsc_piece *p, const jsc_part *part, uint32_t
     return rc;
 }
 
+static uint64_t sure_of(const purge *g, const jsc_piece *p) {
+    return atomic_load_explicit(&p->segment->left, memory_order_acquire) ? p->last_seq : g->sure;
+}
+
 static int purge_newest_stay(purge *g, jsc_piece *p, const jsc_part *part, uint32_t hi) {
     int rc = JSC_OK;
+    uint64_t sure = sure_of(g, p);
     if (g->filter) {
         size_t words = ((size_t)part->ops->subjects(part) + 63) / 64;
         if (words > g->wanted_cap) {
@@ -187,8 +197,11 @@ static int purge_newest_stay(purge *g, jsc_piece *p, const jsc_part *part, uint3
         }
         if (g->keep) {
             g->keep--;
+            g->owed += part->ops->seq(part, ord) > sure;
             continue;
         }
+        g->m->deleting = !g->owed;
+        if (g->owed && part->ops->seq(part, ord) <= sure) g->owed--;
         jsc_mlog_kill(g->m, p, ord, &rc);
         if (rc != JSC_OK) return rc;
     }
@@ -198,14 +211,20 @@ static int purge_newest_stay(purge *g, jsc_piece *p, const jsc_part *part, uint3
 static int purge_piece(purge *g, jsc_piece *p) {
     int rc = JSC_OK;
     uint64_t live = jsc_piece_live(p);
-    if (!live || p->base_seq + 1 >= g->end) return JSC_OK;
     bool whole = p->last_seq < g->end;
+    if (!g->filter && whole && !g->keep && !g->owed) p->displaced_at = 0; /* all of it is deleted by name */
+    if (!live || p->base_seq + 1 >= g->end) return JSC_OK;
     if (!g->filter && whole) {
         if (g->keep >= live) {
             g->keep -= live;
+            if (p->last_seq > sure_of(g, p)) g->owed += live;
             return JSC_OK;
         }
-        if (!g->keep) return jsc_piece_kill_all(g->m, p);
+        if (!g->keep) {
+            if (g->owed) p->displaced_at = g->m->applied;
+            if (p->last_seq <= sure_of(g, p)) g->owed -= g->owed < live ? g->owed : live;
+            return jsc_piece_kill_all(g->m, p);
+        }
     }
     const jsc_part *part = jsc_piece_part(g->m, p, &rc);
     if (!part) return rc;
@@ -215,7 +234,7 @@ static int purge_piece(purge *g, jsc_piece *p) {
         if ((rc = part->ops->select(part, g->filter, each_sid, g)) != JSC_OK) return rc;
         if (!g->nsids) return JSC_OK;
         /* A lost message has no subject that anybody knows: no filter takes it. */
-        if (!g->keep && p->ndamage == 0 && !(p->segment->sealed && p->segment->info.lost))
+        if (!g->keep && !g->owed && p->ndamage == 0 && !(p->segment->sealed && p->segment->info.lost))
             return purge_postings(g, p, part, hi);
     }
     return purge_newest_stay(g, p, part, hi);
@@ -226,7 +245,11 @@ static int apply_purge(jsc_mlog *m, const jsc_span *text, uint64_t before, uint6
     int rc = text->n ? jsc_filter_new(text, 1, &filter) : JSC_OK;
     if (rc != JSC_OK) return rc == JSC_EINVAL ? JSC_ECORRUPT : rc;
     purge g = {.m = m, .filter = filter, .end = before ? before : UINT64_MAX, .keep = keep};
+    if (m->options.sync_mode == JSC_SYNC_ALWAYS) g.sure = m->durable_seq;
     for (size_t i = m->npieces; rc == JSC_OK && i-- > 0;) rc = purge_piece(&g, m->pieces[i]);
+    m->deleting = false;
+    if (rc == JSC_OK && !filter && !g.keep && !g.owed && m->npieces && g.end > m->pieces[0]->base_seq)
+        for (size_t i = 0; i < m->ndropped; i++) m->dropped[i].displaced_at = 0;
     free(g.sids);
     free(g.wanted);
     jsc_filter_free(filter);

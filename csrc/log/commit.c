@@ -7,8 +7,14 @@
 #include <unistd.h>
 
 enum { MARKS = 16 };
+enum { PATIENCE = 3 }; /* failed attempts, a tenth of a second apart, that a job may take to let go */
 
 static bool full(const jsc_mlog *m) { return atomic_load_explicit(&m->log->full, memory_order_relaxed); }
+/* The disk is full, and was so when everything that could be freed had been. */
+static bool stuck(const jsc_mlog *m) {
+    return atomic_load_explicit(&m->log->full, memory_order_acquire) &&
+           atomic_load(&m->refused) > atomic_load(&m->log->outdated);
+}
 static uint64_t synced(const jsc_mlog *m) { return atomic_load_explicit(&m->log->synced, memory_order_acquire); }
 
 static int wait_on(pthread_cond_t *c, pthread_mutex_t *lock, int64_t until) {
@@ -41,7 +47,7 @@ int jsc_commit_init(jsc_mlog *m) {
 
 int jsc_commit_bad(const jsc_mlog *m) {
     int error = jsc_log_error(m->log);
-    return error != JSC_OK ? error : full(m) ? JSC_EFULL : JSC_OK;
+    return error != JSC_OK ? error : stuck(m) ? JSC_EFULL : JSC_OK;
 }
 
 /* What the sync thread did since; true: something moved. */
@@ -93,13 +99,31 @@ int jsc_mlog_flush(jsc_mlog *m) {
     return hand_over(m);
 }
 
+/* Who waits is told of a full disk only when nothing was left to free. True when the disk is full no more: all that waits
+ * goes then; what was appended last may not have been handed over, and whoever would do it has seen no use in it since. */
+static bool mind_space(jsc_mlog *m) {
+    bool starved = full(m), over = m->starved && !starved;
+    if (starved) {
+        uint64_t refused = atomic_load(&m->log->refused);
+        if (m->trim_wanted) jsc_mlog_trim(m);
+        else jsc_mlog_reap(m);
+        m->patience = jsc_mlog_held(m) ? m->patience + 1 : 0;
+        if (!m->patience || m->patience > PATIENCE) atomic_store(&m->refused, refused);
+    } else if (over) {
+        m->keeper.retry_at = m->keeper.retry_ns = 0; /* its jobs found no space either */
+        jsc_maintain_poke(m);
+    }
+    m->starved = starved;
+    return over;
+}
+
 /* The sync thread is through with something of this log. What it is to do next comes first, as the disk waits. */
 void jsc_commit_served(void *arg) {
     jsc_mlog *m = arg;
     pthread_mutex_lock(&m->lock);
     if (m->log && !m->shut) {
-        bool moved = take_in(m);
-        if (m->flush_wanted) hand_over(m); /* a failure is told by the log's error */
+        bool over = mind_space(m), moved = take_in(m);
+        if (m->flush_wanted || over) hand_over(m); /* a failure is told by the log's error */
         tell_followers(m, moved);
         jsc_waiters_tell(m);
     }
@@ -131,7 +155,7 @@ int jsc_mlog_wait_synced(jsc_mlog *m, uint64_t index, int64_t timeout_ns) {
     for (;;) {
         if (synced(m) >= index) return JSC_OK;
         if ((rc = jsc_log_error(m->log)) != JSC_OK) return rc;
-        if (full(m)) return JSC_EFULL;
+        if (stuck(m)) return JSC_EFULL;
         if (jsc_log_durable(m->log) >= index) { /* written, at least */
             if (!asked) want_sync(m);
             asked = true;
@@ -143,7 +167,7 @@ int jsc_mlog_wait_synced(jsc_mlog *m, uint64_t index, int64_t timeout_ns) {
         }
         pthread_mutex_lock(&m->turn_lock);
         m->settling++;
-        while (synced(m) < index && jsc_log_error(m->log) == JSC_OK && !full(m) &&
+        while (synced(m) < index && jsc_log_error(m->log) == JSC_OK && !stuck(m) &&
                (asked || jsc_log_durable(m->log) < index)) {
             if (until >= 0 && jsc_store_clock() >= until) {
                 m->settling--;
@@ -168,7 +192,7 @@ int jsc_commit_make_room(jsc_mlog *m) {
     m->settling++;
     while (rc == JSC_OK && atomic_load_explicit(&m->log->written, memory_order_acquire) == written) {
         if (jsc_log_error(m->log) != JSC_OK) rc = JSC_EFAILED;
-        else if (full(m)) rc = JSC_EFULL;
+        else if (stuck(m)) rc = JSC_EFULL;
         else wait_on(&m->settled, &m->turn_lock, -1);
     }
     m->settling--;

@@ -342,8 +342,11 @@ void jsc_maintain_stop(jsc_mlog *m) {
 
 /* Everything appended is on the disk, so that the segments before the open one are full. */
 static int settle(jsc_mlog *m, bool roll) {
+    /* On a full disk: what was deleted may have made space that nobody found yet. */
+    int rc = atomic_load(&m->log->full) ? jsc_mlog_sync(m, -1) : JSC_OK;
+    if (rc != JSC_OK) return rc;
     pthread_mutex_lock(&m->lock);
-    int rc = jsc_mlog_flush(m);
+    rc = jsc_mlog_flush(m);
     if (rc == JSC_OK && roll) rc = jsc_log_roll(m->log);
     if (rc == JSC_OK && roll) rc = jsc_mlog_extend_pieces(m);
     uint64_t index = m->applied;

@@ -83,6 +83,7 @@ struct jsc_mlog {
     bool trim_wanted; /* the first piece became wholly dead */
     bool deleting; /* what dies now was deleted by name, newer messages or not */
     bool starved; /* the disk was full when the sync thread last said how it went */
+    int patience; /* so often nothing was said of a full disk, as what would free it was held */
     _Atomic uint64_t refused; /* log->refused, once what could be freed for it was */
     /* Segments that are out of the log while their files stay: until the record that killed them is synced, and until a
      * checkpoint knows of every change of limits in them, as the records behind are replayed under those limits. */
@@ -158,6 +159,8 @@ int jsc_piece_kill_all(jsc_mlog *, jsc_piece *);
 int jsc_mlog_trim(jsc_mlog *);
 /* Gives up the files of dropped segments whose records of death are synced. The lock is not needed by the unlinking. */
 void jsc_mlog_reap(jsc_mlog *);
+/* What could go at the front is in the hands of a job or a reader. */
+bool jsc_mlog_held(const jsc_mlog *);
 /* Hands what is pending to the sync thread unless a sync is on its way that will be followed by another. */
 int jsc_mlog_flush(jsc_mlog *);
 /* Without the lock: blocks until all records up to index are synced. JSC_EFULL while the disk is. < 0: no timeout. */

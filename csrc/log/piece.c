@@ -7,6 +7,7 @@
 
 enum { HOLD_NONE, HOLD_SEGMENT, HOLD_BLOCK, HOLD_COPY };
 enum { FORESEEN = 2048 }; /* bytes */
+enum { EARLY = 8 };       /* segments let go of on a full disk before it is asked again */
 
 /* ---- pieces ---- */
 
@@ -117,6 +118,7 @@ bool jsc_mlog_kill(jsc_mlog *m, jsc_piece *p, uint32_t ord, int *error) {
         return false;
     }
     uint64_t seq = part->ops->seq(part, ord);
+    if (!m->deleting) p->displaced_at = m->applied;
     m->messages--;
     m->message_bytes -= part->ops->bytes(part, ord);
     if (part->ops->offset(part, ord)) {
@@ -180,20 +182,43 @@ static uint64_t synced_index(const jsc_mlog *m) {
     return at;
 }
 
+/* On a full disk the record that deletes cannot be written before what it deletes is gone. So that goes first: somebody
+ * asked for it, and a log may begin at any segment, whose head tells where. Not what limits pushed out for the sake of
+ * messages that a crash may still take, nor what is looked at. */
+static bool goes_first(const jsc_mlog *m, const struct jsc_dropped *d, uint64_t safe) {
+    return atomic_load_explicit(&m->log->full, memory_order_relaxed) && d->displaced_at <= safe &&
+           atomic_load_explicit(&d->segment->left, memory_order_acquire);
+}
+
+static bool looked_at(const struct jsc_dropped *d) { return atomic_load(&d->segment->refs) > 1; }
+
+bool jsc_mlog_held(const jsc_mlog *m) {
+    if (m->ndropped) return goes_first(m, m->dropped, synced_index(m)) && looked_at(m->dropped);
+    return m->npieces > 1 && !jsc_piece_live(m->pieces[0]) && m->pieces[0]->busy;
+}
+
 void jsc_mlog_reap(jsc_mlog *m) {
     if (!m->ndropped) return;
     uint64_t safe = synced_index(m);
-    size_t n = 0;
-    for (; n < m->ndropped && m->dropped[n].index <= safe; n++) {
+    size_t n = 0, early = 0;
+    for (; n < m->ndropped && early < EARLY; n++) {
+        bool sure = m->dropped[n].index <= safe;
+        if (!sure && (!goes_first(m, &m->dropped[n], safe) || looked_at(&m->dropped[n]))) break;
         if (m->limits_first && m->limits_first <= m->dropped[n].last) {
             m->checkpoint_wanted = m->keeper.checkpoint_due = true;
             jsc_maintain_poke(m);
             break;
         }
         jsc_segment_unref(m->dropped[n].segment);
+        /* Nothing says yet that they are dead: after a power cut they may be missing only from the front. */
+        if (!sure && (early = m->vfs->syncdir(m->vfs->self, m->dir) < 0 ? EARLY : early + 1) == EARLY) {
+            n++;
+            break;
+        }
     }
     m->ndropped -= n;
     memmove(m->dropped, m->dropped + n, m->ndropped * sizeof *m->dropped);
+    if (n && atomic_load_explicit(&m->log->full, memory_order_relaxed)) jsc_store_retry(m->log);
 }
 
 /* The record that set the limits may be in what goes: it is written again. */
@@ -237,7 +262,8 @@ int jsc_mlog_trim(jsc_mlog *m) {
     if (m->ndropped && m->dropped[m->ndropped - 1].index > index) index = m->dropped[m->ndropped - 1].index;
     for (size_t i = 0; i < k; i++) {
         jsc_segment *s = m->pieces[i]->segment;
-        m->dropped[m->ndropped++] = (struct jsc_dropped){s, index, s->count ? jsc_segment_last(s) : s->first};
+        m->dropped[m->ndropped++] =
+            (struct jsc_dropped){s, index, s->count ? jsc_segment_last(s) : s->first, m->pieces[i]->displaced_at};
         m->pieces[i]->segment = NULL;
         jsc_piece_free(m, m->pieces[i]);
     }

@@ -398,8 +398,11 @@ static int exchange(job *j, size_t i, const jsc_sidecar_info *info, uint64_t dis
     piece->first_ts = info->first_ts;
     piece->last_ts = info->last_ts;
     piece->disk_bytes = disk_bytes;
-    for (size_t k = i; k < i + j->n; k++)
-        if (mlog->pieces[k]->dead_at > piece->dead_at) piece->dead_at = mlog->pieces[k]->dead_at;
+    for (size_t k = i; k < i + j->n; k++) {
+        const jsc_piece *old = mlog->pieces[k];
+        if (old->dead_at > piece->dead_at) piece->dead_at = old->dead_at;
+        if (old->displaced_at > piece->displaced_at) piece->displaced_at = old->displaced_at;
+    }
     if (rc == JSC_OK) rc = jsc_log_replace(mlog->log, i, j->n, fresh); /* takes the segment's first ref over */
     if (rc != JSC_OK) {
         jsc_piece_free(mlog, piece);

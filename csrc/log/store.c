@@ -323,6 +323,7 @@ static void serve(jsc_store *s, jsc_log *log) {
     log->mark = (jsc_mark){.index = m.index};
     log->want_sync = false;
     log->busy = true;
+    uint64_t attempt = ++log->attempts;
     pthread_mutex_unlock(&s->lock);
 
     int rc = atomic_load_explicit(&log->error, memory_order_relaxed);
@@ -348,15 +349,20 @@ static void serve(jsc_store *s, jsc_log *log) {
         if (moved) push_ready(s, log);
     } else if (full) {
         /* Nothing of it was promised: keep the range, refuse more, ask again later. */
-        atomic_store_explicit(&log->full, 1, memory_order_relaxed);
+        atomic_store_explicit(&log->refused, attempt, memory_order_relaxed);
+        atomic_store_explicit(&log->full, 1, memory_order_release);
         log->want_sync |= sync_now;
         if (!log->mark.to) log->mark = m;
         log->mark.from = m.from;
         log->mark.from_used = m.from_used;
         if (log->queued != JSC_Q_NONE) remove_queued(s, log);
-        log->queued = JSC_Q_STALLED;
-        log->queue_next = s->stalled;
-        s->stalled = log;
+        if (atomic_load_explicit(&log->outdated, memory_order_relaxed) >= attempt) {
+            push_dirty(s, log);
+        } else {
+            log->queued = JSC_Q_STALLED;
+            log->queue_next = s->stalled;
+            s->stalled = log;
+        }
     } else if (atomic_load_explicit(&log->error, memory_order_relaxed) == JSC_OK) {
         atomic_store_explicit(&log->error, rc, memory_order_release);
         push_ready(s, log);
@@ -525,6 +531,17 @@ void jsc_store_settle(jsc_log *log) {
     jsc_store *s = log->store;
     pthread_mutex_lock(&s->lock);
     while (log->busy || log->queued == JSC_Q_DIRTY) pthread_cond_wait(&s->done, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void jsc_store_retry(jsc_log *log) {
+    jsc_store *s = log->store;
+    pthread_mutex_lock(&s->lock);
+    atomic_store_explicit(&log->outdated, log->attempts, memory_order_relaxed);
+    if (log->queued == JSC_Q_STALLED) {
+        remove_queued(s, log);
+        jsc_store_push(log);
+    }
     pthread_mutex_unlock(&s->lock);
 }
 

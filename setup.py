@@ -74,4 +74,5 @@ setup(
         include_path=[".", "server"],
         compiler_directives={"language_level": "3", "embedsignature": True},
     ),
+    options={"build_ext": {"parallel": 2}},  # the two modules side by side
 )

@@ -40,9 +40,17 @@ static bool ends_with(const char *name, const char *suffix) {
     return n >= k && strcmp(name + n - k, suffix) == 0;
 }
 
+static void leave_over(listing *l, const char *name) {
+    char **grown = realloc(l->leftovers, (l->nleftovers + 1) * sizeof *grown);
+    if (grown) l->leftovers = grown;
+    if (!grown || !(grown[l->nleftovers] = strdup(name))) l->failed = true;
+    else l->nleftovers++;
+}
+
 static void each_name(void *ctx, const char *name) {
     listing *l = ctx;
     uint64_t first;
+    if (strcmp(name, "checkpoint.tmp") == 0) leave_over(l, name);
     if (strlen(name) < 20 || !is_hex(name, &first)) return;
     if (strcmp(name + 16, ".seg") == 0) {
         found_file *grown = realloc(l->at, (l->n + 1) * sizeof *grown);
@@ -57,10 +65,7 @@ static void each_name(void *ctx, const char *name) {
         l->sidecars = grown;
         l->sidecars[l->nsidecars++] = first;
     } else if (ends_with(name, ".tmp") || ends_with(name, ".free")) {
-        char **grown = realloc(l->leftovers, (l->nleftovers + 1) * sizeof *grown);
-        if (grown) l->leftovers = grown;
-        if (!grown || !(grown[l->nleftovers] = strdup(name))) l->failed = true;
-        else l->nleftovers++;
+        leave_over(l, name);
     }
 }
 

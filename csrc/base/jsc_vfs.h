@@ -81,7 +81,7 @@ typedef struct jsc_kill jsc_kill;
 enum {
     JSC_KILL_BEFORE = 0, /* the call does nothing */
     JSC_KILL_MIDDLE = 1, /* n counts pwritev alone: half of the n-th one's bytes are written */
-    JSC_KILL_AFTER = 2,  /* the call is done, and its caller never hears of it */
+    JSC_KILL_AFTER = 2, /* the call is done, and its caller never hears of it */
 };
 /* n 0: never, it only counts. The table under it must outlive it. */
 jsc_kill *jsc_kill_new(const jsc_vfs *under, uint64_t n, int when);

@@ -76,6 +76,23 @@ void jsc_mlog_note_durable(jsc_mlog *m) {
     if (m->told != JSC_OK) jsc_waiters_tell(m); /* it need not be the sync thread that met it */
 }
 
+/* All that was appended is on its way. */
+static void note_submitted(jsc_mlog *m) {
+    m->submitted_index = jsc_log_last(m->log);
+    m->unsubmitted = 0;
+    push_mark(m, m->submitted_index, m->last_seq);
+}
+
+int jsc_commit_roll(jsc_mlog *m) {
+    uint64_t last = jsc_log_last(m->log);
+    int rc = jsc_log_roll(m->log);
+    if (rc == JSC_OK && last != m->submitted_index) {
+        note_submitted(m);
+        atomic_store_explicit(&m->asked_index, last, memory_order_release);
+    }
+    return rc;
+}
+
 /* Hands over what is pending, or sees to it that the sync thread does when the sync on its way is through. */
 static int hand_over(jsc_mlog *m) {
     uint64_t last = jsc_log_last(m->log);
@@ -84,9 +101,7 @@ static int hand_over(jsc_mlog *m) {
     if (!m->flush_wanted) {
         int rc = jsc_log_submit(m->log);
         if (rc != JSC_OK) return rc;
-        m->submitted_index = last;
-        m->unsubmitted = 0;
-        push_mark(m, last, m->last_seq);
+        note_submitted(m);
     }
     atomic_store_explicit(&m->asked_index, last, memory_order_release);
     return JSC_OK;

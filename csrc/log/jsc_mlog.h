@@ -20,34 +20,34 @@ typedef struct jsc_limits {
 } jsc_limits;
 
 typedef struct jsc_mlog_options {
-    int sync_mode;             /* JSC_SYNC_ALWAYS, ... */
+    int sync_mode; /* JSC_SYNC_ALWAYS, ... */
     int64_t interval_ns;
-    uint64_t segment_bytes;    /* 0: 64 MiB */
-    uint64_t memory_bytes;     /* budget of caches: subjects, blocks, decrypted sidecars. 0: 64 MiB */
-    const jsc_limits *limits;  /* NULL: as the log has them */
-    bool read_only;            /* takes no lock, changes nothing; sees what a writer adds by jsc_mlog_refresh */
-    bool check_lock;           /* read-only, but JSC_ELOCKED when a writer has the log; held until close */
-    bool background;           /* a thread flushes, seals, compacts, packs and scrubs; else only jsc_mlog_maintain does */
-    int zstd_level;            /* 0: sealed segments are not compressed; 1..19 */
-    jsc_keys *keys;            /* NULL: not encrypted */
+    uint64_t segment_bytes; /* 0: 64 MiB */
+    uint64_t memory_bytes; /* budget of caches: subjects, blocks, decrypted sidecars. 0: 64 MiB */
+    const jsc_limits *limits; /* NULL: as the log has them */
+    bool read_only; /* takes no lock, changes nothing; sees what a writer adds by jsc_mlog_refresh */
+    bool check_lock; /* read-only, but JSC_ELOCKED when a writer has the log; held until close */
+    bool background; /* a thread flushes, seals, compacts, packs and scrubs; else only jsc_mlog_maintain does */
+    int zstd_level; /* 0: sealed segments are not compressed; 1..19 */
+    jsc_keys *keys; /* NULL: not encrypted */
     uint64_t compact_bytes_per_s, scrub_bytes_per_s; /* 0: 64 MiB/s, 8 MiB/s; UINT64_MAX: unbounded / for scrub: off */
-    int64_t (*now)(void *);    /* unix ns, for messages without a time of their own; NULL: the real clock */
+    int64_t (*now)(void *); /* unix ns, for messages without a time of their own; NULL: the real clock */
     void *now_arg;
 } jsc_mlog_options;
 
 /* One place of damage: records [first, last] of a segment file are lost to readers until repaired. */
 typedef struct jsc_damage {
-    uint64_t segment;            /* first index of the segment: its file's name */
-    uint64_t offset;             /* byte in the file (plain) or image (packed) where it starts; 0: unknown */
-    uint64_t first, last;        /* record indexes */
+    uint64_t segment; /* first index of the segment: its file's name */
+    uint64_t offset; /* byte in the file (plain) or image (packed) where it starts; 0: unknown */
+    uint64_t first, last; /* record indexes */
     uint64_t first_seq, last_seq; /* sequences among them; first_seq > last_seq: no message, or not known */
-    bool seqs_exact;             /* false: the sequences are bounds, kinds of lost records could not be told */
+    bool seqs_exact; /* false: the sequences are bounds, kinds of lost records could not be told */
 } jsc_damage;
 
 typedef struct jsc_mlog_recovery {
     jsc_log_recovery log;
     uint64_t sidecars_rebuilt; /* found missing or bad at open */
-    bool checkpoint_rebuilt;   /* deletions were worked out by reading the whole log */
+    bool checkpoint_rebuilt; /* deletions were worked out by reading the whole log */
 } jsc_mlog_recovery;
 
 int jsc_mlog_open(const jsc_vfs *, const char *dir, const jsc_mlog_options *, jsc_mlog **out, jsc_mlog_recovery *);
@@ -95,10 +95,10 @@ void jsc_mlog_pass(jsc_mlog *);
 /* Submits, and blocks until everything appended so far is synced, whatever the sync mode (in the interval and never modes
  * "durable" means written). As jsc_mlog_wait otherwise. */
 int jsc_mlog_sync(jsc_mlog *, int64_t timeout_ns);
-uint64_t jsc_mlog_position(jsc_mlog *);         /* of the last record appended */
+uint64_t jsc_mlog_position(jsc_mlog *); /* of the last record appended */
 uint64_t jsc_mlog_durable_position(jsc_mlog *); /* everything up to it is durable */
-uint64_t jsc_mlog_durable(jsc_mlog *);          /* the highest sequence that is durable */
-int jsc_mlog_error(jsc_mlog *);                 /* JSC_OK, or the failure that ended writing */
+uint64_t jsc_mlog_durable(jsc_mlog *); /* the highest sequence that is durable */
+int jsc_mlog_error(jsc_mlog *); /* JSC_OK, or the failure that ended writing */
 /* Readable when the durable position moved or the log failed, until jsc_mlog_poll (which returns the position). */
 int jsc_mlog_eventfd(jsc_mlog *);
 uint64_t jsc_mlog_poll(jsc_mlog *);
@@ -108,7 +108,7 @@ uint64_t jsc_mlog_poll(jsc_mlog *);
 typedef struct jsc_message {
     uint64_t seq;
     jsc_record r; /* subject, headers, data point into what is held */
-    void *hold;   /* the segment, block or copy that keeps the bytes; opaque */
+    void *hold; /* the segment, block or copy that keeps the bytes; opaque */
     uint8_t hold_kind;
 } jsc_message;
 /* Verified on every read. JSC_ENOTFOUND: not live, or beyond the end. JSC_ECORRUPT: lost to damage. The message stays
@@ -117,7 +117,7 @@ int jsc_mlog_get(jsc_mlog *, uint64_t seq, jsc_message *out);
 void jsc_message_release(jsc_mlog *, jsc_message *);
 
 uint64_t jsc_mlog_first(jsc_mlog *); /* first live sequence; last + 1 when none */
-uint64_t jsc_mlog_last(jsc_mlog *);  /* last sequence given out; 0 when none ever */
+uint64_t jsc_mlog_last(jsc_mlog *); /* last sequence given out; 0 when none ever */
 /* First live sequence with a time >= ts; JSC_ENOTFOUND. */
 int jsc_mlog_at(jsc_mlog *, int64_t ts, uint64_t *seq);
 /* Newest and oldest live message of exactly one subject. JSC_ENOTFOUND. */
@@ -141,7 +141,8 @@ int jsc_mlog_subjects(jsc_mlog *, const jsc_filter *, const jsc_span *after,
  * from beyond the end is from the end as it is at the first call. Sees what is appended behind it while it goes. One thread
  * at a time. A message whose subject is lost to damage matches no filter. */
 typedef struct jsc_cursor jsc_cursor;
-int jsc_cursor_new(jsc_mlog *, const jsc_filter *, uint64_t from, bool backward, jsc_cursor **out); /* takes no filter over: it must outlive */
+int jsc_cursor_new(jsc_mlog *, const jsc_filter *, uint64_t from, bool backward,
+                   jsc_cursor **out); /* takes no filter over: it must outlive */
 void jsc_cursor_free(jsc_cursor *);
 /* Next messages, at most max; *n 0: none now. A message lost to damage ends a call early; when it is the first of a call:
  * JSC_ECORRUPT, *n 0 and out[0].seq says which; the cursor stands behind it. */
@@ -150,9 +151,9 @@ uint64_t jsc_cursor_position(const jsc_cursor *); /* where the next call starts 
 
 typedef struct jsc_mlog_stats {
     uint64_t first_seq, last_seq, messages, message_bytes; /* live; bytes of their records */
-    uint64_t segments, disk_bytes;                         /* files of all kinds, as allocated by their sizes */
+    uint64_t segments, disk_bytes; /* files of all kinds, as allocated by their sizes */
     uint64_t first_index, last_index, durable_index, durable_seq;
-    uint64_t heap_bytes, tail_messages, tail_heap;         /* heap of indexes and caches; the open segment's share */
+    uint64_t heap_bytes, tail_messages, tail_heap; /* heap of indexes and caches; the open segment's share */
     uint64_t lost_records;
     uint64_t compactions, compacted_bytes, scrubbed_bytes, scrub_rounds;
     jsc_limits limits;

@@ -347,7 +347,7 @@ static int settle(jsc_mlog *m, bool roll) {
     if (rc != JSC_OK) return rc;
     pthread_mutex_lock(&m->lock);
     rc = jsc_mlog_flush(m);
-    if (rc == JSC_OK && roll) rc = jsc_log_roll(m->log);
+    if (rc == JSC_OK && roll) rc = jsc_commit_roll(m);
     if (rc == JSC_OK && roll) rc = jsc_mlog_extend_pieces(m);
     uint64_t index = m->applied;
     pthread_mutex_unlock(&m->lock);

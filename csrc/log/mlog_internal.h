@@ -185,6 +185,7 @@ int jsc_mlog_catch_up(jsc_mlog *, uint64_t last);
 /* commit.c: what is appended becomes durable */
 int jsc_commit_init(jsc_mlog *);
 void jsc_commit_served(void *mlog); /* the store's `served` */
+int jsc_commit_roll(jsc_mlog *); /* jsc_log_roll, which hands over what is pending */
 int jsc_commit_make_room(jsc_mlog *); /* too much is unwritten: lets the lock go until some of it is written */
 
 /* apply.c: records to state; the same code at append and at recovery */

@@ -100,7 +100,7 @@ static int close_last(jsc_mlog *m, const jsc_segment *s) {
     int rc = JSC_OK;
     bool last = m->npieces && m->pieces[m->npieces - 1]->segment == s;
     if (last) rc = jsc_mlog_flush(m);
-    if (last && rc == JSC_OK) rc = jsc_log_roll(m->log);
+    if (last && rc == JSC_OK) rc = jsc_commit_roll(m);
     if (last && rc == JSC_OK) rc = jsc_mlog_extend_pieces(m);
     pthread_mutex_unlock(&m->lock);
     if (!last || rc != JSC_OK) return rc;

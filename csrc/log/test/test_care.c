@@ -117,9 +117,9 @@ static int h_flush_hint(void *s, int fd, off_t at, off_t n) { return U(s)->flush
 
 static void hook(hooked *h, const jsc_vfs *under) {
     *h = (hooked){.under = under, .tmp_fd = -1};
-    h->vfs = (jsc_vfs){h,     h_open,  h_close,  h_pread,  h_pwritev, h_datasync, h_allocate, h_truncate, h_size,
-                       h_map, h_unmap, h_rename, h_unlink, h_mkdir,   h_syncdir,  h_list,     h_lock,     h_share,
-                       h_flush_hint};
+    h->vfs = (jsc_vfs){h,          h_open, h_close, h_pread, h_pwritev,   h_datasync, h_allocate,
+                       h_truncate, h_size, h_map,   h_unmap, h_rename,    h_unlink,   h_mkdir,
+                       h_syncdir,  h_list, h_lock,  h_share, h_flush_hint};
 }
 
 /* ---- the log ---- */

@@ -260,9 +260,6 @@ void sim_file_crash(jsc_sim *s, sim_file *f, int keep_percent, bool torn) {
         } else if (!sim_chance(s, keep_percent)) {
             memcpy(now, old, SIM_PAGE);
         }
-        /* A cut is one step of the file system's journal: where the old length is back, so is what was behind the cut. */
-        uint64_t lo = (uint64_t)p * SIM_PAGE, from = f->size > lo ? f->size - lo : 0;
-        if (f->synced_size > f->size && from < SIM_PAGE) memcpy(now + from, old + from, SIM_PAGE - from);
         page_give(s, old);
         f->pages[p] = (sim_page){0};
     }

@@ -408,15 +408,17 @@ static void test_truncate_steps(void) {
         jsc_sim_crash(disk, (int)rnd(101), 1);
         s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
         log = open_log(s, "/d/log", 8192, &rec);
-        CHECK(rec.damaged_index == 0);
+        /* Of a cut that failed, zeros may have reached the disk without the new length: damage, above what was to stay. */
+        bool half = rc != JSC_OK && rec.damaged_index > keep;
+        CHECK(rec.damaged_index == 0 || half);
         if (rc == JSC_OK) CHECK(jsc_log_last(log) == keep);
         CHECK(jsc_log_last(log) >= keep && jsc_log_last(log) <= 120);
-        for (uint64_t i = 1; i <= jsc_log_last(log); i++) check_record(log, i, 1);
+        for (uint64_t i = 1; i <= (half ? keep : jsc_log_last(log)); i++) check_record(log, i, 1);
         uint64_t next = jsc_log_last(log) + 1;
         OK(put(log, next, 2));
         OK(jsc_log_close(log));
         log = open_log(s, "/d/log", 8192, &rec);
-        CHECK(rec.damaged_index == 0 && jsc_log_last(log) == next);
+        CHECK((rec.damaged_index == 0 || half) && jsc_log_last(log) == next);
         check_record(log, next, 2);
         OK(jsc_log_close(log));
         jsc_store_close(s);

@@ -311,7 +311,7 @@ static void rewind_model(run *r) {
 
 static void do_append(run *r, size_t n) {
     static uint8_t bytes[32][8192], headers[32][64];
-    jsc_mlog_new x[32];
+    jsc_mlog_new x[32] = {0};
     item items[32];
     uint64_t seq = r->now.last;
     for (size_t i = 0; i < n; i++) {

@@ -28,12 +28,6 @@ size_t jsc_care_find(const jsc_mlog *m, const jsc_segment *s) {
 
 static int64_t cost(uint64_t bytes, uint64_t rate) { return (int64_t)((double)bytes * 1e9 / (double)rate); }
 
-static void take_care(jsc_mlog *m) {
-    atomic_fetch_add(&m->keeper.wanted, 1);
-    pthread_mutex_lock(&m->care);
-    atomic_fetch_sub(&m->keeper.wanted, 1);
-}
-
 /* ---- the thread's sleep (under the lock) ---- */
 
 static bool pending(const jsc_mlog *m) {
@@ -372,7 +366,7 @@ static int seal_step(jsc_mlog *m, bool force) { return seal_one(m); }
 int jsc_mlog_maintain(jsc_mlog *m, int what, bool force) {
     int rc, first = JSC_OK;
     if (m->options.read_only) return JSC_EREADONLY;
-    take_care(m);
+    jsc_care_take(m);
     if (what) first = settle(m, force && what & JSC_CARE_SEAL);
     if (first == JSC_OK && what & JSC_CARE_SEAL) {
         first = until_none(m, seal_step, force);

@@ -163,9 +163,7 @@ int jsc_mlog_repair(jsc_mlog *m, const void *raw, size_t n, uint64_t *healed) {
     if (m->options.read_only) return JSC_EREADONLY;
     for (size_t at = 0; at < n; at += used)
         if (jsc_record_decode(p + at, n - at, &r, &used) != JSC_OK) return JSC_ECORRUPT;
-    atomic_fetch_add(&m->keeper.wanted, 1);
-    pthread_mutex_lock(&m->care);
-    atomic_fetch_sub(&m->keeper.wanted, 1);
+    jsc_care_take(m);
     for (size_t at = 0; at < n && (rc == JSC_OK || rc == JSC_ECORRUPT); at += used) {
         jsc_record_decode(p + at, n - at, &r, &used);
         rc = consider(m, &r, &taken);

@@ -313,19 +313,13 @@ static bool snapshot(const jsc_mlog *m, const jsc_segment *s, jsc_segment *view)
     return true;
 }
 
-static void take_care(jsc_mlog *m) {
-    atomic_fetch_add(&m->keeper.wanted, 1);
-    pthread_mutex_lock(&m->care);
-    atomic_fetch_sub(&m->keeper.wanted, 1);
-}
-
 /* The next segment from *next on that has anything on the disk. *done: there is none up to `last`. */
 static int check_next(jsc_verify_run *run, uint64_t *next, uint64_t last, bool *done) {
     jsc_mlog *m = run->m;
     jsc_segment *real = NULL, view;
     bool is_last = false, written = false;
     int rc = JSC_OK;
-    take_care(m);
+    jsc_care_take(m);
     pthread_mutex_lock(&m->lock);
     for (size_t i = 0; i < m->npieces && !real; i++)
         if (m->pieces[i]->segment->first >= *next && m->pieces[i]->segment->first <= last) {
@@ -454,7 +448,7 @@ int jsc_mlog_verify(jsc_mlog *m, const jsc_verify *v) {
     }
     if (rc == JSC_OK) rc = jsc_verify_tick(&run, run.total - run.done); /* files were cut, or went, meanwhile */
     if (rc != JSC_OK) return rc;
-    take_care(m);
+    jsc_care_take(m);
     rc = jsc_verify_checkpoint(&run);
     if (rc == JSC_OK) rc = check_directory(&run);
     pthread_mutex_unlock(&m->care);

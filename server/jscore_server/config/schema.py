@@ -6,70 +6,45 @@ that asks for TLS or passwords must not start a server without them). All faults
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from .lexer import ConfigError, Position
-from .options import CLUSTER_PORT, Options, Url
+from .kinds import (
+    MAX_SECONDS,
+    Reader,
+    Rule,
+    Warning,
+    Wrong,
+    between,
+    boolean,
+    duration,
+    duration_seconds,
+    integer,
+    later,
+    later_block,
+    listens,
+    map_of,
+    mistyped,
+    name_without_spaces,
+    one_of,
+    or_default,
+    parse_listen,
+    parse_route,
+    port,
+    refused,
+    sets,
+    size,
+    strict_duration,
+    string,
+    strings,
+    sync_interval,
+    table,
+    timeout,
+)
+from .lexer import ConfigError
+from .options import Options, Url
 from .parser import Entry, Node, Tree
 
 __all__ = ["Warning", "duration_seconds", "options_from", "parse_listen", "parse_route"]
-
-
-@dataclass(frozen=True, slots=True)
-class Warning:
-    """A line for the user. `strict`: nats-server, too, calls it a warning, which makes `-t` fail."""
-
-    text: str
-    strict: bool = False
-
-
-class Wrong(Exception):
-    """A value is not what its key takes; the text says what was expected, or the whole fault."""
-
-
-Kind = Callable[["Reader", Entry], Any]
-
-
-@dataclass(slots=True)
-class Rule:
-    """What to do with a key: `apply(reader, target, entry)`; `names`: the canonical name, then its aliases."""
-
-    names: tuple[str, ...]
-    apply: Callable[[Reader, Any, Entry], None]
-
-
-@dataclass(slots=True)
-class Reader:
-    """Collects faults and places while a tree is read."""
-
-    options: Options
-    errors: list[str] = field(default_factory=list)
-    warnings: list[Warning] = field(default_factory=list)
-
-    def fault(self, position: Position, text: str) -> None:
-        self.errors.append(f"{position}: {text}")
-
-    def warn(self, position: Position, text: str, strict: bool = False) -> None:
-        self.warnings.append(Warning(f"{position}: {text}", strict))
-
-    def block(self, tree: Tree, rules: dict[str, Rule], target: Any, path: str) -> None:
-        """Applies the rules of a block; an unknown key is a fault unless a variable used it."""
-        for entry in tree.values():
-            rule = rules.get(entry.name.lower())
-            if rule is None:
-                if not entry.used:
-                    self.fault(entry.position, f'unknown field "{entry.name}"')
-                continue
-            try:
-                rule.apply(self, target, entry)
-            except Wrong as err:
-                self.fault(entry.position, str(err))
-            else:
-                self.options.places[path + rule.names[0]] = entry.position
 
 
 def options_from(tree: Tree, file: str) -> tuple[Options, list[Warning]]:
@@ -81,290 +56,6 @@ def options_from(tree: Tree, file: str) -> tuple[Options, list[Warning]]:
     if reader.errors:
         raise ConfigError(*reader.errors)
     return reader.options, reader.warnings
-
-
-# ---- kinds ----
-
-
-def _wrong(entry: Entry, expected: str) -> Wrong:
-    return Wrong(f'expected {expected} for "{entry.name}", got {entry.node.kind}')
-
-
-def boolean(reader: Reader, entry: Entry) -> bool:
-    if not isinstance(entry.node.value, bool):
-        raise _wrong(entry, "a boolean")
-    return entry.node.value
-
-
-def string(reader: Reader, entry: Entry) -> str:
-    if not isinstance(entry.node.value, str):
-        raise _wrong(entry, "a string")
-    return entry.node.value
-
-
-def integer(reader: Reader, entry: Entry) -> int:
-    value = entry.node.value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(entry, "an integer")
-    return value
-
-
-def or_default(kind: Kind, high: float = 0x7FFFFFFF) -> Kind:
-    """0 keeps the default, as in nats-server; what is below 0 or above `high` is wrong."""
-
-    def checked(reader: Reader, entry: Entry) -> Any:
-        value = kind(reader, entry)
-        if value > high:
-            raise Wrong(f'expected at most {high} for "{entry.name}", got {value}')
-        if value < 0:
-            raise Wrong(f'expected 0 or more for "{entry.name}", got {entry.node.value}')
-        return value or None
-
-    return checked
-
-
-def between(low: int, high: int) -> Kind:
-    def kind(reader: Reader, entry: Entry) -> int:
-        value = integer(reader, entry)
-        if not low <= value <= high:
-            raise Wrong(f'expected {low} to {high} for "{entry.name}", got {value}')
-        return value
-
-    return kind
-
-
-def strings(reader: Reader, entry: Entry) -> list[str]:
-    value = entry.node.value
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
-        raise _wrong(entry, "a string or an array of strings")
-    out = []
-    for node in value:
-        if not isinstance(node.value, str):
-            raise Wrong(f'expected strings in "{entry.name}", got {node.kind}')
-        out.append(node.value)
-    return out
-
-
-def one_of(*words: str) -> Kind:
-    def kind(reader: Reader, entry: Entry) -> str:
-        value = string(reader, entry).lower()
-        if value not in words:
-            raise Wrong(f'expected {" or ".join(words)} for "{entry.name}", got "{value}"')
-        return value
-
-    return kind
-
-
-def map_of(entry: Entry) -> Tree:
-    if not isinstance(entry.node.value, dict):
-        raise _wrong(entry, "a map")
-    return entry.node.value
-
-
-def size(reader: Reader, entry: Entry) -> int:
-    """Bytes: an integer, or a string of digits and one of K, M, G, T (powers of 1024)."""
-    value = entry.node.value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise _wrong(entry, "a size")
-    match = re.fullmatch(r"(-?[0-9]{1,15})([KMGT])", value, re.IGNORECASE)
-    if match is None:
-        raise Wrong(f'expected a size such as 1GB or "1G" for "{entry.name}", got "{value}"')
-    return int(match[1]) << (10 * (1 + "kmgt".index(match[2].lower())))
-
-
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-MAX_SECONDS = 9_223_372_036.0
-"""nats-server counts int64 nanoseconds."""
-_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-
-
-def duration_seconds(text: str) -> float | None:
-    """Seconds of a duration such as `1h30m`, `250ms` or `-1.5s`; None for any other text."""
-    rest = text[1:] if text[:1] in ("+", "-") else text
-    if rest == "0":
-        return 0.0
-    total, at = 0.0, 0
-    while at < len(rest):
-        match = _DURATION.match(rest, at)
-        if match is None:
-            return None
-        total += float(match[1]) * _UNITS[match[2]]
-        at = match.end()
-    if at == 0 or total > MAX_SECONDS:
-        return None
-    return -total if text[:1] == "-" else total
-
-
-def duration(reader: Reader, entry: Entry) -> float:
-    """Seconds. A bare number is seconds and deserves a warning; `2m`, to the language 2 000 000, is two minutes."""
-    value = entry.node.value
-    if isinstance(value, int) and not isinstance(value, bool):
-        written = entry.node.text
-        advice = f"{entry.name} should be converted to a duration"
-        if re.fullmatch(r"-?[0-9]+m", written):
-            advice += f': {written} is read as minutes, write "{written}"'
-            seconds = value / 1e6 * 60
-        else:
-            seconds = float(value)
-        if abs(seconds) > MAX_SECONDS:
-            raise Wrong(f'expected a duration such as "2m" for "{entry.name}", got {value}')
-        reader.warn(entry.position, f'invalid use of field "{entry.name}": {advice}', strict=True)
-        return seconds
-    return strict_duration(reader, entry)
-
-
-def strict_duration(reader: Reader, entry: Entry) -> float:
-    value = entry.node.value
-    if not isinstance(value, str):
-        raise _wrong(entry, 'a duration such as "2m"')
-    seconds = duration_seconds(value)
-    if seconds is None:
-        raise Wrong(f'expected a duration such as "2m" for "{entry.name}", got "{value}"')
-    return seconds
-
-
-def timeout(reader: Reader, entry: Entry) -> float:
-    value = entry.node.value
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS:
-        return float(value)
-    return strict_duration(reader, entry)
-
-
-def sync_interval(reader: Reader, entry: Entry) -> float | str:
-    value = entry.node.value
-    if isinstance(value, str) and value.lower() == "always":
-        return "always"
-    return duration(reader, entry)
-
-
-def name_without_spaces(what: str) -> Kind:
-    def kind(reader: Reader, entry: Entry) -> str:
-        value = string(reader, entry)
-        if " " in value:
-            raise Wrong(f"{what} name cannot contain spaces")
-        return value
-
-    return kind
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`. Raises: ValueError with a message."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or ("]" in port) or (not bracketed and (":" in host or "[" in host or "]" in host)):
-        raise ValueError(f'could not parse address string "{text}"')
-    if not re.fullmatch(r"[+-]?[0-9]{1,10}", port):
-        raise ValueError(f'could not parse port "{port}"')
-    number = int(port)
-    if not -1 <= number <= 65535:
-        raise ValueError(f"expected a port from -1 to 65535, got {number}")
-    return host[1:-1] if bracketed else host, number
-
-
-def listen(reader: Reader, entry: Entry) -> tuple[str, int]:
-    """(host, port); host '' keeps the default."""
-    value = entry.node.value
-    if isinstance(value, str):
-        try:
-            return parse_listen(value)
-        except ValueError as err:
-            raise Wrong(str(err)) from None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(entry, "a port or host:port")
-    return "", port(reader, entry)
-
-
-port = between(-1, 65535)
-
-
-def parse_route(text: str) -> Url:
-    """A route's URL. Without a port it is 6222; a URL without a scheme is taken as host:port. Raises: ValueError."""
-    try:
-        parts = urlsplit(text if "://" in text else f"nats-route://{text.lstrip('/')}")
-        number = parts.port
-        host = parts.hostname or ""
-    except ValueError:
-        host, number = "", None
-    if not host or any(c.isspace() or not c.isprintable() for c in text) or (":" in host and "[" not in text):
-        raise ValueError(f"expected a route such as nats-route://host:6222, got {_redacted(text)!r}")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return Url(host, CLUSTER_PORT if number is None else number, user, password, parts.scheme)
-
-
-def _redacted(text: str) -> str:
-    """The URL without what is before the `@`: messages must not show passwords."""
-    head, sep, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://***@{tail}" if sep and "://" in head else "***@" + tail if sep else text
-
-
-# ---- actions ----
-
-
-def _set(attribute: str, kind: Kind, *aliases: str, name: str = "") -> Rule:
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        value = kind(reader, entry)
-        if value is not None:
-            setattr(target, attribute, value)
-
-    return Rule((name or attribute, *aliases), apply)
-
-
-def _listen(host: str, port: str, name: str = "listen") -> Rule:
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        h, p = listen(reader, entry)
-        if h:
-            setattr(target, host, h)
-        setattr(target, port, p)
-
-    return Rule((name,), apply)
-
-
-def _later(*names: str, kind: Kind | None = None) -> Rule:
-    """A key that is tolerated: a warning says that it does nothing, unless it only says what holds anyway."""
-
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        if kind is not None:
-            kind(reader, entry)
-        if entry.node.value is not False:
-            reader.warn(entry.position, f'"{entry.name}" is not supported yet and has no effect')
-
-    return Rule(names, apply)
-
-
-def _later_block(known: str, *names: str) -> Rule:
-    """A tolerated block whose keys are still checked for being known."""
-    keys = frozenset(known.split())
-
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        for inner in map_of(entry).values():
-            if inner.name.lower() not in keys and not inner.used:
-                reader.fault(inner.position, f'unknown field "{inner.name}"')
-        reader.warn(entry.position, f'"{entry.name}" is not supported yet and has no effect')
-
-    return Rule(names, apply)
-
-
-def _refused(*names: str, allow: Callable[[Node], bool] = lambda node: node.value is False) -> Rule:
-    """A key whose loss would open the server up or lose data: it stops the start, unless its value asks for nothing."""
-
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        if not allow(entry.node):
-            raise Wrong(f'"{entry.name}" is not supported yet')
-
-    return Rule(names, apply)
-
-
-def _table(rules: Iterable[Rule]) -> dict[str, Rule]:
-    table: dict[str, Rule] = {}
-    for rule in rules:
-        for name in rule.names:
-            assert name not in table, name
-            table[name] = rule
-    return table
 
 
 def _trace_also(attribute: str) -> Rule:
@@ -408,7 +99,7 @@ def _lame_duck_grace(reader: Reader, entry: Entry) -> float:
 
 def _routes(reader: Reader, entry: Entry) -> list[Url]:
     if not isinstance(entry.node.value, list):
-        raise _wrong(entry, "an array of URLs")
+        raise mistyped(entry, "an array of URLs")
     urls = []
     for node in entry.node.value:
         try:
@@ -427,12 +118,12 @@ def _cluster_ping(reader: Reader, entry: Entry) -> float:
     return min(value, 30.0)
 
 
-_CLUSTER_AUTH = _table(
+_CLUSTER_AUTH = table(
     [
-        _set("user", string, "username"),
-        _set("password", string, "pass"),
-        _set("timeout", timeout),
-        _refused("token", "users", "auth_callout", "auth_hook", "permissions", "default_permissions", "proxy_required"),
+        sets("user", string, "username"),
+        sets("password", string, "pass"),
+        sets("timeout", timeout),
+        refused("token", "users", "auth_callout", "auth_hook", "permissions", "default_permissions", "proxy_required"),
     ]
 )
 
@@ -443,26 +134,26 @@ def _cluster_authorization(reader: Reader, target: Any, entry: Entry) -> None:
 
 _WRITE_TIMEOUT = one_of("default", "close", "retry")
 
-_CLUSTER = _table(
+_CLUSTER = table(
     [
-        _set("name", name_without_spaces("cluster")),
-        _listen("host", "port"),
-        _set("host", string, "net"),
-        _set("port", port),
+        sets("name", name_without_spaces("cluster")),
+        listens("host", "port"),
+        sets("host", string, "net"),
+        sets("port", port),
         Rule(("authorization",), _cluster_authorization),
-        _refused("permissions", "tls"),
-        _set("routes", _routes),
-        _set("advertise", string, "cluster_advertise"),
-        _set("no_advertise", boolean),
-        _set("connect_retries", integer),
-        _set("connect_backoff", boolean),
-        _set("pool_size", integer),
-        _later("accounts", kind=strings),
-        _later("compression"),
-        _set("ping_interval", _cluster_ping),
-        _set("ping_max", or_default(integer)),
-        _set("write_deadline", or_default(duration, MAX_SECONDS)),
-        _set("write_timeout", _WRITE_TIMEOUT),
+        refused("permissions", "tls"),
+        sets("routes", _routes),
+        sets("advertise", string, "cluster_advertise"),
+        sets("no_advertise", boolean),
+        sets("connect_retries", integer),
+        sets("connect_backoff", boolean),
+        sets("pool_size", integer),
+        later("accounts", kind=strings),
+        later("compression"),
+        sets("ping_interval", _cluster_ping),
+        sets("ping_max", or_default(integer)),
+        sets("write_deadline", or_default(duration, MAX_SECONDS)),
+        sets("write_timeout", _WRITE_TIMEOUT),
     ]
 )
 
@@ -473,12 +164,12 @@ def _cluster(reader: Reader, target: Options, entry: Entry) -> None:
 
 # ---- jetstream ----
 
-_BATCH = _table(
+_BATCH = table(
     [
-        _set("batch_max_inflight_per_stream", integer, name="max_inflight_per_stream"),
-        _set("batch_max_inflight_total", integer, name="max_inflight_total"),
-        _set("batch_max_msgs", integer, name="max_msgs"),
-        _set("batch_timeout", strict_duration, name="timeout"),
+        sets("batch_max_inflight_per_stream", integer, name="max_inflight_per_stream"),
+        sets("batch_max_inflight_total", integer, name="max_inflight_total"),
+        sets("batch_max_msgs", integer, name="max_msgs"),
+        sets("batch_timeout", strict_duration, name="timeout"),
     ]
 )
 
@@ -487,12 +178,12 @@ def _batch(reader: Reader, target: Any, entry: Entry) -> None:
     reader.block(map_of(entry), _BATCH, target, "jetstream.limits.batch.")
 
 
-_LIMITS = _table(
+_LIMITS = table(
     [
-        _set("max_ack_pending", integer),
-        _set("max_ha_assets", integer),
-        _set("max_request_batch", integer),
-        _set("duplicate_window", strict_duration),
+        sets("max_ack_pending", integer),
+        sets("max_ha_assets", integer),
+        sets("max_request_batch", integer),
+        sets("duplicate_window", strict_duration),
         Rule(("batch",), _batch),
     ]
 )
@@ -515,31 +206,31 @@ def _store_dir(reader: Reader, entry: Entry) -> str:
     return string(reader, entry)
 
 
-_JETSTREAM = _table(
+_JETSTREAM = table(
     [
         _enabled(True, "enabled", "enable"),
         _enabled(False, "disabled", "disable"),
-        _set("store_dir", _store_dir, "store", "storedir"),
-        _set("max_memory", size, "max_memory_store", "max_mem_store", "max_mem"),
-        _set("max_store", size, "max_file_store", "max_file"),
-        _set("domain", string),
-        _set("sync_interval", sync_interval, "sync"),
+        sets("store_dir", _store_dir, "store", "storedir"),
+        sets("max_memory", size, "max_memory_store", "max_mem_store", "max_mem"),
+        sets("max_store", size, "max_file_store", "max_file"),
+        sets("domain", string),
+        sets("sync_interval", sync_interval, "sync"),
         # Encryption at rest: a store written in the clear is not what such a file asks for.
-        _refused("key", "ek", "encryption_key", "prev_key", "prev_ek", "prev_encryption_key", "tpm"),
-        _later("cipher", kind=one_of("chacha", "chachapoly", "aes")),
-        _set("extension_hint", string),
-        _set("strict", boolean),
-        _set("unique_tag", string),
+        refused("key", "ek", "encryption_key", "prev_key", "prev_ek", "prev_encryption_key", "tpm"),
+        later("cipher", kind=one_of("chacha", "chachapoly", "aes")),
+        sets("extension_hint", string),
+        sets("strict", boolean),
+        sets("unique_tag", string),
         Rule(("limits",), _limits),
-        _set("max_outstanding_catchup", size),
-        _set("max_buffered_size", size),
-        _set("max_buffered_msgs", integer),
-        _set("request_queue_limit", integer),
-        _set("info_queue_limit", integer),
-        _later("meta_compact", kind=integer),
-        _later("meta_compact_size", kind=size),
-        _later("meta_compact_sync", kind=boolean),
-        _later("max_concurrent_io", kind=between(4, 8192)),
+        sets("max_outstanding_catchup", size),
+        sets("max_buffered_size", size),
+        sets("max_buffered_msgs", integer),
+        sets("request_queue_limit", integer),
+        sets("info_queue_limit", integer),
+        later("meta_compact", kind=integer),
+        later("meta_compact_size", kind=size),
+        later("meta_compact_sync", kind=boolean),
+        later("max_concurrent_io", kind=between(4, 8192)),
     ]
 )
 
@@ -558,7 +249,7 @@ def _jetstream(reader: Reader, target: Options, entry: Entry) -> None:
         js.enabled = True
         reader.block(value, _JETSTREAM, js, "jetstream.")
     else:
-        raise _wrong(entry, "a map, a boolean or a string")
+        raise mistyped(entry, "a map, a boolean or a string")
 
 
 def _top_store_dir(reader: Reader, target: Options, entry: Entry) -> None:
@@ -569,89 +260,89 @@ def _empty(node: Node) -> bool:
     return node.value is False or node.value in ({}, [])
 
 
-_TOP = _table(
+_TOP = table(
     [
-        _listen("host", "port"),
-        _set("host", string, "net"),
-        _set("port", port),
-        _set("client_advertise", string),
-        _set("server_name", name_without_spaces("server")),
-        _set("server_tags", _tags),
-        _set("server_metadata", _metadata),
-        _set("debug", boolean),
-        _set("trace", boolean),
+        listens("host", "port"),
+        sets("host", string, "net"),
+        sets("port", port),
+        sets("client_advertise", string),
+        sets("server_name", name_without_spaces("server")),
+        sets("server_tags", _tags),
+        sets("server_metadata", _metadata),
+        sets("debug", boolean),
+        sets("trace", boolean),
         _trace_also("trace_verbose"),
         _trace_also("trace_headers"),
-        _set("max_traced_msg_len", integer),
-        _set("logtime", boolean),
-        _set("logtime_utc", boolean),
-        _set("log_file", string, "logfile"),
-        _set("log_size_limit", integer, "logfile_size_limit"),
-        _set("log_max_num", integer, "logfile_max_num"),
-        _later("syslog", kind=boolean),
-        _later("remote_syslog", kind=string),
-        _set("pid_file", string, "pidfile"),
-        _set("ports_file_dir", string),
-        _set("max_connections", integer, "max_conn"),
-        _set("max_subscriptions", integer, "max_subs"),
-        _later("max_subscription_tokens", "max_sub_tokens", kind=between(0, 255)),
-        _set("max_control_line", or_default(integer)),
-        _set("max_payload", or_default(integer)),
-        _set("max_pending", or_default(integer, 1 << 62)),
-        _set("max_closed_clients", integer),
-        _set("ping_interval", or_default(duration, MAX_SECONDS)),
-        _set("ping_max", or_default(integer)),
-        _set("write_deadline", or_default(duration, MAX_SECONDS)),
-        _set("write_timeout", _WRITE_TIMEOUT),
-        _later("no_fast_producer_stall", kind=boolean),
-        _set("lame_duck_duration", _lame_duck_duration),
-        _set("lame_duck_grace_period", _lame_duck_grace),
-        _later("no_header_support", kind=boolean),
-        _later("disable_sublist_cache", "no_sublist_cache", kind=boolean),
-        _set("connect_error_reports", integer),
-        _set("reconnect_error_reports", integer),
-        _listen("http_host", "http_port", "http"),
-        _set("http_port", port, "monitor_port"),
-        _set("http_base_path", string),
-        _later("prof_port", kind=integer),
-        _later("prof_block_rate", kind=integer),
-        _set("feature_flags", _flags),
+        sets("max_traced_msg_len", integer),
+        sets("logtime", boolean),
+        sets("logtime_utc", boolean),
+        sets("log_file", string, "logfile"),
+        sets("log_size_limit", integer, "logfile_size_limit"),
+        sets("log_max_num", integer, "logfile_max_num"),
+        later("syslog", kind=boolean),
+        later("remote_syslog", kind=string),
+        sets("pid_file", string, "pidfile"),
+        sets("ports_file_dir", string),
+        sets("max_connections", integer, "max_conn"),
+        sets("max_subscriptions", integer, "max_subs"),
+        later("max_subscription_tokens", "max_sub_tokens", kind=between(0, 255)),
+        sets("max_control_line", or_default(integer)),
+        sets("max_payload", or_default(integer)),
+        sets("max_pending", or_default(integer, 1 << 62)),
+        sets("max_closed_clients", integer),
+        sets("ping_interval", or_default(duration, MAX_SECONDS)),
+        sets("ping_max", or_default(integer)),
+        sets("write_deadline", or_default(duration, MAX_SECONDS)),
+        sets("write_timeout", _WRITE_TIMEOUT),
+        later("no_fast_producer_stall", kind=boolean),
+        sets("lame_duck_duration", _lame_duck_duration),
+        sets("lame_duck_grace_period", _lame_duck_grace),
+        later("no_header_support", kind=boolean),
+        later("disable_sublist_cache", "no_sublist_cache", kind=boolean),
+        sets("connect_error_reports", integer),
+        sets("reconnect_error_reports", integer),
+        listens("http_host", "http_port", "http"),
+        sets("http_port", port, "monitor_port"),
+        sets("http_base_path", string),
+        later("prof_port", kind=integer),
+        later("prof_block_rate", kind=integer),
+        sets("feature_flags", _flags),
         Rule(("cluster",), _cluster),
         Rule(("jetstream",), _jetstream),
         Rule(("store_dir", "storedir"), _top_store_dir),
         # Without these the server would let in, or show, what the file wants kept out.
-        _refused("tls", "allow_non_tls", "https", "https_port", "ocsp", "ocsp_cache", "resolver_tls"),
-        _refused("authorization", "accounts", allow=_empty),
-        _refused("no_auth_user", "default_sentinel", "trusted", "trusted_keys"),
-        _refused("operator", "operators", "root", "roots", "root_operator", "root_operators"),
-        _refused("resolver", "account_resolver", "accounts_resolver", "resolver_preload", "resolver_pinned_accounts"),
-        _refused("system_account", "system", allow=lambda node: node.value == "$SYS"),
-        _refused("proxy_protocol"),
-        _refused("proxies", allow=_empty),
+        refused("tls", "allow_non_tls", "https", "https_port", "ocsp", "ocsp_cache", "resolver_tls"),
+        refused("authorization", "accounts", allow=_empty),
+        refused("no_auth_user", "default_sentinel", "trusted", "trusted_keys"),
+        refused("operator", "operators", "root", "roots", "root_operator", "root_operators"),
+        refused("resolver", "account_resolver", "accounts_resolver", "resolver_preload", "resolver_pinned_accounts"),
+        refused("system_account", "system", allow=lambda node: node.value == "$SYS"),
+        refused("proxy_protocol"),
+        refused("proxies", allow=_empty),
         # Without this one messages would go to other subjects than the file says.
-        _refused("mappings", "maps", allow=_empty),
-        _later("no_system_account", "no_system", "no_sys_acc", kind=boolean),
-        _later("default_js_domain"),
-        _later_block(
+        refused("mappings", "maps", allow=_empty),
+        later("no_system_account", "no_system", "no_sys_acc", kind=boolean),
+        later("default_js_domain"),
+        later_block(
             "name listen host net port authorization tls advertise connect_retries connect_backoff"
             " reject_unknown_cluster reject_unknown gateways write_deadline write_timeout",
             "gateway",
         ),
-        _later_block(
+        later_block(
             "listen host net port authorization remotes reconnect reconnect_delay reconnect_interval dial_timeout tls"
             " advertise leafnode_advertise no_advertise min_version minimum_version compression"
             " isolate_leafnode_interest isolate write_deadline write_timeout",
             "leafnodes",
             "leaf",
         ),
-        _later_block(
+        later_block(
             "listen host net port advertise tls no_tls same_origin allowed_origins allowed_origin allow_origins"
             " allow_origin origins origin handshake_timeout compression compress authorization authentication"
             " jwt_cookie user_cookie pass_cookie token_cookie no_auth_user headers ping_interval",
             "websocket",
             "ws",
         ),
-        _later_block(
+        later_block(
             "listen host net port tls authorization authentication no_auth_user ack_wait ackwait js_api_timeout"
             " api_timeout max_ack_pending max_pending max_inflight js_domain stream_replicas consumer_replicas"
             " consumer_memory_storage consumer_inactive_threshold consumer_auto_cleanup reject_qos2_publish"

@@ -3,8 +3,8 @@
 
     python bench/core.py [--rounds 5] [--scale 1.0] [--only NAME,...] [--json FILE]
 
-The load (bench/core/load.c) costs so little that the server is what is measured; the null relay (bench/core/null_relay.c)
-only receives and sends: what the kernel lets any server on one thread do here.
+The load (bench/core/load.c) costs so little that the server is what is measured; the null relay
+(bench/core/null_relay.c) only receives and sends: what the kernel lets any server on one thread do here.
 """
 
 from __future__ import annotations
@@ -120,12 +120,9 @@ def build(home: Path) -> tuple[Path, Path]:
 
 
 def certificate(home: Path) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-        + ["-keyout", str(home / "key.pem"), "-out", str(home / "cert.pem")],
-        check=True,
-        capture_output=True,
-    )
+    files = ["-keyout", str(home / "key.pem"), "-out", str(home / "cert.pem")]
+    about = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    subprocess.run(["openssl", "req", *about, *files], check=True, capture_output=True)
 
 
 def main() -> None:

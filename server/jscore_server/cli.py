@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .config.kinds import Warning, parse_listen
 from .config.lexer import ConfigError
 from .config.load import load
 from .config.options import Options
-from .config.schema import Warning, parse_listen, parse_route
+from .config.urls import parse_route
 from .config.validate import faults, warnings
 from .version import NATS_VERSION, VERSION
 
@@ -227,6 +228,8 @@ def _main(prog: str, argv: list[str]) -> int:
     options, notes = load(config) if config else (Options(), [])
     if flags.get("t"):
         return _check(prog, options, notes + warnings(options))
+    if options.refusals:
+        raise ConfigError(*options.refusals)
     notes += _apply(options, flags)
     found = faults(options)
     if found:
@@ -238,8 +241,8 @@ def _main(prog: str, argv: list[str]) -> int:
 
 def _check(prog: str, options: Options, notes: list[Warning]) -> int:
     """What `-t` says of a file that was read without errors."""
-    for note in notes:
-        print(f"{prog}: {note.text}", file=sys.stderr)
+    for line in (*(note.text for note in notes), *options.refusals):
+        print(f"{prog}: {line}", file=sys.stderr)
     if any(note.strict for note in notes):
         return 1
     print(f"{prog}: configuration file {options.config_file} is valid ({options.config_digest})", file=sys.stderr)

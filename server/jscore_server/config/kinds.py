@@ -1,19 +1,62 @@
-"""What the values of a configuration's keys may be, and what is done with them. Pure.
+"""How a key is read: the kinds of values, the rules of a block, and the reader that collects what is wrong. Pure.
 
-A kind reads one entry's value or raises Wrong; a rule says where it goes. `schema` and `accounts` are tables of these.
+A rule may find a fault (`Wrong`, `Reader.fault`: nats-server's `-t` calls the file bad), give a warning, or note a
+refusal (`Reader.refuse`: the file is good, but this server must not start with it, since leaving the key out would open
+it up or lose data). All of a file's are collected.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from .lexer import Position
-from .options import CLUSTER_PORT, Options, Url
+from .options import Options
 from .parser import Entry, Node, Tree
+
+__all__ = [
+    "Kind",
+    "Reader",
+    "Rule",
+    "Warning",
+    "Wrong",
+    "any_map",
+    "anything",
+    "at_least",
+    "between",
+    "boolean",
+    "checked",
+    "duration",
+    "duration_seconds",
+    "each",
+    "either",
+    "forbidden",
+    "integer",
+    "later",
+    "listen",
+    "listens",
+    "map_of",
+    "maps",
+    "mistyped",
+    "name_without_spaces",
+    "number",
+    "one_of",
+    "or_default",
+    "parse_listen",
+    "port",
+    "positive",
+    "refused",
+    "sets",
+    "size",
+    "strict_duration",
+    "string",
+    "strings",
+    "table",
+    "timeout",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +84,44 @@ class Rule:
 
 @dataclass(slots=True)
 class Reader:
-    """Collects faults and places while a tree is read."""
+    """Collects faults, warnings, refusals and places while a tree is read."""
 
     options: Options
     errors: list[str] = field(default_factory=list)
     warnings: list[Warning] = field(default_factory=list)
 
     def fault(self, position: Position, text: str) -> None:
+        """The file is bad."""
         self.errors.append(f"{position}: {text}")
 
     def warn(self, position: Position, text: str, strict: bool = False) -> None:
+        """Worth a line; `strict`: nats-server, too, warns, which makes `-t` fail."""
         self.warnings.append(Warning(f"{position}: {text}", strict))
 
-    def block(self, tree: Tree, rules: dict[str, Rule], target: Any, path: str) -> None:
-        """Applies the rules of a block; an unknown key is a fault unless a variable used it."""
+    def refuse(self, position: Position, text: str) -> None:
+        """The file is good, but no server may start with it."""
+        self.options.refusals.append(f"{position}: {text}")
+
+    def lacks(self, entry: Entry) -> None:
+        """Refuses a start: the key belongs to a feature that is missing here."""
+        self.refuse(entry.position, f'"{entry.name}" is not supported yet')
+
+    def unknown(self, entry: Entry, known: Iterable[str]) -> None:
+        """A key that no rule knows: a fault, with the likely word where one is close."""
+        name = entry.name.lower()[:64]
+        near = difflib.get_close_matches(name, known, 3, 0.7)
+        # Of words equally close, the one with the same letters was meant.
+        near.sort(key=lambda word: sorted(word) != sorted(name))
+        advice = f', did you mean "{near[0]}"?' if near else ""
+        self.fault(entry.position, f'unknown field "{entry.name}"{advice}')
+
+    def block(self, tree: Tree, rules: dict[str, Rule], target: Any, path: str, *, exact: bool = False) -> None:
+        """Applies the rules of a block. An unknown key is a fault, unless it was a variable and not `exact`."""
         for entry in tree.values():
             rule = rules.get(entry.name.lower())
             if rule is None:
-                if not entry.used:
-                    self.fault(entry.position, f'unknown field "{entry.name}"')
+                if exact or not entry.used:
+                    self.unknown(entry, rules)
                 continue
             try:
                 rule.apply(self, target, entry)
@@ -67,6 +129,9 @@ class Reader:
                 self.fault(entry.position, str(err))
             else:
                 self.options.places[path + rule.names[0]] = entry.position
+
+
+# ---- kinds ----
 
 
 def mistyped(entry: Entry, expected: str) -> Wrong:
@@ -92,15 +157,27 @@ def integer(reader: Reader, entry: Entry) -> int:
     return value
 
 
-def or_default(kind: Kind, high: float = 0x7FFFFFFF) -> Kind:
-    """0 keeps the default, as in nats-server; what is below 0 or above `high` is wrong."""
+def at_least(low: int, kind: Kind = integer) -> Kind:
+    """What is below `low` forbids a start, though nats-server's check lets it pass; None keeps the default."""
 
     def checked(reader: Reader, entry: Entry) -> Any:
         value = kind(reader, entry)
-        if value > high:
+        if value < low:
+            reader.refuse(entry.position, f'expected {low} or more for "{entry.name}", got {entry.node.value}')
+            return None
+        return value
+
+    return checked
+
+
+def or_default(kind: Kind, high: float = 0x7FFFFFFF) -> Kind:
+    """0 keeps the default, as in nats-server; what is below 0 forbids a start, what is above `high` is wrong."""
+    low = at_least(0, kind)
+
+    def checked(reader: Reader, entry: Entry) -> Any:
+        value = low(reader, entry)
+        if value is not None and value > high:
             raise Wrong(f'expected at most {high} for "{entry.name}", got {value}')
-        if value < 0:
-            raise Wrong(f'expected 0 or more for "{entry.name}", got {entry.node.value}')
         return value or None
 
     return checked
@@ -114,6 +191,39 @@ def between(low: int, high: int) -> Kind:
         return value
 
     return kind
+
+
+def port(reader: Reader, entry: Entry) -> int:
+    """A port; one that cannot be forbids a start, though nats-server's check lets it pass."""
+    value = integer(reader, entry)
+    if not -1 <= value <= 65535:
+        reader.refuse(entry.position, f'expected -1 to 65535 for "{entry.name}", got {value}')
+        return 0
+    return value
+
+
+def positive(kind: Kind = integer) -> Kind:
+    """0 or more; nats-server's check looks, too."""
+
+    def whole(reader: Reader, entry: Entry) -> Any:
+        value = kind(reader, entry)
+        if value < 0:
+            raise Wrong(f'expected 0 or more for "{entry.name}", got {entry.node.value}')
+        return value
+
+    return whole
+
+
+def number(reader: Reader, entry: Entry) -> float:
+    """An integer or a decimal number."""
+    value = entry.node.value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise mistyped(entry, "a number")
+    return float(value)
+
+
+def anything(reader: Reader, entry: Entry) -> Any:
+    return entry.node.value
 
 
 def strings(reader: Reader, entry: Entry) -> list[str]:
@@ -131,6 +241,8 @@ def strings(reader: Reader, entry: Entry) -> list[str]:
 
 
 def one_of(*words: str) -> Kind:
+    """One of some words, in any case."""
+
     def kind(reader: Reader, entry: Entry) -> str:
         value = string(reader, entry).lower()
         if value not in words:
@@ -141,9 +253,14 @@ def one_of(*words: str) -> Kind:
 
 
 def map_of(entry: Entry) -> Tree:
+    """The entries of a map."""
     if not isinstance(entry.node.value, dict):
         raise mistyped(entry, "a map")
     return entry.node.value
+
+
+def any_map(reader: Reader, entry: Entry) -> Tree:
+    return map_of(entry)
 
 
 def size(reader: Reader, entry: Entry) -> int:
@@ -217,13 +334,6 @@ def timeout(reader: Reader, entry: Entry) -> float:
     return strict_duration(reader, entry)
 
 
-def sync_interval(reader: Reader, entry: Entry) -> float | str:
-    value = entry.node.value
-    if isinstance(value, str) and value.lower() == "always":
-        return "always"
-    return duration(reader, entry)
-
-
 def name_without_spaces(what: str) -> Kind:
     def kind(reader: Reader, entry: Entry) -> str:
         value = string(reader, entry)
@@ -242,10 +352,7 @@ def parse_listen(text: str) -> tuple[str, int]:
         raise ValueError(f'could not parse address string "{text}"')
     if not re.fullmatch(r"[+-]?[0-9]{1,10}", port):
         raise ValueError(f'could not parse port "{port}"')
-    number = int(port)
-    if not -1 <= number <= 65535:
-        raise ValueError(f"expected a port from -1 to 65535, got {number}")
-    return host[1:-1] if bracketed else host, number
+    return host[1:-1] if bracketed else host, int(port)
 
 
 def listen(reader: Reader, entry: Entry) -> tuple[str, int]:
@@ -253,35 +360,16 @@ def listen(reader: Reader, entry: Entry) -> tuple[str, int]:
     value = entry.node.value
     if isinstance(value, str):
         try:
-            return parse_listen(value)
+            host, wanted = parse_listen(value)
         except ValueError as err:
             raise Wrong(str(err)) from None
+        if not -1 <= wanted <= 65535:
+            reader.refuse(entry.position, f'expected a port from -1 to 65535 for "{entry.name}", got {wanted}')
+            wanted = 0
+        return host, wanted
     if isinstance(value, bool) or not isinstance(value, int):
         raise mistyped(entry, "a port or host:port")
     return "", port(reader, entry)
-
-
-port = between(-1, 65535)
-
-
-def parse_route(text: str) -> Url:
-    """A route's URL. Without a port it is 6222; a URL without a scheme is taken as host:port. Raises: ValueError."""
-    try:
-        parts = urlsplit(text if "://" in text else f"nats-route://{text.lstrip('/')}")
-        number = parts.port
-        host = parts.hostname or ""
-    except ValueError:
-        host, number = "", None
-    if not host or any(c.isspace() or not c.isprintable() for c in text) or (":" in host and "[" not in text):
-        raise ValueError(f"expected a route such as nats-route://host:6222, got {_redacted(text)!r}")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return Url(host, CLUSTER_PORT if number is None else number, user, password, parts.scheme)
-
-
-def _redacted(text: str) -> str:
-    """The URL without what is before the `@`: messages must not show passwords."""
-    head, sep, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://***@{tail}" if sep and "://" in head else "***@" + tail if sep else text
 
 
 # ---- actions ----
@@ -306,45 +394,95 @@ def listens(host: str, port: str, name: str = "listen") -> Rule:
     return Rule((name,), apply)
 
 
-def later(*names: str, kind: Kind | None = None) -> Rule:
-    """A key that is tolerated: a warning says that it does nothing, unless it only says what holds anyway."""
+def later(*names: str, kind: Kind = anything) -> Rule:
+    """A key that is checked and has no effect: a warning says so, unless its value is what holds anyway."""
 
     def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        if kind is not None:
-            kind(reader, entry)
-        if entry.node.value is not False:
+        value = kind(reader, entry)
+        if value is not False:
             reader.warn(entry.position, f'"{entry.name}" is not supported yet and has no effect')
 
     return Rule(names, apply)
 
 
-def later_block(known: str, *names: str) -> Rule:
-    """A tolerated block whose keys are still checked for being known."""
-    keys = frozenset(known.split())
+def _asks_nothing(node: Node) -> bool:
+    return node.value is False or node.value in ({}, [])
+
+
+def refused(*names: str, kind: Kind = anything, allow: Callable[[Node], bool] = _asks_nothing) -> Rule:
+    """A key whose loss would open the server up or lose data: no start with it, unless its value asks for nothing."""
 
     def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        for inner in map_of(entry).values():
-            if inner.name.lower() not in keys and not inner.used:
-                reader.fault(inner.position, f'unknown field "{inner.name}"')
-        reader.warn(entry.position, f'"{entry.name}" is not supported yet and has no effect')
-
-    return Rule(names, apply)
-
-
-def refused(*names: str, allow: Callable[[Node], bool] = lambda node: node.value is False) -> Rule:
-    """A key whose loss would open the server up or lose data: it stops the start, unless its value asks for nothing."""
-
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
+        kind(reader, entry)
         if not allow(entry.node):
-            raise Wrong(f'"{entry.name}" is not supported yet')
+            reader.lacks(entry)
 
     return Rule(names, apply)
+
+
+def forbidden(*names: str) -> Rule:
+    """A key that a block of another place has: a fault here."""
+
+    def apply(reader: Reader, target: Any, entry: Entry) -> None:
+        raise Wrong(f'"{entry.name}" is not allowed here')
+
+    return Rule(names, apply)
+
+
+def checked(*names: str, kind: Kind = anything) -> Rule:
+    """A key of a block that is refused or has no effect as a whole: only its value is looked at."""
+
+    def apply(reader: Reader, target: Any, entry: Entry) -> None:
+        kind(reader, entry)
+
+    return Rule(names, apply)
+
+
+def maps(rules: dict[str, Rule], *, exact: bool = False) -> Kind:
+    """A map with these keys; its values are checked, or go into what the rules name."""
+
+    def kind(reader: Reader, entry: Entry) -> None:
+        reader.block(map_of(entry), rules, None, "", exact=exact)
+
+    return kind
+
+
+def each(kind: Kind) -> Kind:
+    """An array whose values are all of a kind; faults stand where the values stand."""
+
+    def whole(reader: Reader, entry: Entry) -> list[Any]:
+        if not isinstance(entry.node.value, list):
+            raise mistyped(entry, "an array")
+        found = []
+        for node in entry.node.value:
+            try:
+                found.append(kind(reader, Entry(entry.name, node.position, node)))
+            except Wrong as err:
+                reader.fault(node.position, str(err))
+        return found
+
+    return whole
+
+
+def either(*kinds: Kind) -> Kind:
+    """The first of some kinds that the value is; the last one says what is wrong."""
+
+    def kind(reader: Reader, entry: Entry) -> Any:
+        for kind in kinds[:-1]:
+            try:
+                return kind(reader, entry)
+            except Wrong:
+                continue
+        return kinds[-1](reader, entry)
+
+    return kind
 
 
 def table(rules: Iterable[Rule]) -> dict[str, Rule]:
-    found: dict[str, Rule] = {}
+    """The rules by each of their names."""
+    table: dict[str, Rule] = {}
     for rule in rules:
         for name in rule.names:
-            assert name not in found, name
-            found[name] = rule
-    return found
+            assert name not in table, name
+            table[name] = rule
+    return table

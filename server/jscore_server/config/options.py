@@ -149,5 +149,7 @@ class Options:
     jetstream: JetStream = field(default_factory=JetStream)
     cluster: Cluster = field(default_factory=Cluster)
     feature_flags: dict[str, bool] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list, repr=False, compare=False)
+    """What in the file forbids a start, one line each; `-t` only shows it."""
     places: dict[str, Position] = field(default_factory=dict, repr=False, compare=False)
     """Where the file says it: dotted canonical name (`cluster.listen`) -> place. A flag removes the place."""

@@ -1,0 +1,119 @@
+"""The `cluster` block. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .kinds import (
+    MAX_SECONDS,
+    Reader,
+    Rule,
+    boolean,
+    checked,
+    duration,
+    each,
+    forbidden,
+    integer,
+    later,
+    listens,
+    map_of,
+    maps,
+    mistyped,
+    name_without_spaces,
+    one_of,
+    or_default,
+    port,
+    refused,
+    sets,
+    strict_duration,
+    string,
+    strings,
+    table,
+    timeout,
+)
+from .options import Options, Url
+from .parser import Entry
+from .urls import route
+
+__all__ = ["WRITE_TIMEOUT", "cluster", "compression"]
+
+WRITE_TIMEOUT = one_of("default", "close", "retry")
+
+_COMPRESSION = table(
+    [
+        checked("mode", kind=string),
+        checked("rtt_thresholds", "thresholds", "rtts", "rtt", kind=each(strict_duration)),
+    ]
+)
+
+
+def compression(reader: Reader, entry: Entry) -> Any:
+    """A word, a boolean, or a map with `mode` and `rtt_thresholds`; which words there are is checked at a start."""
+    if isinstance(entry.node.value, dict):
+        return maps(_COMPRESSION)(reader, entry)
+    if not isinstance(entry.node.value, str | bool):
+        raise mistyped(entry, "a string, a boolean or a map")
+    return entry.node.value
+
+
+def _routes(reader: Reader, entry: Entry) -> list[Url]:
+    return [url for url in each(route)(reader, entry) if url is not None]
+
+
+def _ping_interval(reader: Reader, entry: Entry) -> float:
+    value = duration(reader, entry)
+    if value > 30:
+        reader.warn(entry.position, f'"{entry.name}" of a cluster is at most 30s: 30s is used', strict=True)
+    return min(value, 30.0)
+
+
+def _old_permissions(reader: Reader, target: Any, entry: Entry) -> None:
+    text = "inside the cluster's authorization it is deprecated, it belongs into the cluster block"
+    reader.warn(entry.position, f'invalid use of field "{entry.name}": {text}', strict=True)
+    reader.lacks(entry)
+
+
+_AUTHORIZATION = table(
+    [
+        sets("user", string, "username"),
+        sets("password", string, "pass"),
+        sets("timeout", timeout),
+        forbidden("token", "users", "auth_callout", "auth_hook"),
+        Rule(("permissions", "default_permissions", "default_permission"), _old_permissions),
+        checked("proxy_required", kind=boolean),
+    ]
+)
+
+
+def _authorization(reader: Reader, target: Any, entry: Entry) -> None:
+    reader.block(map_of(entry), _AUTHORIZATION, target.authorization, "cluster.authorization.")
+
+
+_CLUSTER = table(
+    [
+        sets("name", name_without_spaces("cluster")),
+        listens("host", "port"),
+        sets("host", string, "net"),
+        sets("port", port),
+        Rule(("authorization",), _authorization),
+        refused("permissions"),
+        refused("tls"),
+        sets("routes", _routes),
+        sets("advertise", string, "cluster_advertise"),
+        sets("no_advertise", boolean),
+        sets("connect_retries", integer),
+        sets("connect_backoff", boolean),
+        sets("pool_size", integer),
+        later("accounts", kind=strings),
+        later("compression", kind=compression),
+        sets("ping_interval", _ping_interval),
+        sets("ping_max", or_default(integer)),
+        sets("write_deadline", or_default(duration, MAX_SECONDS)),
+        sets("write_timeout", WRITE_TIMEOUT),
+    ]
+)
+
+
+def cluster(reader: Reader, target: Options, entry: Entry) -> None:
+    """Reads the block into the options."""
+    reader.block(map_of(entry), _CLUSTER, target.cluster, "cluster.")

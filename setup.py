@@ -19,8 +19,9 @@ if os.environ.get("JSCORE_DEBUG"):
 if os.environ.get("JSCORE_SANITIZE"):
     CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
     LDFLAGS += ["-fsanitize=address,undefined"]
-# Header -> its Debian package: zstd compresses sealed segments, XXH3 digests them, AES-GCM encrypts them.
-NEEDED = {"zstd.h": "libzstd-dev", "xxhash.h": "libxxhash-dev", "openssl/evp.h": "libssl-dev"}
+# Header -> its Debian package: zstd compresses sealed segments, XXH3 digests them, AES-GCM encrypts them; OpenSSL
+# serves TLS.
+NEEDED = {"zstd.h": "libzstd-dev", "xxhash.h": "libxxhash-dev", "openssl/ssl.h": "libssl-dev"}
 
 
 def missing_packages() -> list[str]:
@@ -47,7 +48,7 @@ def extension(name: str, pyx: str, *parts: str) -> Extension:
         [pyx, *sources(*parts)],
         include_dirs=["csrc"],
         depends=glob("csrc/*/*.h"),
-        libraries=["zstd", "crypto"],
+        libraries=["zstd", "crypto", "ssl"],
         extra_compile_args=[*CFLAGS, "-pthread"],
         extra_link_args=LDFLAGS,
     )

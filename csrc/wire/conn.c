@@ -1,5 +1,5 @@
 /* Connections: their table, reading, pauses, pings, closing. */
-#include "plane.h"
+#include "layer.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -172,6 +172,7 @@ void jsc_conn_reap(jsc_plane *p) {
         }
         jsc_conn_drop_subs(c);
         if (c->flush_last && !c->blocked) jsc_out_send(c);
+        if (c->layer) jsc_layer_close(c);
         if (c->dirty) unlist(&p->dirty, c, offsetof(jsc_conn, next_dirty));
         if (c->queued) unlist(&p->run, c, offsetof(jsc_conn, next_run));
         if (c->slow_down) unlist(&p->paused, c, offsetof(jsc_conn, next_paused));
@@ -241,8 +242,9 @@ void jsc_conn_read(jsc_conn *c) {
     char *b = p->read_buf;
     size_t cap = JSC_READ_BYTES, have = c->in.len;
     if (have && (c->need > JSC_READ_BYTES / 2 || have > JSC_READ_BYTES / 2)) {
-        if (c->in.cap - have < 4096) {
-            size_t want = c->need > have ? c->need + 4096 : have * 2;
+        size_t least = c->layer ? JSC_LAYER_ROOM : 4096;
+        if (c->in.cap - have < least) {
+            size_t want = (c->need > have ? c->need : have * 2) + least;
             char *q = realloc(c->in.p, want);
             if (!q) {
                 jsc_conn_end(c, "Read Error", NULL, 0);
@@ -257,7 +259,8 @@ void jsc_conn_read(jsc_conn *c) {
     } else if (have) {
         memcpy(b, c->in.p, have);
     }
-    ssize_t k = recv(c->fd, b + have, cap - have, MSG_DONTWAIT);
+    ssize_t k = JSC_UNLIKELY(c->layer != NULL) ? jsc_layer_recv(c, b + have, cap - have)
+                                               : recv(c->fd, b + have, cap - have, MSG_DONTWAIT);
     if (k <= 0) {
         if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return;
         jsc_conn_end(c, k ? "Read Error" : "Client Closed", NULL, 0);
@@ -276,7 +279,7 @@ void jsc_conn_read(jsc_conn *c) {
 
 void jsc_conn_resume(jsc_conn *c) {
     if (c->closing || jsc_conn_stopped(c)) return;
-    if (c->in.len && !c->queued) {
+    if ((c->in.len || c->more) && !c->queued) {
         c->queued = 1;
         c->next_run = c->plane->run;
         c->plane->run = c;
@@ -292,6 +295,7 @@ void jsc_conn_run(jsc_plane *p) {
         list = c->next_run;
         c->queued = 0;
         if (!jsc_conn_stopped(c) && c->in.len) feed(c, c->in.p, c->in.len);
+        if (c->more && !jsc_conn_stopped(c)) jsc_conn_read(c);
         jsc_conn_mask(c);
     }
 }
@@ -334,7 +338,8 @@ void jsc_conn_timers(jsc_plane *p) {
     for (uint32_t i = 0; i < p->conns_n; i++) {
         jsc_conn *c = p->conns[i];
         if (!c || c->closing) continue;
-        if (p->mono >= c->next_ping) ping(c);
+        if (p->mono >= c->next_ping && c->layer && c->layer->stage != JSC_STAGE_OPEN) jsc_layer_late(c);
+        else if (p->mono >= c->next_ping) ping(c);
         if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
     }
 }

@@ -89,6 +89,41 @@ typedef struct jsc_plane_stats {
 } jsc_plane_stats;
 void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *out);
 
+/* ---- what lies between a socket and the protocol ---- */
+typedef struct jsc_tls jsc_tls; /* TLS settings, counted: connections keep those that they began with */
+typedef struct jsc_tls_options {
+    uint8_t server; /* for accepted connections; 0: for dialled ones */
+    uint8_t verify; /* the other side must show a certificate that verifies */
+    uint8_t min_version; /* 13: TLS 1.3 only */
+    uint32_t certs, pins_n;
+    const char *const *cert_files, *const *key_files; /* PEM; more than one: chosen by the name the client asks for */
+    const char *ca_file; /* PEM; NULL: the system's authorities */
+    const char *ciphers12, *ciphers13, *groups; /* OpenSSL's lists; NULL: the defaults */
+    const uint8_t *pins; /* 32 bytes each: SHA-256 of acceptable public keys (SubjectPublicKeyInfo) */
+} jsc_tls_options;
+/* JSC_OK, JSC_EINVAL with the reason in why, -ENOMEM. */
+int jsc_tls_new(const jsc_tls_options *, jsc_tls **out, char *why, size_t cap);
+void jsc_tls_release(jsc_tls *);
+typedef struct jsc_layer_options {
+    jsc_tls *tls; /* NULL: none */
+    const char *host; /* dialled: the name the certificate must have, NULL any */
+    int64_t timeout_ns; /* of the handshake */
+    int64_t fallback_ns; /* handshake first: > 0: only so long, then as without `first`; 0: however long it takes */
+    uint8_t first; /* what was written so far (INFO) goes out after the handshake, not before */
+    uint8_t dials; /* we are the handshake's client */
+    uint8_t optional; /* a client may do without TLS */
+} jsc_layer_options;
+/* Puts TLS under a connection that has not received anything. What was written before goes out in the clear unless
+ * `first`. JSC_EV_TLS follows when the handshake is over, either way. JSC_EFULL: what was written does not go out. */
+int jsc_conn_layer(jsc_plane *, uint64_t id, const jsc_layer_options *);
+typedef struct jsc_conn_tls_info {
+    const char *version, *cipher; /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" */
+    uint8_t first;
+} jsc_conn_tls_info;
+int jsc_conn_tls_stat(jsc_plane *, uint64_t id, jsc_conn_tls_info *out); /* JSC_ENOTFOUND: no TLS, or not yet */
+/* The i-th certificate that the other side sent, DER, from malloc. JSC_ENOTFOUND after the last. */
+int jsc_conn_tls_certificate(jsc_plane *, uint64_t id, int i, unsigned char **der, size_t *n);
+
 /* ---- subscriptions of the server itself ---- */
 enum {
     JSC_SUB_LOCAL = 1, /* not told to routes */
@@ -145,6 +180,7 @@ enum {
     JSC_EV_FAILED = 12, /* a: id, b: the code: its log no longer takes writes */
     JSC_EV_TRACE = 13, /* a: 0 received, 1 sent; b: 0 for a line without its CRLF, else the size of the payload whose
                           * first MiB is data. a = 2: b lines were dropped as too many wait */
+    JSC_EV_TLS = 14, /* a: 1: data: version and cipher; 0: the handshake failed, data: why */
 };
 typedef struct jsc_event {
     uint8_t type, conn_kind;

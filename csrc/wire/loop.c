@@ -69,6 +69,8 @@ void jsc_plane_free(jsc_plane *p) {
     free(p->tokens);
     free(p->found.v);
     free(p->read_buf);
+    free(p->cipher_in);
+    free(p->cipher_out.p);
     free(p->calls);
     if (p->epoll >= 0) close(p->epoll);
     free(p);

@@ -1,6 +1,6 @@
 /* Output: one linear buffer per connection, sent once at the end of a turn, early at 256 KiB. Empty buffers go back to
  * a small pool of warm ones, so an idle connection holds none. */
-#include "plane.h"
+#include "layer.h"
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -80,6 +80,10 @@ void jsc_out_err(jsc_conn *c, const char *text, const char *s, size_t n) {
 }
 
 void jsc_out_send(jsc_conn *c) {
+    if (JSC_UNLIKELY(c->layer != NULL)) {
+        jsc_layer_send(c);
+        return;
+    }
     while (c->out_head < c->out.len) {
         ssize_t k = send(c->fd, c->out.p + c->out_head, jsc_pending(c), MSG_NOSIGNAL | MSG_DONTWAIT);
         if (k < 0) {

@@ -9,6 +9,7 @@
 typedef struct jsc_conn jsc_conn;
 typedef struct jsc_node jsc_node;
 typedef struct jsc_match jsc_match;
+typedef struct jsc_layer jsc_layer;
 
 enum {
     JSC_READ_BYTES = 256 << 10,  /* one read; also the point of an early send */
@@ -141,8 +142,10 @@ struct jsc_conn {
     uint8_t blocked;    /* the socket takes no more: waits for EPOLLOUT */
     uint8_t held;       /* a route not active yet that sends what only active ones may */
     uint8_t closing, flush_last, dirty, queued, ready, pong_seen, skip_line;
+    uint8_t more;  /* the layer holds input that the socket no longer announces */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
     jsc_account *account;
+    jsc_layer *layer; /* between socket and parser; NULL: nothing */
     jsc_buf in, out;
     size_t out_head;  /* bytes of out already sent */
     size_t need;      /* bytes the operation at hand needs, 0 unknown */
@@ -213,7 +216,10 @@ struct jsc_plane {
     jsc_token *tokens;
     uint32_t tokens_cap;
     jsc_sublist found; /* work space of the index walk */
-    char *read_buf;
+    char *read_buf, *cipher_in; /* cipher_in: what TLS reads at the moment */
+    size_t cipher_in_at, cipher_in_n;
+    jsc_buf cipher_out;
+    int64_t shake_turn, shake_spent; /* the turn of shake_spent */
     jsc_buf spare[JSC_SPARE];
     uint32_t spare_n;
     jsc_block *ev_head, **ev_tail;

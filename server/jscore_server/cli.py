@@ -17,6 +17,8 @@ from .config.kinds import Warning, parse_listen
 from .config.lexer import ConfigError
 from .config.load import load
 from .config.options import Options
+from .config.tls import CURVES, INSECURE_SUITES, SUITES, TLS13_SUITES
+from .config.transport import Tls
 from .config.urls import parse_route
 from .config.validate import faults, warnings
 from .version import NATS_VERSION, VERSION
@@ -62,9 +64,14 @@ Cluster:
         --no_advertise               Do not tell clients of other servers
         --connect_retries <number>   How often a route that was only heard of is tried again
 
+TLS:
+        --tls                        Clients must use TLS (false: whatever the file says)
+        --tlscert <file>, --tlskey <file>  Certificate and private key of this server
+        --tlsverify                  Clients must show a certificate
+        --tlscacert <file>           Authorities that clients' certificates come from
+
 Not supported yet (refused):
         --user, --pass, --auth       Credentials of clients
-        --tls, --tlscert, --tlskey, --tlsverify, --tlscacert
     -ms, --https_port                HTTPS monitoring
 Not supported yet (no effect):
     -s, --syslog    -r, --remote_syslog <address>    --profile <port>
@@ -74,6 +81,23 @@ Common:
         --help_tls                   What there is to say on TLS
     -v, --version                    The version
 """
+
+
+_TLS_HELP = """
+TLS is set up in the tls block of a configuration file, for example:
+
+    tls {{
+        cert_file: "./certs/server-cert.pem"
+        key_file:  "./certs/server-key.pem"
+        ca_file:   "./certs/ca.pem"
+        verify:    true
+        min_version: "1.3"
+    }}
+
+Cipher suites (cipher_suites; those of TLS 1.3 are always on, the last ones need allow_insecure_cipher_suites):
+{suites}
+Curves (curve_preferences):
+{curves}"""
 
 
 class _Stop(Exception):
@@ -206,7 +230,7 @@ def _main(prog: str, argv: list[str]) -> int:
     if flags.get("help"):
         raise _Stop("", 0, usage=True)
     if flags.get("help_tls"):
-        print("TLS is not supported yet.")
+        print(_tls_help())
         return 0
     for word in parsed.words[:1]:
         if word.lower() == "version":
@@ -226,17 +250,35 @@ def _main(prog: str, argv: list[str]) -> int:
         raise _Stop(f"{prog}: must specify [-c, --config] option to check configuration file syntax", 1)
 
     options, notes = load(config) if config else (Options(), [])
+    _check_tls(options)
     if flags.get("t"):
         return _check(prog, options, notes + warnings(options))
     if options.refusals:
         raise ConfigError(*options.refusals)
     notes += _apply(options, flags)
+    _check_tls(options)
     found = faults(options)
     if found:
         raise ConfigError(*found)
     from . import daemon
 
     return daemon.run(options, [note.text for note in notes + warnings(options)])
+
+
+def _check_tls(options: Options) -> None:
+    """Whether the files of the `tls` blocks can be used. Raises: ConfigError."""
+    if options.tls is None:
+        return
+    from .transport.context import faults as tls_faults
+
+    found = tls_faults(options)
+    if found:
+        raise ConfigError(*found)
+
+
+def _tls_help() -> str:
+    suites = "".join(f"    {name}\n" for name in (*TLS13_SUITES, *SUITES, *INSECURE_SUITES))
+    return _TLS_HELP.format(suites=suites, curves="".join(f"    {name}\n" for name in CURVES))
 
 
 def _check(prog: str, options: Options, notes: list[Warning]) -> int:
@@ -273,7 +315,7 @@ _DIRECT = {
 }
 """Flags that set one option each."""
 
-_REFUSED = ("user", "pass", "auth", "tls", "tlscert", "tlskey", "tlsverify", "tlscacert", "https_port")
+_REFUSED = ("user", "pass", "auth", "https_port")
 _WITHOUT_EFFECT = ("syslog", "remote_syslog", "profile")
 
 
@@ -304,6 +346,8 @@ def _apply(options: Options, flags: dict[str, Any]) -> list[Warning]:
     for name, low in (("port", -1), ("http_port", -1)):
         if not low <= flags.get(name, 0) <= 65535:
             raise ConfigError(f"expected a port from {low} to 65535 for -{name}, got {flags[name]}")
+    if any(name in flags for name in ("tls", "tlscert", "tlskey", "tlsverify", "tlscacert")):
+        _apply_tls(options, flags)
     if "cluster" in flags:
         _apply_cluster(options, flags["cluster"])
     if "routes" in flags:
@@ -313,6 +357,21 @@ def _apply(options: Options, flags: dict[str, Any]) -> list[Warning]:
             raise ConfigError(str(err)) from None
         options.places.pop("cluster.routes", None)
     return notes
+
+
+def _apply_tls(options: Options, flags: dict[str, Any]) -> None:
+    options.places.pop("tls", None)
+    options.tls = None
+    if flags.get("tls", True) is False:
+        return
+    for name, what in (("tlscert", "certificate"), ("tlskey", "private key")):
+        if not flags.get(name):
+            raise ConfigError(f"TLS Server {what} must be present and valid")
+    options.tls = Tls(
+        certificates=[(flags["tlscert"], flags["tlskey"])],
+        ca_file=flags.get("tlscacert", ""),
+        verify=flags.get("tlsverify", False),
+    )
 
 
 def _apply_cluster(options: Options, text: str) -> None:

@@ -79,7 +79,11 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
     def hangup() -> None:
         log.error("Reloading the configuration is not supported yet: nothing changed")
 
-    server = Server(options, log, plane, os.urandom)
+    try:
+        server = Server(options, log, plane, os.urandom)
+    except ValueError as err:
+        log.fatal(str(err))
+        return 1
     for number in SIGNAL_NAMES:
         loop.add_signal_handler(number, trapped, number)
     loop.add_signal_handler(signal.SIGUSR1, log.reopen)

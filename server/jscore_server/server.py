@@ -30,6 +30,7 @@ from jscore_server.dataplane.events import (
     EV_INFO,
     EV_LINK,
     EV_PONG,
+    EV_TLS,
     EV_TRACE,
 )
 from jscore_server.logs import Log
@@ -37,6 +38,7 @@ from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, read_connect
 from jscore_server.protocol.identity import server_id
 from jscore_server.protocol.trace import LOST, traced
+from jscore_server.transport.listener import THROTTLED, TlsListener, logged
 from jscore_server.version import NATS_VERSION, VERSION
 
 if TYPE_CHECKING:
@@ -88,6 +90,10 @@ class Server:
         self.clients: dict[int, Client] = {}
         self.next_cid = 1
         self.listeners: list[socket.socket] = []
+        self.tls: TlsListener | None = None
+        if options.tls is not None:
+            self.tls = TlsListener(options.tls, optional=options.allow_non_tls)
+            self.facts.tls = self.tls.facts()
         self.started_ns = time.time_ns()
         self.client_port = 0
         self.client_listener: socket.socket | None = None
@@ -108,6 +114,7 @@ class Server:
             EV_FRAME: self._on_frame,
             EV_PONG: lambda *_: None,
             EV_TRACE: self._on_trace,
+            EV_TLS: self._on_tls,
         }
 
     # ---- start and stop ----
@@ -133,6 +140,8 @@ class Server:
         if options.http_port:
             self._start_monitoring()
         self.log.info(f"Listening for client connections on {shown(options.host, self.client_port)}")
+        if self.tls is not None:
+            self.log.info("TLS required for client connections")
         self.log.info("Server is ready")
         if self.routes is not None:
             self.routes.start()
@@ -305,6 +314,12 @@ class Server:
         self.clients[conn] = client
         if self.log.debug_on:
             self.log.debug(f"{ip}:{port} - cid:{client.cid} - Client connection created")
+        if self.tls is None:
+            return
+        if not self.tls.begin(self.plane, conn, self.loop.time()):
+            self.plane.close_conn(conn, "Maximum Connections Exceeded", THROTTLED)
+        elif self.log.debug_on and not self.tls.optional:
+            self.log.debug(f"{ip}:{port} - cid:{client.cid} - Starting TLS client connection handshake")
 
     def _client_info(self, client: Client, account: str = "") -> bytes:
         return info_lines.line(
@@ -359,6 +374,14 @@ class Server:
             self.routes.error(conn, text)
         else:
             self.log.debug(f"cid:{conn} - Client Error {text}")
+
+    def _on_tls(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        client = self.clients.get(conn)
+        failed, lines = logged(a, data)
+        say = self.log.error if failed else self.log.debug
+        if client is not None and (failed or self.log.debug_on):
+            for line in lines:
+                say(f"{client.ip}:{client.port} - cid:{client.cid} - {line}")
 
     def _on_trace(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if a == LOST:

@@ -22,7 +22,8 @@ ALLOWED = {
     "config": {"config"},
     "dataplane": {"dataplane"},
     "jetstream": {"jetstream", "cluster", "raft", "dataplane", "protocol"},
-    "cluster": {"cluster", "raft", "dataplane", "protocol", "config"},
+    "transport": {"transport", "dataplane", "protocol", "config"},
+    "cluster": {"cluster", "transport", "raft", "dataplane", "protocol", "config"},
     "monitoring": {"monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane"},
 }
 LONGEST_FUNCTION = 120

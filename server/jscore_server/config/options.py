@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .lexer import Position
+from .transport import Tls
 
 __all__ = ["Authorization", "Cluster", "JetStream", "JetStreamLimits", "Options", "Url"]
 
@@ -141,6 +142,8 @@ class Options:
     lame_duck_grace_period: float = 10.0
     connect_error_reports: int = 3600
     reconnect_error_reports: int = 1
+    tls: Tls | None = None
+    allow_non_tls: bool = False
     http_host: str = ""
     """'' = the client host."""
     http_port: int = 0

@@ -6,6 +6,8 @@ that asks for TLS or passwords must not start a server without them). All faults
 
 from __future__ import annotations
 
+from functools import partial
+
 from .cluster import WRITE_TIMEOUT, cluster
 from .jetstream import jetstream, top_store_dir
 from .kinds import (
@@ -39,6 +41,7 @@ from .lexer import ConfigError
 from .mqtt import mqtt
 from .options import Options
 from .parser import Entry, Tree
+from .tls import tls_block
 from .urls import parse_route
 
 __all__ = ["Warning", "duration_seconds", "options_from", "parse_listen", "parse_route"]
@@ -143,12 +146,12 @@ _TOP = table(
         later("prof_port", kind=integer),
         later("prof_block_rate", kind=integer),
         sets("feature_flags", _flags),
+        sets("tls", partial(tls_block, path="tls")),
+        sets("allow_non_tls", boolean),
         Rule(("cluster",), cluster),
         Rule(("jetstream",), jetstream),
         Rule(("store_dir", "storedir"), top_store_dir),
         # Without these the server would let in, or show, what the file wants kept out.
-        refused("tls", kind=any_map),
-        refused("allow_non_tls", kind=boolean),
         refused("https", kind=listen),
         refused("https_port", kind=port),
         refused("ocsp"),

@@ -4,7 +4,18 @@ A message's path in order: selector.py (asyncio waits in C) -> csrc/wire (read, 
 apply, ack) -> csrc/log (write, sync). Python sees events only: `_plane.pyx` turns them into calls.
 """
 
-from jscore_server.dataplane._plane import ConnInfo, Consumer, Msg, Plane, StoredMsg, Stream, StreamState, Subscription
+from jscore_server.dataplane._plane import (
+    ConnInfo,
+    Consumer,
+    Msg,
+    Plane,
+    StoredMsg,
+    Stream,
+    StreamState,
+    Subscription,
+    Tls,
+    TlsInfo,
+)
 from jscore_server.dataplane.selector import PlaneSelector
 
 __all__ = [
@@ -17,4 +28,6 @@ __all__ = [
     "Stream",
     "StreamState",
     "Subscription",
+    "Tls",
+    "TlsInfo",
 ]

@@ -56,6 +56,11 @@ class ConnInfo(NamedTuple):
     kind: int
     greeted: bool
 
+class TlsInfo(NamedTuple):
+    version: str
+    cipher: str
+    first: bool
+
 class PlaneStats(NamedTuple):
     in_msgs: int
     out_msgs: int
@@ -65,6 +70,22 @@ class PlaneStats(NamedTuple):
     subscriptions: int
     clients: int
     routes: int
+
+@final
+class Tls:
+    def __init__(
+        self,
+        *,
+        server: bool,
+        verify: bool,
+        tls13_only: bool = ...,
+        certificates: Sequence[tuple[str, str]] = ...,
+        ca_file: str | None = ...,
+        ciphers12: str | None = ...,
+        ciphers13: str | None = ...,
+        groups: str | None = ...,
+        pins: Sequence[bytes] = ...,
+    ) -> None: ...
 
 @final
 class Subscription:
@@ -110,6 +131,20 @@ class Plane:
     def become_link(self, conn: int) -> bool: ...
     def write(self, conn: int, data: bytes) -> bool: ...
     def close_conn(self, conn: int, reason: str, err: str | None = None) -> bool: ...
+    def layer(
+        self,
+        conn: int,
+        tls: Tls | None,
+        *,
+        timeout_ns: int,
+        first: bool = False,
+        fallback_ns: int = 0,
+        dials: bool = False,
+        host: str | None = None,
+        optional: bool = False,
+    ) -> bool: ...
+    def tls_info(self, conn: int) -> TlsInfo | None: ...
+    def peer_certificates(self, conn: int) -> list[bytes]: ...
     def conn_info(self, conn: int) -> ConnInfo | None: ...
     def stats(self) -> PlaneStats: ...
     def subscribe(

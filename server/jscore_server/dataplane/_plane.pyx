@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close as close_fd
 
+import os
 from collections import namedtuple
 
 from jscore._records cimport RecordLog, Store, check as raise_code, jsc_log, jsc_record, jsc_store
@@ -86,6 +87,32 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_close(jsc_plane *, uint64_t, const char *, const char *)
     int jsc_conn_stat(jsc_plane *, uint64_t, jsc_conn_info *)
     void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *)
+    ctypedef struct jsc_tls:
+        pass
+    ctypedef struct jsc_tls_options:
+        uint8_t server, verify, min_version
+        uint32_t certs, pins_n
+        const char *const *cert_files
+        const char *const *key_files
+        const char *ca_file
+        const char *ciphers12
+        const char *ciphers13
+        const char *groups
+        const uint8_t *pins
+    ctypedef struct jsc_layer_options:
+        jsc_tls *tls
+        const char *host
+        int64_t timeout_ns, fallback_ns
+        uint8_t first, dials, optional
+    ctypedef struct jsc_conn_tls_info:
+        const char *version
+        const char *cipher
+        uint8_t first
+    int jsc_tls_new(const jsc_tls_options *, jsc_tls **, char *, size_t)
+    void jsc_tls_release(jsc_tls *)
+    int jsc_conn_layer(jsc_plane *, uint64_t, const jsc_layer_options *)
+    int jsc_conn_tls_stat(jsc_plane *, uint64_t, jsc_conn_tls_info *)
+    int jsc_conn_tls_certificate(jsc_plane *, uint64_t, int, unsigned char **, size_t *)
     int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *, size_t, const char *, size_t, int, uint64_t,
                            jsc_sub **)
     void jsc_unsubscribe(jsc_plane *, jsc_sub *)
@@ -180,6 +207,7 @@ ConsumerState = namedtuple(
 ConnInfo = namedtuple(
     "ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind greeted"
 )
+TlsInfo = namedtuple("TlsInfo", "version cipher first")
 PlaneStats = namedtuple("PlaneStats", "in_msgs out_msgs in_bytes out_bytes slow_consumers subscriptions clients routes")
 
 cdef int READY_MAX = 128
@@ -191,6 +219,46 @@ cdef int check(int rc) except? -1:
     if rc < 0:
         raise_code(rc)
     return rc
+
+
+cdef class Tls:
+    """TLS settings of a listener, or of what we dial. Connections keep those that they began with."""
+
+    cdef jsc_tls *handle
+
+    def __cinit__(self, *, bint server, bint verify, bint tls13_only=False, certificates=(), ca_file=None,
+                  ciphers12=None, ciphers13=None, groups=None, pins=()):
+        """certificates: [(cert_file, key_file)]; lists in OpenSSL's notation; pins: SHA-256 digests. Raises ValueError."""
+        cdef jsc_tls_options o
+        cdef char why[512]
+        cdef const char *certs[64]
+        cdef const char *keys[64]
+        cdef list kept = [(os.fsencode(cert), os.fsencode(key)) for cert, key in certificates]
+        cdef bytes ca = None if ca_file is None else os.fsencode(ca_file)
+        cdef bytes c12 = None if ciphers12 is None else ciphers12.encode()
+        cdef bytes c13 = None if ciphers13 is None else ciphers13.encode()
+        cdef bytes g = None if groups is None else groups.encode()
+        cdef bytes digests = b"".join(pins)
+        cdef int i, rc
+        if len(kept) > 64:
+            raise ValueError(f"{len(kept)} certificates are too many")
+        for i in range(len(kept)):
+            certs[i] = <const char *>(<bytes>(<tuple>kept[i])[0])
+            keys[i] = <const char *>(<bytes>(<tuple>kept[i])[1])
+        o.server, o.verify, o.min_version = server, verify, 13 if tls13_only else 12
+        o.certs, o.cert_files, o.key_files = <uint32_t>len(kept), certs, keys
+        o.ca_file = NULL if ca is None else <const char *>ca
+        o.ciphers12 = NULL if c12 is None else <const char *>c12
+        o.ciphers13 = NULL if c13 is None else <const char *>c13
+        o.groups = NULL if g is None else <const char *>g
+        o.pins, o.pins_n = <const uint8_t *>(<const char *>digests), <uint32_t>(len(digests) // 32)
+        rc = jsc_tls_new(&o, &self.handle, why, sizeof(why))
+        if rc < 0:
+            self.handle = NULL
+            raise ValueError(why.decode("utf-8", "replace"))
+
+    def __dealloc__(self):
+        jsc_tls_release(self.handle)
 
 
 cdef class Subscription:
@@ -354,6 +422,34 @@ cdef class Plane:
         cdef bytes r = reason.encode()
         cdef bytes e = err.encode() if err is not None else b""
         return jsc_conn_close(self.live(), conn, r, <const char *>e if err is not None else NULL) >= 0
+
+    def layer(self, uint64_t conn, Tls tls, *, int64_t timeout_ns, bint first=False, int64_t fallback_ns=0,
+              bint dials=False, str host=None, bint optional=False):
+        """Puts TLS under a connection that has not received anything; see jsc_conn_layer. False: it is gone."""
+        cdef jsc_layer_options o
+        cdef bytes name = None if host is None else host.encode()
+        o.tls = NULL if tls is None else tls.handle
+        o.host = NULL if name is None else <const char *>name
+        o.timeout_ns, o.fallback_ns = timeout_ns, fallback_ns
+        o.first, o.dials, o.optional = first, dials, optional
+        return jsc_conn_layer(self.live(), conn, &o) >= 0
+
+    def tls_info(self, uint64_t conn):
+        """Version and cipher of a connection whose TLS handshake is done, else None."""
+        cdef jsc_conn_tls_info i
+        if jsc_conn_tls_stat(self.live(), conn, &i) < 0:
+            return None
+        return TlsInfo(i.version.decode(), i.cipher.decode(), bool(i.first))
+
+    def peer_certificates(self, uint64_t conn):
+        """The certificates that the other side sent, DER, its own first; [] without TLS or when it sent none."""
+        cdef unsigned char *der = NULL
+        cdef size_t n = 0
+        out = []
+        while len(out) < 16 and jsc_conn_tls_certificate(self.live(), conn, <int>len(out), &der, &n) >= 0:
+            out.append((<char *>der)[:n])
+            free(der)
+        return out
 
     def conn_info(self, uint64_t conn):
         cdef jsc_conn_info s

@@ -19,5 +19,6 @@ EV_DURABLE: Final = 10
 EV_APPLY: Final = 11
 EV_FAILED: Final = 12
 EV_TRACE: Final = 13
+EV_TLS: Final = 14
 EV_EXPIRED: Final = 20
 EV_FULL: Final = 21

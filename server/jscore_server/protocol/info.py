@@ -30,6 +30,7 @@ class ServerFacts:
     domain: str = ""
     connect_urls: list[str] = field(default_factory=list)
     lame_duck: bool = False
+    tls: dict[str, bool] = field(default_factory=dict)  # of the client listener
 
 
 def line(fields: dict[str, Any]) -> bytes:
@@ -49,6 +50,7 @@ def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: 
         "host": facts.host,
         "port": facts.port,
         "headers": facts.headers,
+        **facts.tls,
         "max_payload": facts.max_payload,
     }
     if facts.jetstream:

@@ -139,7 +139,6 @@ def test_all_faults_are_collected():
 @pytest.mark.parametrize(
     "text",
     [
-        "tls { cert_file: c }",
         "authorization { user: a, password: b }",
         "accounts { A: {} }",
         "operator: x",

@@ -1,0 +1,33 @@
+"""What the blocks about TLS say, typed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Tls"]
+
+
+@dataclass(slots=True)
+class Tls:
+    """A `tls` block. Times are seconds."""
+
+    certificates: list[tuple[str, str]] = field(default_factory=list)
+    """(cert_file, key_file); more than one: chosen by the name a client asks for."""
+    ca_file: str = ""
+    """'' = the system's authorities."""
+    verify: bool = False
+    verify_and_map: bool = False
+    check_known_urls: bool = False
+    insecure: bool = False
+    timeout: float = 2.0
+    cipher_suites: list[str] = field(default_factory=list)
+    allow_insecure_cipher_suites: bool = False
+    curve_preferences: list[str] = field(default_factory=list)
+    min_version: str = ""
+    pinned_certs: frozenset[str] = frozenset()
+    """SHA-256 of public keys (SubjectPublicKeyInfo), lower-case hex."""
+    connection_rate_limit: int = 0
+    """Handshakes a second; 0 = any."""
+    handshake_first: bool = False
+    fallback: float = 0.0
+    """With handshake_first: how long it is waited for before INFO is sent in the clear; 0 = for ever."""

@@ -88,7 +88,11 @@ int jsc_sub_enter(jsc_sub *s) {
     int rc = jsc_index_add(s->account, s);
     if (rc) return rc;
     jsc_match_forget(s->account, s->subject, s->subject_len);
-    if (s->kind != JSC_SUB_ROUTE) {
+    s->account->subs_n++;
+    s->account->inserts++;
+    if (s->kind == JSC_SUB_ROUTE) {
+        s->account->plane->stats.remote_subscriptions++;
+    } else {
         s->account->plane->stats.subscriptions++;
         if (!(s->flags & JSC_SUB_LOCAL)) jsc_interest_change(s, 1);
     }
@@ -103,7 +107,11 @@ void jsc_sub_leave(jsc_sub *s) {
     }
     jsc_index_remove(s);
     jsc_match_forget(s->account, s->subject, s->subject_len);
-    if (s->kind != JSC_SUB_ROUTE) {
+    s->account->subs_n--;
+    s->account->removes++;
+    if (s->kind == JSC_SUB_ROUTE) {
+        p->stats.remote_subscriptions--;
+    } else {
         p->stats.subscriptions--;
         if (s->told) jsc_interest_change(s, -1);
     }

@@ -170,6 +170,8 @@ void jsc_conn_reap(jsc_plane *p) {
                 if (p->routes[i] == c) p->routes[i] = p->routes[--p->routes_n];
             p->stats.routes = p->routes_n;
         }
+        jsc_emit_closed(c);
+        jsc_count_gone(c);
         jsc_conn_drop_subs(c);
         if (c->flush_last && !c->blocked) jsc_out_send(c);
         if (c->layer) jsc_layer_close(c);
@@ -187,7 +189,6 @@ void jsc_conn_reap(jsc_plane *p) {
         uint32_t slot = (uint32_t)(c->id & 0xffffff) - 1;
         p->conns[slot] = NULL;
         p->free_slots[p->free_n++] = slot;
-        jsc_emit_text(c, JSC_EV_CLOSED, c->reason_text, strlen(c->reason_text));
         jsc_out_free(c);
         free(c->in.p);
         free(c->after_pong);
@@ -324,6 +325,7 @@ static void ping(jsc_conn *c) {
     if (c->kind == JSC_CONN_CLIENT && p->mono - c->active < every && c->rtt && p->mono - c->rtt_at < 3600 * SECOND)
         return;
     if (c->pings_out + 1 > p->o.ping_max) {
+        jsc_count_stale(c);
         jsc_conn_end(c, "Stale Connection", "Stale Connection", 1);
         return;
     }
@@ -429,25 +431,6 @@ int jsc_conn_close(jsc_plane *p, uint64_t id, const char *reason, const char *er
     jsc_conn *c = jsc_conn_find(p, id);
     if (!c || c->closing) return JSC_ENOTFOUND;
     jsc_conn_end(c, reason ? reason : "", err, 1);
-    return JSC_OK;
-}
-
-int jsc_conn_stat(jsc_plane *p, uint64_t id, jsc_conn_info *out) {
-    const jsc_conn *c = jsc_conn_find(p, id);
-    if (!c) return JSC_ENOTFOUND;
-    *out = (jsc_conn_info){.id = c->id,
-                           .in_msgs = c->in_msgs,
-                           .out_msgs = c->out_msgs,
-                           .in_bytes = c->in_bytes,
-                           .out_bytes = c->out_bytes,
-                           .pending = jsc_pending(c),
-                           .subs = c->subs_n,
-                           .rtt_ns = c->rtt,
-                           .last_activity_ns = c->active_unix,
-                           .start_ns = c->start_unix,
-                           .fd = c->fd,
-                           .kind = c->kind,
-                           .greeted = c->connected && !c->after_pong};
     return JSC_OK;
 }
 

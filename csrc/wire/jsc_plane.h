@@ -79,6 +79,8 @@ int jsc_conn_close(jsc_plane *, uint64_t id, const char *reason, const char *err
 typedef struct jsc_conn_info {
     uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs;
     int64_t rtt_ns, last_activity_ns, start_ns; /* unix ns; rtt 0 unknown */
+    uint64_t stalls; /* how often it was not read on because a receiver of its messages was behind */
+    const jsc_account *account;
     int fd, kind;
     uint8_t greeted; /* the INFO that follows the first PONG was sent: another one may follow at any time */
 } jsc_conn_info;
@@ -86,6 +88,9 @@ int jsc_conn_stat(jsc_plane *, uint64_t id, jsc_conn_info *out);
 int jsc_conn_list(jsc_plane *, int kind, uint64_t *ids, int max); /* kind -1: all */
 typedef struct jsc_plane_stats {
     uint64_t in_msgs, out_msgs, in_bytes, out_bytes, slow_consumers, subscriptions, clients, routes;
+    uint64_t route_in_msgs, route_out_msgs, route_in_bytes, route_out_bytes; /* their part of the first four */
+    uint64_t remote_subscriptions; /* told by routes; not in subscriptions */
+    uint64_t slow_clients, slow_routes, stale_clients, stale_routes, stalls;
 } jsc_plane_stats;
 void jsc_plane_stat(const jsc_plane *, jsc_plane_stats *out);
 
@@ -123,6 +128,35 @@ typedef struct jsc_conn_tls_info {
 int jsc_conn_tls_stat(jsc_plane *, uint64_t id, jsc_conn_tls_info *out); /* JSC_ENOTFOUND: no TLS, or not yet */
 /* The i-th certificate that the other side sent, DER, from malloc. JSC_ENOTFOUND after the last. */
 int jsc_conn_tls_certificate(jsc_plane *, uint64_t id, int i, unsigned char **der, size_t *n);
+/* ---- what monitoring shows; nothing of it costs more than a counter while nobody asks ---- */
+typedef struct jsc_tally {
+    uint64_t in_msgs, out_msgs, in_bytes, out_bytes;
+} jsc_tally;
+typedef struct jsc_account_info {
+    const char *name; /* lives as long as the plane */
+    uint32_t name_len;
+    uint64_t conns, subs, own_subs; /* clients now; all subscriptions; those of the server itself */
+    jsc_tally clients, routes; /* messages from and to clients, over routes: since the start */
+    uint64_t slow_consumers;
+    uint64_t inserts, removes, matches, cache_hits, cached, fanout_max, fanout_sum; /* fanout: of what is cached now */
+} jsc_account_info;
+/* Calls each for every account, until it returns something else than 0. */
+int jsc_plane_accounts(jsc_plane *, int (*each)(void *ctx, const jsc_account_info *), void *ctx);
+typedef struct jsc_sub_info { /* bytes are borrowed for the call */
+    const jsc_account *account;
+    const char *subject, *queue, *sid;
+    uint32_t subject_len, queue_len, sid_len;
+    uint64_t conn, delivered, max; /* conn 0: the server itself */
+} jsc_sub_info;
+typedef struct jsc_sub_query {
+    uint64_t conn; /* 0: all */
+    const jsc_account *account; /* NULL: all */
+    const char *subject; /* not NULL: only those that get messages of this literal subject */
+    size_t subject_len;
+    uint64_t skip, max; /* a page of the answer */
+} jsc_sub_query;
+/* Calls each for the page until it returns something else than 0; the number of all that match, page or not. */
+int64_t jsc_plane_subs(jsc_plane *, const jsc_sub_query *, int (*each)(void *ctx, const jsc_sub_info *), void *ctx);
 
 /* ---- subscriptions of the server itself ---- */
 enum {
@@ -169,7 +203,9 @@ enum {
     JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
     JSC_EV_INFO = 2, /* data: the JSON of INFO (routes) */
     JSC_EV_LINK = 3, /* data: the JSON of JSLINK; waits for jsc_conn_become_link or _close */
-    JSC_EV_CLOSED = 4, /* data: reason */
+    JSC_EV_CLOSED =
+        4, /* data: reason; headers: its last jsc_conn_info; reply: of a client's subscriptions the first few,
+                        * "subject queue sid delivered" in lines, parted by blanks */
     JSC_EV_ERROR = 5, /* data: text of a peer's -ERR */
     JSC_EV_MSG = 6, /* a: tag; subject, reply, headers, data; conn and conn_kind of the sender (0: the server) */
     JSC_EV_FRAME = 7, /* a: kind; data: body */

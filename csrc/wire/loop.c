@@ -115,8 +115,6 @@ int jsc_plane_hook(jsc_plane *p, jsc_turn_fn fn, void *ctx) {
 int64_t jsc_plane_mono(const jsc_plane *p) { return p->mono; }
 int64_t jsc_plane_unix(const jsc_plane *p) { return p->unix_ns; }
 
-void jsc_plane_stat(const jsc_plane *p, jsc_plane_stats *out) { *out = p->stats; }
-
 void jsc_plane_flush(jsc_plane *p) {
     clocks(p);
     if (p->hook && !p->depth) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);

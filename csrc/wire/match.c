@@ -282,6 +282,7 @@ jsc_match *jsc_match_get(jsc_account *a, jsc_conn *hint, const char *s, uint32_t
         jsc_match *m = a->slots[hint->hint].match;
         if (m && m->subject_len == n && !memcmp(m->subject, s, n)) return enter(p, m);
     }
+    a->matches++;
     if (prefix_worthy(s, n)) return by_prefix(a, s, n);
     uint64_t h = jsc_hash(s, n);
     if (!a->slots && resize(a, JSC_SLOTS_MIN)) return NULL;
@@ -289,6 +290,7 @@ jsc_match *jsc_match_get(jsc_account *a, jsc_conn *hint, const char *s, uint32_t
     jsc_slot *slot = &a->slots[at];
     if (slot->match && slot->match->hash == h && slot->match->subject_len == n && !memcmp(slot->match->subject, s, n)) {
         if (hint) hint->hint = at;
+        a->cache_hits++;
         return enter(p, slot->match);
     }
     jsc_match *m = scratch(p);

@@ -55,7 +55,7 @@ void jsc_out_done(jsc_conn *c, char *end) {
     if (JSC_LIKELY(waits < JSC_READ_BYTES && waits <= c->plane->o.max_pending)) return;
     if (!c->blocked) jsc_out_send(c);
     if (jsc_pending(c) > c->plane->o.max_pending && c->kind != JSC_CONN_LINK && !c->whole && !c->closing) {
-        c->plane->stats.slow_consumers++;
+        jsc_count_slow(c);
         jsc_conn_end(c, "Slow Consumer (Pending Bytes)", NULL, 0);
     }
 }

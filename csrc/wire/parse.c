@@ -372,6 +372,8 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
     count_in(c, (size_t)size);
     jsc_account *a = verb == V_LMSG ? NULL : jsc_account_find(p, t[0].p, t[0].n, 0);
     if (!a) return used; /* nobody here: the interest it answers is gone */
+    a->routed.in_msgs++;
+    a->routed.in_bytes += (size_t)size;
     jsc_flow f = {.from = c, .size = t[n - 1].p, .size_len = t[n - 1].n};
     f.m = (jsc_msg){.account = a,
                     .subject = t[1].p,
@@ -466,6 +468,7 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
     case V_PING: do_ping(c); break;
     case V_PONG: do_pong(c); break;
     case V_CONNECT:
+        if (!c->first_rtt) c->first_rtt = p->unix_ns > c->start_unix ? p->unix_ns - c->start_unix : 1;
         c->waiting = c->kind == JSC_CONN_CLIENT;
         jsc_emit_text(c, JSC_EV_CONNECT, b, (size_t)(e - b));
         break;

@@ -118,6 +118,9 @@ struct jsc_account {
     jsc_interest_entry **interest; /* open addressing */
     uint32_t interest_n, interest_cap;
     uint64_t hash;
+    jsc_tally gone, routed; /* of clients that are closed; over routes */
+    jsc_tally live;         /* work space of jsc_plane_accounts */
+    uint64_t subs_n, inserts, removes, matches, cache_hits, slow_consumers, conns, own_subs;
     uint8_t is_system;
     uint32_t name_len;
     char name[];
@@ -154,10 +157,11 @@ struct jsc_conn {
     uint32_t subs_n, subs_cap;
     uint32_t hint;    /* slot of the last subject published */
     uint64_t wait_for; /* the receiver that is behind */
+    int64_t first_rtt; /* from our INFO to its CONNECT: what is known before the first PONG */
     int64_t pause_end, next_ping, ping_sent, rtt, rtt_at, active, start_unix, active_unix;
     int32_t pings_out;
     size_t event_bytes;
-    uint64_t in_msgs, out_msgs, in_bytes, out_bytes;
+    uint64_t in_msgs, out_msgs, in_bytes, out_bytes, stalls;
     char *after_pong;
     size_t after_pong_len;
     jsc_conn *next_dirty, *next_closing, *next_run, *next_paused;
@@ -232,6 +236,7 @@ struct jsc_plane {
     size_t trace_bytes;
     int64_t forget_at; /* the turn of forget_spent */
     uint32_t forget_spent;
+    jsc_tally gone_routes;
     jsc_plane_stats stats;
 };
 
@@ -303,6 +308,11 @@ void jsc_route_no_responders(jsc_conn *, const jsc_flow *);
 /* trace.c */
 void jsc_trace_in(jsc_conn *, const char *line, size_t n, const char *payload, size_t pn);
 void jsc_trace_out(jsc_conn *, const char *, const char *end);
+/* stat.c */
+void jsc_count_slow(jsc_conn *);
+void jsc_count_stale(jsc_conn *);
+void jsc_count_gone(jsc_conn *);
+void jsc_emit_closed(jsc_conn *); /* while its subscriptions are still there */
 /* event.c */
 void jsc_emit_text(jsc_conn *, int type, const char *, size_t n);
 

@@ -39,6 +39,8 @@ static inline void behind(jsc_conn *c, jsc_flow *f) {
     jsc_conn *from = f->from;
     if (!from || from->kind != JSC_CONN_CLIENT || from->slow_down || from->grace || from->closing) return;
     from->slow_down = 1;
+    from->stalls++;
+    c->plane->stats.stalls++;
     from->wait_for = c->id;
     from->pause_end = c->plane->mono + JSC_PAUSE_NS;
     from->next_paused = c->plane->paused;
@@ -166,6 +168,8 @@ static int to_route(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base
         q = put_rest(q, &g, 0);
     }
     count_out(c, m);
+    m->account->routed.out_msgs++;
+    m->account->routed.out_bytes += (size_t)m->headers_len + m->data_len;
     jsc_out_done(c, q);
     behind(c, f);
     return 1;

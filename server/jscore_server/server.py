@@ -34,10 +34,12 @@ from jscore_server.dataplane.events import (
     EV_TRACE,
 )
 from jscore_server.logs import Log
+from jscore_server.monitoring.monitor import Monitor
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, read_connect
 from jscore_server.protocol.identity import server_id
 from jscore_server.protocol.trace import LOST, traced
+from jscore_server.system import System
 from jscore_server.transport.listener import THROTTLED, TlsListener, logged
 from jscore_server.version import NATS_VERSION, VERSION
 
@@ -99,6 +101,8 @@ class Server:
         self.client_listener: socket.socket | None = None
         self.http_port = 0
         self.monitoring: Listener | None = None
+        self.system = System(Monitor(self))
+        self.ask_reload: Callable[[], str] = lambda: "reload is not supported"  # "": done, else why not
         self.routes: Routes | None = None
         self.links: Links | None = None
         self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
@@ -137,6 +141,7 @@ class Server:
         self.facts.connect_urls = self._connect_urls()
         if self.jetstream is not None:
             self.jetstream.start()
+        self.system.start(self.loop)
         if options.http_port:
             self._start_monitoring()
         self.log.info(f"Listening for client connections on {shown(options.host, self.client_port)}")
@@ -149,14 +154,14 @@ class Server:
             self.links.start()
 
     def _start_monitoring(self) -> None:
-        from jscore_server.monitoring.endpoints import Endpoints
         from jscore_server.monitoring.http import Listener
+        from jscore_server.monitoring.pages import Pages
 
         host = self.options.http_host or self.options.host
         sock = listen(host, self.options.http_port)
         self.http_port = sock.getsockname()[1]
         self.log.info(f"Starting http monitor on {shown(host, self.http_port)}")
-        self.monitoring = Listener(sock, Endpoints(self).handle, self.log.error)
+        self.monitoring = Listener(sock, Pages(self.system.monitor).handle, self.log.error)
         self.monitoring.start()
 
     def _start_cluster(self) -> None:
@@ -206,6 +211,7 @@ class Server:
             return
         self.log.info("Entering lame duck mode, stop accepting new clients")
         self.facts.lame_duck = True
+        self.system.lame_duck()
         self.loop.remove_reader(self.client_listener.fileno())
         self.listeners.remove(self.client_listener)
         self.client_listener.close()
@@ -244,6 +250,8 @@ class Server:
         self.listeners.clear()
         if self.monitoring is not None:
             self.monitoring.close()
+        self.system.stop()
+        self.plane.flush()
         if self.routes is not None:
             self.routes.stop()
         if self.links is not None:
@@ -353,11 +361,13 @@ class Server:
             protocol=connect.protocol,
             after_pong=self._client_info(client, GLOBAL_ACCOUNT) if connect.protocol >= 1 else b"",
         )
+        self.system.connected(client, GLOBAL_ACCOUNT)
 
     def _on_closed(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         reason = data.decode("utf-8", "replace")
         client = self.clients.pop(conn, None)
         if client is not None:
+            self.system.closed(client, reason)
             if self.log.debug_on:
                 self.log.debug(f"{client.ip}:{client.port} - cid:{client.cid} - Client connection closed: {reason}")
             elif reason.startswith("Slow Consumer"):
@@ -395,6 +405,26 @@ class Server:
             if kind == CONN_CLIENT:  # its INFO, before it has a number
                 return
         self.log.trace(f"{who} - {traced(a, b, data, self.options.max_traced_msg_len)}")
+
+    def _by_cid(self, cid: int) -> Client | None:
+        return next((client for client in self.clients.values() if client.cid == cid), None)
+
+    def kick(self, cid: int) -> bool:
+        """Ends a client's connection; False when there is none of that number."""
+        client = self._by_cid(cid)
+        if client is None:
+            return False
+        self.plane.close_conn(client.conn, "Kicked")
+        return True
+
+    def send_away(self, cid: int) -> bool:
+        """Tells one client what all hear in lame duck mode: to look for another server. False when there is none."""
+        client = self._by_cid(cid)
+        if client is None:
+            return False
+        info = info_lines.client_info(self.facts, client_id=client.cid, client_ip=client.ip)
+        self.plane.write(client.conn, info_lines.line({**info, "ldm": True}))
+        return True
 
     # ---- routes and links ----
 

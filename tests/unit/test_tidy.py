@@ -25,6 +25,7 @@ ALLOWED = {
     "transport": {"transport", "dataplane", "protocol", "config"},
     "cluster": {"cluster", "transport", "raft", "dataplane", "protocol", "config"},
     "monitoring": {"monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane"},
+    "system": {"system", "monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane"},
 }
 LONGEST_FUNCTION = 120
 

@@ -5,29 +5,37 @@ apply, ack) -> csrc/log (write, sync). Python sees events only: `_plane.pyx` tur
 """
 
 from jscore_server.dataplane._plane import (
+    AccountInfo,
     ConnInfo,
     Consumer,
     Msg,
     Plane,
+    PlaneStats,
     StoredMsg,
     Stream,
     StreamState,
+    SubInfo,
     Subscription,
+    Tally,
     Tls,
     TlsInfo,
 )
 from jscore_server.dataplane.selector import PlaneSelector
 
 __all__ = [
+    "AccountInfo",
     "ConnInfo",
     "Consumer",
     "Msg",
     "Plane",
     "PlaneSelector",
+    "PlaneStats",
     "StoredMsg",
     "Stream",
     "StreamState",
+    "SubInfo",
     "Subscription",
+    "Tally",
     "Tls",
     "TlsInfo",
 ]

@@ -55,6 +55,8 @@ class ConnInfo(NamedTuple):
     start_ns: int
     kind: int
     greeted: bool
+    stalls: int
+    account: str
 
 class TlsInfo(NamedTuple):
     version: str
@@ -70,6 +72,47 @@ class PlaneStats(NamedTuple):
     subscriptions: int
     clients: int
     routes: int
+    route_in_msgs: int
+    route_out_msgs: int
+    route_in_bytes: int
+    route_out_bytes: int
+    remote_subscriptions: int
+    slow_clients: int
+    slow_routes: int
+    stale_clients: int
+    stale_routes: int
+    stalls: int
+
+class Tally(NamedTuple):
+    in_msgs: int
+    out_msgs: int
+    in_bytes: int
+    out_bytes: int
+
+class AccountInfo(NamedTuple):
+    name: str
+    conns: int
+    subs: int
+    own_subs: int
+    clients: Tally
+    routes: Tally
+    slow_consumers: int
+    inserts: int
+    removes: int
+    matches: int
+    cache_hits: int
+    cached: int
+    fanout_max: int
+    fanout_sum: int
+
+class SubInfo(NamedTuple):
+    account: str
+    subject: str
+    queue: str
+    sid: str
+    conn: int
+    delivered: int
+    max: int
 
 @final
 class Tls:
@@ -145,8 +188,13 @@ class Plane:
     ) -> bool: ...
     def tls_info(self, conn: int) -> TlsInfo | None: ...
     def peer_certificates(self, conn: int) -> list[bytes]: ...
+    gone_subs: bytes
     def conn_info(self, conn: int) -> ConnInfo | None: ...
     def stats(self) -> PlaneStats: ...
+    def account_infos(self) -> list[AccountInfo]: ...
+    def subscriptions(
+        self, *, conn: int = 0, account: str | None = None, subject: str | None = None, skip: int = 0, limit: int = 0
+    ) -> tuple[int, list[SubInfo]]: ...
     def subscribe(
         self,
         account: str,

@@ -6,6 +6,7 @@ One Plane belongs to one thread. Python objects are made per event, never per me
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 from posix.unistd cimport close as close_fd
 
 import os
@@ -56,10 +57,35 @@ cdef extern from "wire/jsc_plane.h" nogil:
     ctypedef struct jsc_conn_info:
         uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs
         int64_t rtt_ns, last_activity_ns, start_ns
+        uint64_t stalls
+        const jsc_account *account
         int fd, kind
         uint8_t greeted
     ctypedef struct jsc_plane_stats:
         uint64_t in_msgs, out_msgs, in_bytes, out_bytes, slow_consumers, subscriptions, clients, routes
+        uint64_t route_in_msgs, route_out_msgs, route_in_bytes, route_out_bytes, remote_subscriptions
+        uint64_t slow_clients, slow_routes, stale_clients, stale_routes, stalls
+    ctypedef struct jsc_tally:
+        uint64_t in_msgs, out_msgs, in_bytes, out_bytes
+    ctypedef struct jsc_account_info:
+        const char *name
+        uint32_t name_len
+        uint64_t conns, subs, own_subs
+        jsc_tally clients, routes
+        uint64_t slow_consumers, inserts, removes, matches, cache_hits, cached, fanout_max, fanout_sum
+    ctypedef struct jsc_sub_info:
+        const jsc_account *account
+        const char *subject
+        const char *queue
+        const char *sid
+        uint32_t subject_len, queue_len, sid_len
+        uint64_t conn, delivered, max
+    ctypedef struct jsc_sub_query:
+        uint64_t conn
+        const jsc_account *account
+        const char *subject
+        size_t subject_len
+        uint64_t skip, max
     ctypedef struct jsc_event:
         uint8_t type, conn_kind
         uint64_t conn, a, b
@@ -69,6 +95,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         const char *data
         uint32_t subject_len, reply_len, headers_len, data_len
     enum:
+        JSC_EV_CLOSED
         JSC_EV_MSG
         JSC_SUB_LOCAL
         JSC_SUB_LENIENT
@@ -113,6 +140,10 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_layer(jsc_plane *, uint64_t, const jsc_layer_options *)
     int jsc_conn_tls_stat(jsc_plane *, uint64_t, jsc_conn_tls_info *)
     int jsc_conn_tls_certificate(jsc_plane *, uint64_t, int, unsigned char **, size_t *)
+    const char *jsc_account_name(const jsc_account *, size_t *)
+    int jsc_plane_accounts(jsc_plane *, int (*each)(void *, const jsc_account_info *) noexcept, void *) except? -1
+    int64_t jsc_plane_subs(jsc_plane *, const jsc_sub_query *, int (*each)(void *, const jsc_sub_info *) noexcept,
+                           void *) except? -1
     int jsc_subscribe_host(jsc_plane *, jsc_account *, const char *, size_t, const char *, size_t, int, uint64_t,
                            jsc_sub **)
     void jsc_unsubscribe(jsc_plane *, jsc_sub *)
@@ -205,10 +236,23 @@ ConsumerState = namedtuple(
     "num_waiting num_pending last_delivered_ns last_ack_ns push_bound",
 )
 ConnInfo = namedtuple(
-    "ConnInfo", "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind greeted"
+    "ConnInfo",
+    "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind greeted stalls account",
 )
 TlsInfo = namedtuple("TlsInfo", "version cipher first")
-PlaneStats = namedtuple("PlaneStats", "in_msgs out_msgs in_bytes out_bytes slow_consumers subscriptions clients routes")
+PlaneStats = namedtuple(
+    "PlaneStats",
+    "in_msgs out_msgs in_bytes out_bytes slow_consumers subscriptions clients routes "
+    "route_in_msgs route_out_msgs route_in_bytes route_out_bytes remote_subscriptions "
+    "slow_clients slow_routes stale_clients stale_routes stalls",
+)
+Tally = namedtuple("Tally", "in_msgs out_msgs in_bytes out_bytes")
+AccountInfo = namedtuple(
+    "AccountInfo",
+    "name conns subs own_subs clients routes slow_consumers inserts removes matches cache_hits cached fanout_max "
+    "fanout_sum",
+)
+SubInfo = namedtuple("SubInfo", "account subject queue sid conn delivered max")
 
 cdef int READY_MAX = 128
 cdef int EVENTS_A_CALL = 512
@@ -286,6 +330,8 @@ cdef class Plane:
     cdef uint64_t next_tag
     cdef dict accounts
     cdef jsc_ready ready[128]
+    cdef jsc_conn_info gone  # of the connection whose EV_CLOSED is being handled
+    cdef readonly bytes gone_subs
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
                   ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False,
@@ -299,6 +345,8 @@ cdef class Plane:
         o.auth_required = auth_required
         o.trace = trace
         self._callbacks = {}
+        self.gone.id = 0
+        self.gone_subs = b""
         self.accounts = {}
         self.next_tag = 1
         check(jsc_plane_new(&o, &self.handle))
@@ -382,8 +430,12 @@ cdef class Plane:
                             ev.conn, ev.conn_kind,
                         ))
                 else:
+                    if ev.type == JSC_EV_CLOSED and ev.headers_len == sizeof(jsc_conn_info):
+                        memcpy(&self.gone, ev.headers, sizeof(jsc_conn_info))
+                        self.gone_subs = ev.reply[:ev.reply_len] if ev.reply_len else b""
                     handler(ev.type, ev.conn, ev.conn_kind, ev.a, ev.b, ev.data[:ev.data_len] if ev.data_len else b"")
             finally:
+                self.gone.id = 0
                 jsc_event_done(&ev)
         return True
 
@@ -452,17 +504,48 @@ cdef class Plane:
         return out
 
     def conn_info(self, uint64_t conn):
+        """None when it is gone. While its EV_CLOSED is handled, what it was at the end; `gone_subs` its subscriptions,
+        the first few of them, "subject queue sid delivered" in lines.
+        """
         cdef jsc_conn_info s
+        cdef size_t n = 0
+        cdef const char *name
         if jsc_conn_stat(self.live(), conn, &s) < 0:
-            return None
+            if conn != self.gone.id:
+                return None
+            s = self.gone
+        name = jsc_account_name(s.account, &n)
         return ConnInfo(s.id, s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.pending, s.subs, s.rtt_ns,
-                        s.last_activity_ns, s.start_ns, s.kind, bool(s.greeted))
+                        s.last_activity_ns, s.start_ns, s.kind, bool(s.greeted), s.stalls,
+                        name[:n].decode("utf-8", "replace"))
 
     def stats(self):
         cdef jsc_plane_stats s
         jsc_plane_stat(self.live(), &s)
         return PlaneStats(s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.slow_consumers, s.subscriptions, s.clients,
-                          s.routes)
+                          s.routes, s.route_in_msgs, s.route_out_msgs, s.route_in_bytes, s.route_out_bytes,
+                          s.remote_subscriptions, s.slow_clients, s.slow_routes, s.stale_clients, s.stale_routes,
+                          s.stalls)
+
+    def account_infos(self):
+        """What every account has and did, in no order."""
+        out = []
+        check(jsc_plane_accounts(self.live(), collect_account, <void *>out))
+        return out
+
+    def subscriptions(self, *, uint64_t conn=0, str account=None, str subject=None, uint64_t skip=0, uint64_t limit=0):
+        """(number of those that match, one page of them): of one connection or account, or those that get messages of
+        a literal subject.
+        """
+        cdef jsc_sub_query q
+        cdef bytes s = subject.encode("utf-8", "surrogateescape") if subject is not None else b""
+        out = []
+        q.conn, q.skip, q.max = conn, skip, limit
+        q.account = self._account(account) if account is not None else NULL
+        q.subject = <const char *>s if subject is not None else NULL
+        q.subject_len = len(s)
+        total = jsc_plane_subs(self.live(), &q, collect_sub, <void *>out)
+        return total, out
 
     # ---- subjects ----
 
@@ -543,6 +626,33 @@ cdef object stored(uint64_t seq, const jsc_record *r):
 cdef int collect_count(void *ctx, const char *s, size_t n, uint64_t count, uint64_t last) noexcept with gil:
     try:
         (<dict>ctx)[s[:n].decode("utf-8", "surrogateescape")] = count
+    except Exception:
+        return -1
+    return 0
+
+
+cdef int collect_account(void *ctx, const jsc_account_info *a) noexcept with gil:
+    try:
+        (<list>ctx).append(AccountInfo(
+            a.name[:a.name_len].decode("utf-8", "replace"), a.conns, a.subs, a.own_subs,
+            Tally(a.clients.in_msgs, a.clients.out_msgs, a.clients.in_bytes, a.clients.out_bytes),
+            Tally(a.routes.in_msgs, a.routes.out_msgs, a.routes.in_bytes, a.routes.out_bytes),
+            a.slow_consumers, a.inserts, a.removes, a.matches, a.cache_hits, a.cached, a.fanout_max, a.fanout_sum,
+        ))
+    except Exception:
+        return -1
+    return 0
+
+
+cdef int collect_sub(void *ctx, const jsc_sub_info *s) noexcept with gil:
+    cdef size_t n = 0
+    cdef const char *account = jsc_account_name(s.account, &n)
+    try:
+        (<list>ctx).append(SubInfo(
+            account[:n].decode("utf-8", "replace"), s.subject[:s.subject_len].decode("utf-8", "replace"),
+            s.queue[:s.queue_len].decode("utf-8", "replace") if s.queue_len else "",
+            s.sid[:s.sid_len].decode("utf-8", "replace") if s.sid_len else "", s.conn, s.delivered, s.max,
+        ))
     except Exception:
         return -1
     return 0

@@ -24,7 +24,6 @@ from jscore_server.jetstream.models import (
     ApiStats,
     Paging,
     encode_response,
-    format_time,
 )
 from jscore_server.jetstream.stream_api import StreamApi
 from jscore_server.raft import NotLeader
@@ -110,7 +109,6 @@ class Api:
         self.errors = 0
         self._deferred = 0
         self._for_meta: list[Callable[[], None]] = []  # what waits for a leader of the meta group
-        self._user_info_seq = 0
         self._subscriptions: list[Subscription] = []
         self._table = self._routes()
 
@@ -146,7 +144,6 @@ class Api:
         plane = self._engine.plane
         account = self._engine.account
         self._subscriptions = [plane.subscribe(account, subject, self.receive) for subject in SUBJECTS]
-        self._subscriptions.append(plane.subscribe(account, "$SYS.REQ.USER.INFO", self.user_info, local=True))
 
     def stop(self) -> None:
         for subscription in self._subscriptions:
@@ -226,6 +223,10 @@ class Api:
         for call in waiting:
             self._engine.after(0, call)
 
+    def waiting(self) -> int:
+        """Requests that wait for a leader, or for their stream to be there."""
+        return self._deferred
+
     def defer(self, request: Request, again: Callable[[], None], *, wakes: bool = False) -> None:
         """Calls `again` in a moment; refuses the request when too many wait already."""
         if self._deferred >= DEFERRED_MAX:
@@ -291,7 +292,7 @@ class Api:
         self.errors += 1
         self.send(reply, encode_response(type_name, error=error))
 
-    # ---- account and user ----
+    # ---- the account ----
 
     def _account_info(self, request: Request) -> None:
         engine = self._engine
@@ -314,22 +315,6 @@ class Api:
 
         if not engine.gather.ask(request.account, (), finish, usage=True):
             raise problem(10008)
-
-    def user_info(self, msg: Msg) -> None:
-        """`$SYS.REQ.USER.INFO`, for clients of this server only: the question is about their own connection."""
-        if not msg.reply or not msg.origin or msg.origin_kind != 0:
-            return
-        self._user_info_seq += 1
-        server = dict(self._engine.options.server_info())
-        server |= {
-            "jetstream": True,
-            "flags": 7,
-            "seq": self._user_info_seq,
-            "time": format_time(self._engine.clock()),
-        }
-        data = {"user": "", "account": msg.account, "account_name": msg.account}
-        body = msgspec.json.encode({"server": server, "data": data})
-        self._engine.plane.publish(msg.account, msg.reply, body)
 
 
 def _required_level(headers: bytes) -> int | None:

@@ -157,7 +157,7 @@ class ConsumerApi:
     def list_infos(self, request: Request, asset: Asset) -> None:
         body = optional_body(request.body, PageRequest, strict=self._engine.options.strict)
         part, paging = page(self._visible(asset), body.offset, LIST_PAGE)
-        infos = [self._bare_info(asset, asset.consumers[name]) for name in part]
+        infos = [self.bare_info(asset, asset.consumers[name]) for name in part]
         request.answer(paging=paging, consumers=infos)
 
     def pause(self, request: Request, asset: Asset) -> None:
@@ -192,11 +192,11 @@ class ConsumerApi:
 
     def info_of(self, asset: Asset, replica: ConsumerReplica) -> ConsumerInfo:
         """ConsumerInfo with the server's versions in the configuration."""
-        info = self._bare_info(asset, replica)
+        info = self.bare_info(asset, replica)
         info.config = shown_consumer_config(info.config, self._engine.options.version)
         return info
 
-    def _bare_info(self, asset: Asset, replica: ConsumerReplica) -> ConsumerInfo:
+    def bare_info(self, asset: Asset, replica: ConsumerReplica) -> ConsumerInfo:
         state = replica.handle.state()
         return ConsumerInfo(
             stream_name=asset.assignment.name,

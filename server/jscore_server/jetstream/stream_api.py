@@ -279,15 +279,15 @@ class StreamApi:
 
     def info_of(self, asset: Asset) -> StreamInfo:
         """StreamInfo of a stream led here, with its cluster block (standalone: the leader alone)."""
-        info = self._bare_info(asset)
+        info = self.bare_info(asset)
         info.config = shown_config(info.config, self._engine.options.version)
         return info
 
     def listed(self, asset: Asset) -> bytes:
         """The same as JSON for STREAM.LIST, where the configuration carries no versions."""
-        return encode(self._bare_info(asset))
+        return encode(self.bare_info(asset))
 
-    def _bare_info(self, asset: Asset) -> StreamInfo:
+    def bare_info(self, asset: Asset) -> StreamInfo:
         assert asset.config is not None
         state = asset.stream.state()
         return StreamInfo(

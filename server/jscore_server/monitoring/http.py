@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import email.utils
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
@@ -21,7 +21,14 @@ IDLE_TIMEOUT_S = 60.0
 CONNECTIONS_MAX = 128
 QUERY_FIELDS_MAX = 64
 TEXT = "text/plain; charset=utf-8"
-_STATUS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+_STATUS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class BadRequest(Exception):
@@ -30,12 +37,16 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """`path` decoded; `query` the first value of each name; `close`: the connection ends after the answer."""
+    """`path` decoded; `query` the first value of each name; `close`: the connection ends after the answer.
+
+    `authorization` is the header of that name, as it came.
+    """
 
     method: str
     path: str
     query: dict[str, str]
     close: bool
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -58,14 +69,17 @@ def parse_head(head: bytes) -> Request:
     if not method.isascii() or not method.isalpha() or not target.startswith("/"):
         raise BadRequest("malformed HTTP request")
     close = version == "HTTP/1.0"
+    authorization = ""
     for line in lines[1:]:
         if not line:
             break
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
             raise BadRequest("malformed HTTP header")
-        name, value = name.lower(), value.strip().lower()
-        if name == "connection" and value == "close":
+        name, value = name.lower(), value.strip()
+        if name == "authorization":
+            authorization = value
+        elif name == "connection" and value.lower() == "close":
             close = True
         elif name == "transfer-encoding" or (name == "content-length" and value != "0"):
             close = True  # its body is not read, so nothing after it can be understood
@@ -77,7 +91,7 @@ def parse_head(head: bytes) -> Request:
     query: dict[str, str] = {}
     for name, value in pairs:
         query.setdefault(name, value)
-    return Request(method, unquote(path), query, close)
+    return Request(method, unquote(path), query, close, authorization)
 
 
 def render(answer: Answer, *, close: bool, head_only: bool) -> bytes:
@@ -96,10 +110,10 @@ def render(answer: Answer, *, close: bool, head_only: bool) -> bytes:
 
 
 class Listener:
-    """Serves `handle` on a listening socket until `close`. `handle` must not wait."""
+    """Serves `handle` on a listening socket until `close`."""
 
     def __init__(
-        self, sock: socket.socket, handle: Callable[[Request], Answer], log_error: Callable[[str], None]
+        self, sock: socket.socket, handle: Callable[[Request], Awaitable[Answer]], log_error: Callable[[str], None]
     ) -> None:
         self._sock = sock
         self._handle = handle
@@ -151,7 +165,7 @@ class Listener:
             except BadRequest as err:
                 await self._refuse(writer, str(err))
                 return
-            answer = self._answer(request)
+            answer = await self._answer(request)
             writer.write(render(answer, close=request.close, head_only=request.method == "HEAD"))
             await asyncio.wait_for(writer.drain(), IDLE_TIMEOUT_S)
             if request.close:
@@ -162,9 +176,9 @@ class Listener:
         writer.write(render(Answer(400, f"400 Bad Request: {text}".encode(), TEXT), close=True, head_only=False))
         await asyncio.wait_for(writer.drain(), HEAD_TIMEOUT_S)
 
-    def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         try:
-            return self._handle(request)
+            return await self._handle(request)
         except Exception as err:
             # The edge to strangers: a mistake of ours in one page is an answer and a log line, not the daemon's end.
             self._log_error(f"monitoring {request.path}: {type(err).__name__}: {err}")

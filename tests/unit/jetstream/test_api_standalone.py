@@ -177,12 +177,6 @@ def test_standalone_cluster_calls_need_a_cluster(world: World) -> None:
     assert error(world.one("STREAM.PEER.REMOVE.S", {"peer": "x"})) == 10010
 
 
-def test_user_info_is_for_clients_of_this_server(world: World) -> None:
-    answer = world.one("$SYS.REQ.USER.INFO", {})
-    assert answer["data"] == {"user": "", "account": "$G", "account_name": "$G"}
-    assert answer["server"]["jetstream"] is True
-
-
 # ---- direct get ----
 
 

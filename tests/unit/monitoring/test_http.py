@@ -51,7 +51,7 @@ def serve(talk: bytes, answer: Answer | Exception) -> tuple[bytes, list[str]]:
     """What one connection gets back for `talk`, until closed, and what went to the log."""
     said: list[str] = []
 
-    def handle(request: Request) -> Answer:
+    async def handle(request: Request) -> Answer:
         if isinstance(answer, Exception):
             raise answer
         return answer

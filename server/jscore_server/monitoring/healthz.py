@@ -1,0 +1,90 @@
+"""/healthz: fit to serve? Source: monitoring.md section 2.10."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from jscore_server.monitoring.monitor import Body, Monitor
+from jscore_server.monitoring.query import Asked, Option
+
+if TYPE_CHECKING:
+    from jscore_server.jetstream.engine import JetStream
+
+OPTIONS = (
+    Option("js-enabled", "bool"),
+    Option("js-enabled-only", "bool"),
+    Option("js-server-only", "bool"),
+    Option("js-meta-only", "bool"),
+    Option("account", "text"),
+    Option("stream", "text"),
+    Option("consumer", "text"),
+    Option("details", "bool"),
+)
+
+
+class Fault(NamedTuple):
+    """Why not: an HTTP status, the kind of thing that is not well, and a text."""
+
+    status: int
+    kind: str
+    text: str
+    account: str = ""
+    stream: str = ""
+    consumer: str = ""
+
+
+def healthz(monitor: Monitor, asked: Asked) -> tuple[int, Body]:
+    """The HTTP status and the body. Without `details` the first fault in the peer's order, else all."""
+    faults = list(_faults(monitor, asked))
+    if not faults:
+        return 200, {"status": "ok"}
+    status = faults[0].status
+    if not asked["details"]:
+        return status, {"status": "error" if status in (400, 500) else "unavailable", "error": faults[0].text}
+    errors = []
+    for fault in faults:
+        named = {name: value for name in ("account", "stream", "consumer") if (value := getattr(fault, name))}
+        errors.append({"type": fault.kind, **named, "error": fault.text})
+    return status, {"status": "error", "errors": errors}
+
+
+def _faults(monitor: Monitor, asked: Asked) -> list[Fault]:
+    account, stream, consumer = asked["account"], asked["stream"], asked["consumer"]
+    if stream and not account:
+        return [Fault(400, "BAD_REQUEST", '"account" must not be empty when checking stream health')]
+    if consumer and not stream:
+        return [Fault(400, "BAD_REQUEST", '"stream" must not be empty when checking consumer health')]
+    if asked["js-server-only"]:
+        return []
+    engine = monitor.engine()
+    enabled_only = asked["js-enabled"] or asked["js-enabled-only"]
+    if engine is None:
+        # Enabled but not running cannot be: the daemon ends when JetStream cannot start.
+        return [Fault(503, "JETSTREAM", "JetStream not enabled")] if enabled_only else []
+    if enabled_only:
+        return []
+    if engine.meta_failed or (engine.clustered and engine.meta_leader is None):
+        return [Fault(503, "JETSTREAM", "JetStream has not established contact with a meta leader")]
+    if asked["js-meta-only"]:
+        return []
+    if account and account != engine.account and account not in {name for name, _ in engine.assets}:
+        return [Fault(404, "ACCOUNT", f'JetStream account "{account}" not found', account)]
+    if stream and engine.state.get(account, stream) is None:
+        return [Fault(404, "STREAM", f'JetStream stream "{stream}" not found on account "{account}"', account, stream)]
+    return _streams(engine, account, stream, consumer)
+
+
+def _streams(engine: JetStream, account: str, stream: str, consumer: str) -> list[Fault]:
+    faults = []
+    for (owner, name), asset in engine.assets.items():
+        if (account and owner != account) or (stream and name != stream):
+            continue
+        if asset.failed:
+            text = f"JetStream stream '{owner} > {name}' is not healthy: {asset.failed}"
+            faults.append(Fault(503, "STREAM", text, owner, name))
+        elif asset.leader is None:
+            faults.append(Fault(503, "STREAM", f"JetStream stream '{owner} > {name}' is not current", owner, name))
+        elif consumer and consumer not in asset.consumers:
+            text = f'JetStream consumer "{consumer}" not found for stream "{name}" on account "{owner}"'
+            faults.append(Fault(404, "CONSUMER", text, owner, name, consumer))
+    return faults

@@ -1,0 +1,27 @@
+"""Who a connected client is, as pages and events show it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jscore_server.monitoring.closed import Who
+
+if TYPE_CHECKING:
+    from jscore_server.server import Client
+
+
+def who_is(client: Client, account: str) -> Who:
+    """`account` as the data plane has it."""
+    connect = client.connect
+    if connect is None:
+        return Who(client.cid, client.ip, client.port, account=account)
+    return Who(
+        cid=client.cid,
+        ip=client.ip,
+        port=client.port,
+        name=connect.name,
+        lang=connect.lang,
+        version=connect.version,
+        user=connect.user,
+        account=account,
+    )

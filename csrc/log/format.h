@@ -24,7 +24,8 @@ enum {
     JSC_SF_RECYCLED = 4,  /* the file had another life: bytes behind its last batch are of that */
     JSC_SF_REWRITTEN =
         8, /* made whole by compaction, packing or repair: synced before it got its name; takes no appends */
-    JSC_SF_KNOWN = 15,
+    JSC_SF_AHEAD = 16, /* when the file was made, the one before it was not known synced */
+    JSC_SF_KNOWN = 31,
 };
 
 typedef struct jsc_segment_head {

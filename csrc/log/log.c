@@ -530,6 +530,7 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
     log->read_only = options->read_only;
     log->keep_images = options->keep_images;
     log->fd = log->lock_fd = log->readers_fd = -1;
+    jsc_trail_init(log);
     log->keys = options->keys ? jsc_keys_ref(options->keys) : NULL;
     log->blocks = options->blocks;
     jsc_log_recovery found = {0};

@@ -53,9 +53,16 @@ typedef struct jsc_segment {
     const jsc_vfs *vfs;
     jsc_block_cache *blocks;
     struct jsc_segment *before; /* sync thread: to be marked as left when this one's file is there */
+    /* Of a full one that is not synced yet, see trail.c: its descriptor, else -1; what is behind it; its last record. */
+    int fd;
+    struct jsc_segment *behind, *after; /* after: the next of the trail */
+    uint64_t ends;
+    bool unsettled; /* recovery: what was read of it need not be on the disk */
     uint64_t allocated; /* sync thread */
     bool created; /* sync thread */
     _Atomic bool recycled; /* its file is a spare: JSC_SF_RECYCLED, known when it is made */
+    _Atomic bool ahead; /* JSC_SF_AHEAD, known when its file is made */
+    _Atomic bool named; /* its head and its name are on the disk */
     _Atomic bool entered; /* the sync thread opened it */
     _Atomic bool
         left; /* the sync thread is done with it: all written, synced, cut to its length, closed; and the file of
@@ -130,6 +137,11 @@ struct jsc_log {
     struct jsc_log *queue_next, *ready_next;
     bool unsynced;
     struct jsc_log *unsynced_next;
+    jsc_segment *trail, **trail_end; /* full segments to be synced, oldest first */
+    int trail_n;
+    uint64_t trail_bytes;
+    bool trail_busy, trailing; /* the first is being synced; the log waits for the trail's thread */
+    struct jsc_log *trailing_next;
     /* sync thread (the owner when not busy and not queued) */
     int fd;
     jsc_segment *open_segment;
@@ -147,9 +159,13 @@ struct jsc_store {
     pthread_cond_t work, done;
     bool sleeping, stop, signalled;
     jsc_log *dirty, **dirty_end, *stalled, *ready, **ready_end, *unsynced;
+    jsc_log *trailing, **trailing_end; /* logs with a trail */
+    pthread_t trail_thread;
+    pthread_cond_t trail_work;
+    bool trail_runs;
     int64_t sync_at;
     int logs;
-    /* The message log's: called by the sync thread without the lock after it wrote or synced a log, or failed to. Set
+    /* The message log's: called by the sync thread, or the trail's, without the lock after it wrote or synced a log, or failed to. Set
      * before the first submit. Who holds a lock that it takes must not wait for the sync thread. NULL: none */
     void (*served)(void *);
     void *served_arg;
@@ -162,11 +178,25 @@ struct jsc_store {
 
 /* store.c */
 void jsc_store_push(jsc_log *); /* under store->lock: queue for the sync thread */
-void jsc_store_settle(jsc_log *); /* waits until the sync thread has nothing of this log; not while it is full */
+/* Waits until the sync thread has nothing of this log, and no full segment is to be synced; not while it is full. */
+void jsc_store_settle(jsc_log *);
 /* Forgets queued work and waits until the sync thread let go; forget_notice: jsc_store_poll will not return it either. */
 void jsc_store_detach(jsc_log *, bool forget_notice);
 void jsc_store_retry(jsc_log *); /* space was freed: a log that waits for it asks at once */
 int64_t jsc_store_clock(void);
+void jsc_store_tell(jsc_store *); /* with the lock, dropped meanwhile: something of a log moved */
+void jsc_store_note(jsc_store *, jsc_log *); /* with the lock: jsc_store_poll is to return it */
+
+/* trail.c: full segments that the next one did not wait for are synced in order, by a thread that comes with the first */
+void jsc_trail_init(jsc_log *);
+/* By the sync thread, without the lock: */
+int jsc_trail_room(jsc_log *); /* waits until the open segment may go there */
+int jsc_trail_push(jsc_log *, jsc_segment *full, jsc_segment *behind); /* takes log->fd; the file behind it is there */
+bool jsc_trail_any(jsc_log *);
+int jsc_trail_drain(jsc_log *); /* all of them are synced when it returns */
+void jsc_trail_forget(
+    jsc_log *); /* owner, with the lock: waits for the one that is being synced, lets go of the others */
+void jsc_trail_stop(jsc_store *);
 
 /* chunk.c (owner) */
 jsc_chunk *jsc_chunk_take(jsc_log *, jsc_segment *, size_t need);

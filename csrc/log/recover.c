@@ -12,6 +12,8 @@ typedef struct found_file {
     jsc_segment_head fields;
     bool borrowed; /* the header is its sidecar's copy */
     bool superseded; /* a rewritten segment before it covers its records */
+    bool open; /* nothing proves that it was synced: it may end torn, and with it the log */
+    int64_t size;
 } found_file;
 
 typedef struct listing {
@@ -147,15 +149,17 @@ static void borrow_head(jsc_log *log, found_file *f, int64_t size) {
 }
 
 /* The file is read: what it holds goes into s, and where it ends into the scan. */
-static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open, int fd, int64_t size,
+static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open, uint64_t known, int fd, int64_t size,
                      jsc_image *image, jsc_scan *c) {
     const jsc_segment_head *h = f->head == JSC_OK && f->fields.first == f->first ? &f->fields : NULL;
     int rc = jsc_image_load(log, fd, (uint64_t)size, h, image);
     if (rc != JSC_OK) return rc;
+    jsc_scan_free(c);
     jsc_scan_init(c, f->first, !log->nsegments && h ? h->prev_term : log->last_term);
     c->p = image->bytes;
     c->size = image->size & ~(uint64_t)7;
-    c->last = open;
+    c->open = f->open;
+    c->known = known;
     c->next = next;
     c->keep_trailers = log->keep_images;
     c->stop_at_next = !open && (!h || !(h->flags & JSC_SF_REWRITTEN));
@@ -164,10 +168,37 @@ static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open
         c->salt_known = true;
         c->salt = h->salt;
         c->flags = h->flags;
-    } else if ((rc = jsc_scan_gather(c)) < 0 || (open && !c->ntrailers)) {
+    } else if ((rc = jsc_scan_gather(c)) < 0 || (f->open && !c->ntrailers)) {
         return rc;
     }
     return jsc_scan_run(c);
+}
+
+/* What the trailers of a later file call synced, whether their batches are good or not; *bytes: what is in it. */
+static int look_ahead(jsc_log *log, const found_file *f, jsc_image *image, uint64_t *synced, uint64_t *bytes) {
+    const jsc_vfs *vfs = log->vfs;
+    char *path = jsc_segment_path(log, f->first, ".seg");
+    if (!path) return -ENOMEM;
+    int fd = vfs->open(vfs->self, path, O_RDONLY, 0), rc;
+    free(path);
+    if (fd < 0) return fd;
+    const jsc_segment_head *h = f->head == JSC_OK && f->fields.first == f->first ? &f->fields : NULL;
+    jsc_scan c;
+    jsc_scan_init(&c, f->first, 0);
+    if ((rc = jsc_image_load(log, fd, (uint64_t)f->size, h, image)) == JSC_OK) {
+        c.p = image->bytes;
+        c.size = image->size & ~(uint64_t)7;
+        c.salt_known = h != NULL;
+        c.salt = h ? h->salt : 0;
+        rc = jsc_scan_gather(&c);
+        for (c.end = c.size; c.end >= 8 && jsc_get64(c.p + c.end - 8) == 0;) c.end -= 8;
+        *bytes += c.end;
+    }
+    for (size_t i = 0; i < c.ntrailers; i++)
+        if (c.trailers[i].t.durable > *synced) *synced = c.trailers[i].t.durable;
+    jsc_scan_free(&c);
+    vfs->close(vfs->self, fd);
+    return rc;
 }
 
 /* Keeps what was read for the first visit; of the newest two segments, so that memory does not follow the log. */
@@ -199,18 +230,65 @@ static int take_scan(jsc_segment *s, jsc_scan *c) {
     return JSC_OK;
 }
 
+static int remove_file(jsc_log *log, uint64_t first, const char *suffix) {
+    char *path = jsc_segment_path(log, first, suffix);
+    if (!path) return -ENOMEM;
+    int rc = log->vfs->unlink(log->vfs->self, path);
+    free(path);
+    return rc == -ENOENT ? JSC_OK : rc;
+}
+
+/* Where the first record starts that nothing calls synced: the head, when no record of the file was. */
+static uint64_t unsure_from(const jsc_segment *s, uint64_t synced) {
+    if (synced < s->first) return 0;
+    uint64_t k = synced + 1 - s->first;
+    return k < s->count ? (uint64_t)s->at[k] * 8 : s->used;
+}
+
 static int finish_open(jsc_log *log, jsc_segment *s, jsc_scan *c, jsc_log_recovery *rec) {
     if (c->torn) {
-        rec->torn_bytes = c->end > s->used ? c->end - s->used : 0;
+        rec->torn_bytes += c->end > s->used ? c->end - s->used : 0;
         say(log, rec, s->first, s->used, "torn tail, never acknowledged, was cut after record", c->expected - 1);
     }
-    /* The head too, when no record of the file was ever said to be synced. */
-    uint64_t from = 0;
-    if (c->durable >= s->first && c->durable < s->first + s->count) {
-        uint64_t k = c->durable + 1 - s->first; /* the first record that nothing speaks for */
-        from = k < s->count ? (uint64_t)s->at[k] * 8 : s->used;
+    return settle_file(log, s, unsure_from(s, c->durable), s->used, c->torn);
+}
+
+/* The log ends in file i: what is behind it was never acknowledged. The last one first, so that no cut leaves a hole. */
+static int end_with(jsc_log *log, listing *l, size_t i) {
+    size_t n = l->n;
+    l->n = i + 1;
+    if (log->read_only || n == l->n) return JSC_OK;
+    while (n-- > i + 1) {
+        int rc = remove_file(log, l->at[n].first, ".idx");
+        if (rc == JSC_OK) rc = remove_file(log, l->at[n].first, ".seg");
+        if (rc < 0) return rc;
     }
-    return settle_file(log, s, from, s->used, c->torn);
+    return log->vfs->syncdir(log->vfs->self, log->dir);
+}
+
+/* An open file that is not the last was read into the scan, and does not reach the next one. Either those behind it say
+ * that what is missing was synced, and it is damaged: then it is read again with that; or the log ends in it. */
+static int judge_end(jsc_log *log, listing *l, size_t i, int fd, jsc_image *image, jsc_scan *c, jsc_log_recovery *rec,
+                     bool *ends) {
+    uint64_t synced = c->durable, torn = 0, next = l->at[i + 1].first;
+    bool read = c->ntrailers || c->salt_known; /* else nothing in it could be told from anything else */
+    int rc = JSC_OK;
+    jsc_image other = {0};
+    for (size_t k = i + 1; rc == JSC_OK && k < l->n; k++) rc = look_ahead(log, &l->at[k], &other, &synced, &torn);
+    jsc_image_free(&other);
+    *ends = synced < c->expected;
+    if (rc == JSC_OK && !*ends) {
+        l->at[i].open = read;
+        rc = scan_file(log, &l->at[i], next, false, synced, fd, l->at[i].size, image, c);
+        *ends = rc == JSC_OK && read && (c->torn || (c->expected < next && synced < c->expected));
+    }
+    if (rc == JSC_OK && *ends) {
+        rec->torn_bytes += torn;
+        if (!c->torn)
+            say(log, rec, l->at[i].first, c->at,
+                "the log ends here, what is behind was never acknowledged; last record is", c->expected - 1);
+    }
+    return rc;
 }
 
 static int finish_full(jsc_log *log, jsc_segment *s, jsc_scan *c, uint64_t next, jsc_log_recovery *rec) {
@@ -228,14 +306,6 @@ static int finish_full(jsc_log *log, jsc_segment *s, jsc_scan *c, uint64_t next,
         return settle_file(log, s, s->used, s->used, true);
     }
     return JSC_OK;
-}
-
-static int remove_file(jsc_log *log, uint64_t first, const char *suffix) {
-    char *path = jsc_segment_path(log, first, suffix);
-    if (!path) return -ENOMEM;
-    int rc = log->vfs->unlink(log->vfs->self, path);
-    free(path);
-    return rc == -ENOENT ? JSC_OK : rc;
 }
 
 /* Notes the files that a merge left behind it. */
@@ -281,8 +351,14 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         if (info.last_seq > log->commit) log->commit = info.last_seq;
         rc = JSC_OK;
     } else {
-        if ((rc = scan_file(log, f, next, open, fd, size, image, &c)) < 0) goto out;
-        if (!good_head && open && !c.ntrailers) { /* never finished: its header is synced before anything is written */
+        if ((rc = scan_file(log, f, next, open, 0, fd, size, image, &c)) < 0) goto out;
+        bool unread = !good_head && !c.ntrailers;
+        if (f->open && !is_last && (unread || c.torn || c.expected < next)) {
+            if ((rc = judge_end(log, l, i, fd, image, &c, rec, &open)) < 0) goto out;
+            if (open && (rc = end_with(log, l, i)) < 0) goto out;
+            is_last = open;
+        }
+        if (unread && open) { /* never finished: its header is synced before anything is written */
             *gone = true;
             goto out;
         }
@@ -311,7 +387,8 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             rewritten && next_first(l, i) != UINT64_MAX && c.expected < next_first(l, i) ? next_first(l, i) : next;
         rc = open ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, end, rec);
         if (rc < 0) goto out;
-        log->stated = c.durable;
+        if (c.durable > log->stated) log->stated = c.durable;
+        s->unsettled = f->open && !open;
         if (s->flags & JSC_SF_ENCRYPTED) s->closed = true; /* no nonce may be used twice */
         if (open && s->closed && !s->count && !log->read_only) {
             /* The next segment has its name, and is made in its file; until then that says where the log stands. */
@@ -354,11 +431,37 @@ static int read_heads(jsc_log *log, listing *l) {
         vfs->close(vfs->self, fd);
         if (got < 0 || size < 0) return got < 0 ? (int)got : (int)size;
         found_file *f = &l->at[i];
+        f->size = size;
         f->head = jsc_segment_head_decode(head, &f->fields);
         if (f->head == JSC_EFORMAT) return JSC_EFORMAT;
         if (f->head != JSC_OK || f->fields.first != f->first) borrow_head(log, f, size);
     }
     return JSC_OK;
+}
+
+/* A file was synced, and all before it were, if it is vouched for or rewritten; those before it, if its head says so. */
+static void find_open(jsc_log *log, listing *l) {
+    bool proven = false;
+    jsc_sidecar_info info;
+    for (size_t i = l->n; i-- > 0;) {
+        found_file *f = &l->at[i];
+        bool good = f->head == JSC_OK && f->fields.first == f->first;
+        if (!proven && good && f->fields.flags & JSC_SF_REWRITTEN) proven = true;
+        if (!proven && good && i + 1 < l->n) proven = vouched(log, f, f->size, &info);
+        f->open = !proven;
+        if (good && !(f->fields.flags & JSC_SF_AHEAD)) proven = true;
+    }
+}
+
+/* What was read of open files need not be on the disk. */
+static int settle_open(jsc_log *log) {
+    int rc = JSC_OK;
+    for (size_t i = 0; i < log->nsegments && rc == JSC_OK; i++) {
+        jsc_segment *s = log->segments[i];
+        if (s->unsettled) rc = settle_file(log, s, unsure_from(s, log->stated), s->used, false);
+        s->unsettled = false;
+    }
+    return rc;
 }
 
 static int drop_leftovers(jsc_log *log, listing *l) {
@@ -391,6 +494,7 @@ int jsc_log_recover(jsc_log *log, uint64_t first_index, jsc_log_recovery *rec) {
     if (l.n) qsort(l.at, l.n, sizeof *l.at, by_first);
     if ((rc = read_heads(log, &l)) < 0) goto out;
     if (!log->read_only && (rc = drop_leftovers(log, &l)) < 0) goto out;
+    find_open(log, &l);
     log->first = l.n ? l.at[0].first : first_index;
     log->last = log->first - 1;
     for (size_t i = 0; i < l.n; i++)
@@ -400,6 +504,7 @@ int jsc_log_recover(jsc_log *log, uint64_t first_index, jsc_log_recovery *rec) {
         /* The name said that all before it was synced. */
         if (l.n > 1) log->last = l.at[l.n - 1].first - 1;
     }
+    if ((rc = settle_open(log)) < 0) goto out;
     if (log->nsegments) {
         jsc_segment *s = log->segments[log->nsegments - 1];
         log->batch_start = s->used;

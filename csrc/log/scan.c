@@ -211,7 +211,7 @@ static int step_over(jsc_scan *c, const jsc_found_trailer *f) {
 static int bad(jsc_scan *c, bool *stop) {
     int rc;
     *stop = false;
-    uint64_t first = c->expected - c->pending, durable = c->last ? 0 : c->next - 1;
+    uint64_t first = c->expected - c->pending, durable = c->open ? c->known : c->next - 1;
     if (!c->pending && c->end <= c->at) { /* zeros to the end */
         *stop = true;
         return JSC_OK;
@@ -220,9 +220,9 @@ static int bad(jsc_scan *c, bool *stop) {
     const jsc_found_trailer *f = NULL;
     for (size_t i = c->ntrailers; i-- > 0 && c->trailers[i].at >= c->at;) {
         f = &c->trailers[i];
-        if (c->last && f->t.durable > durable) durable = f->t.durable;
+        if (c->open && f->t.durable > durable) durable = f->t.durable;
     }
-    if (c->last && durable < first) {
+    if (c->open && durable < first) {
         *stop = true;
         if (!c->pending && !f && (c->flags & JSC_SF_RECYCLED)) return JSC_OK; /* the file's former life */
         rewind_to(c, first);
@@ -274,7 +274,7 @@ static int walk(jsc_scan *c) {
         jsc_record r;
         size_t used;
         jsc_trailer t;
-        bool complete = c->stop_at_next && !c->last && !c->pending && c->expected >= c->next;
+        bool complete = c->stop_at_next && !c->pending && c->expected >= c->next;
         if (c->at >= c->size || jsc_record_decode(c->p + c->at, (size_t)(c->size - c->at), &r, &used) != JSC_OK) {
             if (complete) break;
             if ((rc = bad(c, &stop)) < 0) return rc;
@@ -310,7 +310,7 @@ static int walk(jsc_scan *c) {
 int jsc_scan_run(jsc_scan *c) {
     c->end = c->size;
     while (c->end >= 8 && jsc_get64(c->p + c->end - 8) == 0) c->end -= 8;
-    if (!c->last && c->next == UINT64_MAX && c->flags & JSC_SF_REWRITTEN) c->end = c->size; /* no reserved space */
+    if (!c->open && c->next == UINT64_MAX && c->flags & JSC_SF_REWRITTEN) c->end = c->size; /* no reserved space */
     start_batch(c, JSC_SEGMENT_HEAD);
     int rc = walk(c);
     if (rc < 0) return rc;

@@ -19,7 +19,8 @@ typedef struct jsc_scan {
     const uint8_t *p;
     uint64_t size;      /* of the image, a multiple of 8 */
     uint64_t next;      /* first index of the next file; UINT64_MAX: not known, but all of this one was durable */
-    bool last;          /* of the log's files, and was open: it can have a torn tail */
+    bool open;          /* not proven synced by what is behind it: it can have a torn tail */
+    uint64_t known;     /* open: records up to here are known synced, whatever this file says */
     bool salt_known;
     bool headless;      /* the head is lost, and with it the flags: a trailer says itself whether it has a tag */
     bool keep_trailers; /* `good` is filled */
@@ -80,10 +81,11 @@ int jsc_image_open(jsc_cipher *, const jsc_segment_head *, const uint8_t *p, con
                    uint8_t *plain);
 static inline jsc_segment_head jsc_segment_head_of(const jsc_segment *s) {
     uint32_t recycled = atomic_load(&s->recycled) ? JSC_SF_RECYCLED : 0;
+    uint32_t ahead = atomic_load(&s->ahead) ? JSC_SF_AHEAD : 0;
     return (jsc_segment_head){.salt = s->salt,
                               .first = s->first,
                               .prev_term = s->prev_term,
-                              .flags = s->flags | recycled,
+                              .flags = s->flags | recycled | ahead,
                               .key_id = s->key_id,
                               .base_seq = s->base_seq,
                               .body = s->body,

@@ -31,6 +31,7 @@ jsc_segment *jsc_segment_new(jsc_log *log, uint64_t first) {
     s->salt = jsc_random();
     s->used = JSC_SEGMENT_HEAD;
     s->limit = log->segment_bytes;
+    s->fd = -1;
     atomic_store(&s->refs, 1);
     return s;
 }
@@ -47,6 +48,7 @@ void jsc_segment_unref(jsc_segment *s) {
     const jsc_vfs *vfs = s->vfs;
     jsc_segment_close_sidecar(s);
     jsc_fresh_free(s->fresh);
+    if (s->fd >= 0) vfs->close(vfs->self, s->fd);
     if (s->pack) {
         jsc_block_cache_forget(s->blocks, s->pack);
         jsc_pack_close(s->pack);

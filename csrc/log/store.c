@@ -35,7 +35,8 @@ static void wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t ns) {
 
 static bool no_space(int rc) { return rc == -ENOSPC || rc == -EDQUOT; }
 
-static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool *full) {
+/* Makes the file; >= 0: its descriptor. patient: it is synced, and so is its name. */
+static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool patient, bool *full) {
     const jsc_vfs *vfs = log->vfs;
     uint8_t head[JSC_SEGMENT_HEAD];
     int64_t bytes = 0;
@@ -44,63 +45,91 @@ static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool *
     jsc_segment_head_encode(&fields, head);
     int rc = log->spares ? jsc_spares_take(log->spares, path, head, s->limit, &bytes) : JSC_ENOTFOUND;
     if (rc >= 0) {
-        log->fd = rc;
         atomic_store(&s->recycled, true);
         s->allocated = (uint64_t)bytes;
         s->created = true;
-        return JSC_OK;
+        atomic_store(&s->named, true);
+        return rc;
     }
     if (rc != JSC_ENOTFOUND) return rc;
-    rc = vfs->open(vfs->self, path, O_RDWR | O_CREAT, 0644);
+    int fd = rc = vfs->open(vfs->self, path, O_RDWR | O_CREAT, 0644);
     *full = no_space(rc);
     if (rc < 0) return rc;
-    log->fd = rc;
     fields.flags &= ~(uint32_t)JSC_SF_RECYCLED;
     jsc_segment_head_encode(&fields, head);
     uint64_t step = s->limit < MIB ? s->limit : MIB;
-    rc = vfs->allocate(vfs->self, log->fd, 0, (off_t)step);
+    rc = vfs->allocate(vfs->self, fd, 0, (off_t)step);
     *full = no_space(rc);
-    if (rc == 0) rc = jsc_write_all(vfs, log->fd, head, sizeof head, 0);
-    if (rc == 0) rc = vfs->datasync(vfs->self, log->fd);
-    if (rc == 0) rc = vfs->syncdir(vfs->self, log->dir);
+    if (rc == 0) rc = jsc_write_all(vfs, fd, head, sizeof head, 0);
+    if (rc == 0 && patient) rc = vfs->datasync(vfs->self, fd);
+    if (rc == 0 && patient) rc = vfs->syncdir(vfs->self, log->dir);
     if (rc < 0) {
-        vfs->close(vfs->self, log->fd);
-        log->fd = -1;
+        vfs->close(vfs->self, fd);
         return rc;
     }
     s->allocated = step;
     s->created = true;
-    return JSC_OK;
+    atomic_store(&s->named, patient);
+    return fd;
 }
 
-/* Makes s the open segment. The one before is synced first, whatever the sync mode: a file is never created before all
- * that precedes it is on the disk, so only the last file of a log can have a torn tail. */
+/* The open file and its name are synced. */
+static int sync_open(jsc_log *log) {
+    jsc_segment *s = log->open_segment;
+    if (!log->fd_dirty) return JSC_OK;
+    int rc = log->vfs->datasync(log->vfs->self, log->fd);
+    if (rc == 0 && s && !atomic_load(&s->named)) {
+        if ((rc = log->vfs->syncdir(log->vfs->self, log->dir)) == 0) atomic_store(&s->named, true);
+    }
+    if (rc == 0) log->fd_dirty = false;
+    return rc;
+}
+
+/* Everything written is synced, in order. */
+static int sync_all(jsc_log *log) {
+    int rc = jsc_trail_drain(log);
+    return rc == JSC_OK ? sync_open(log) : rc;
+}
+
+/* Makes s the open segment. In the always mode the one before is synced first: a file is never created before all
+ * that precedes it is on the disk, so only the last file of a log can have a torn tail. In the others it joins the trail,
+ * and the head of the new one says so. */
 static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
     const jsc_vfs *vfs = log->vfs;
-    int rc;
-    if (log->open_segment) {
-        if (log->fd_dirty && (rc = vfs->datasync(vfs->self, log->fd)) < 0) return rc;
-        log->fd_dirty = false;
+    jsc_segment *before = log->open_segment;
+    bool patient = log->store->mode == JSC_SYNC_ALWAYS, later = false;
+    int rc = JSC_OK, fd;
+    if (before) {
+        later = !patient && (log->fd_dirty || jsc_trail_any(log));
+        rc = patient ? sync_open(log) : later ? jsc_trail_room(log) : JSC_OK;
+        if (rc < 0) return rc;
         /* What was reserved beyond the end is given back; losing this to a power cut costs nothing. */
-        vfs->truncate(vfs->self, log->fd, (off_t)log->open_segment->used);
-        log->open_segment->allocated = log->open_segment->used;
-        vfs->close(vfs->self, log->fd);
-        s->before = log->open_segment;
-        log->open_segment = NULL;
-        log->fd = -1;
+        vfs->truncate(vfs->self, log->fd, (off_t)before->used);
+        before->allocated = before->used;
     }
     char *path = jsc_segment_path(log, s->first, ".seg");
     if (!path) return -ENOMEM;
-    if (s->created) rc = log->fd = vfs->open(vfs->self, path, O_RDWR, 0);
-    else rc = segment_create(log, s, path, full);
+    if (s->created) {
+        fd = vfs->open(vfs->self, path, O_RDWR, 0);
+        atomic_store(&s->named, true); /* by recovery, or a truncation */
+    } else {
+        atomic_store(&s->ahead, later);
+        fd = segment_create(log, s, path, patient, full);
+    }
     free(path);
+    if (fd < 0) return fd;
+    if (later) rc = jsc_trail_push(log, before, s);
+    else if (before) vfs->close(vfs->self, log->fd);
     if (rc < 0) {
-        log->fd = -1;
+        vfs->close(vfs->self, fd);
         return rc;
     }
+    log->fd = fd;
+    log->fd_dirty = !atomic_load(&s->named);
     log->open_segment = s;
     log->hinted = 0;
-    if (s->before) atomic_store_explicit(&s->before->left, true, memory_order_release);
+    if (!before) before = s->before;
+    if (before && !later) atomic_store_explicit(&before->left, true, memory_order_release);
     s->before = NULL;
     atomic_store_explicit(&s->entered, true, memory_order_release);
     return JSC_OK;
@@ -194,7 +223,7 @@ static int seal_piece(jsc_mark *m, jsc_segment *s, piece *x, uint8_t **sealed) {
 /* The sync at the end of a segment finds little left to do: the writer would wait for all of it. The last page stays, as
  * it may be written to again. */
 static void write_ahead(jsc_log *log, uint64_t at, uint64_t end) {
-    if (log->store->mode == JSC_SYNC_ALWAYS) return;
+    if (log->store->mode != JSC_SYNC_INTERVAL) return;
     if (!log->hinted) log->hinted = at;
     if (end - log->hinted < AHEAD_BYTES) return;
     end -= end % PAGE_BYTES;
@@ -252,7 +281,7 @@ void jsc_store_push(jsc_log *log) {
     }
 }
 
-static void push_ready(jsc_store *s, jsc_log *log) {
+void jsc_store_note(jsc_store *s, jsc_log *log) {
     if (!log->ready) {
         log->ready = true;
         log->ready_next = NULL;
@@ -319,7 +348,7 @@ static jsc_log *pop_dirty(jsc_store *s) {
 /* Writes and syncs one log. Called with the lock, drops it meanwhile. */
 static void serve(jsc_store *s, jsc_log *log) {
     jsc_mark m = log->mark;
-    bool sync_now = s->mode == JSC_SYNC_ALWAYS || log->want_sync, full = false;
+    bool sync_now = s->mode == JSC_SYNC_ALWAYS || log->want_sync, full = false, clean = false;
     log->mark = (jsc_mark){.index = m.index};
     log->want_sync = false;
     log->busy = true;
@@ -331,22 +360,20 @@ static void serve(jsc_store *s, jsc_log *log) {
         rc = write_mark(log, &m, &full);
         if (rc == JSC_OK) {
             log->written_index = m.index;
-            if (sync_now && log->fd_dirty) {
-                rc = log->vfs->datasync(log->vfs->self, log->fd);
-                if (rc == JSC_OK) log->fd_dirty = false;
-            }
-            if (rc == JSC_OK && !log->fd_dirty) atomic_store_explicit(&log->synced, m.index, memory_order_release);
+            if (sync_now) rc = sync_all(log);
+            clean = rc == JSC_OK && !log->fd_dirty;
         }
     }
 
     pthread_mutex_lock(&s->lock);
     log->busy = false;
+    if (clean && !log->trail) atomic_store_explicit(&log->synced, m.index, memory_order_release);
     if (rc == JSC_OK) {
         atomic_store_explicit(&log->full, 0, memory_order_relaxed);
         bool moved = atomic_load_explicit(&log->durable, memory_order_relaxed) != m.index;
         atomic_store_explicit(&log->durable, m.index, memory_order_release);
-        if (log->fd_dirty && s->mode == JSC_SYNC_INTERVAL) push_unsynced(s, log);
-        if (moved) push_ready(s, log);
+        if ((log->fd_dirty || log->trail) && s->mode == JSC_SYNC_INTERVAL) push_unsynced(s, log);
+        if (moved) jsc_store_note(s, log);
     } else if (full) {
         /* Nothing of it was promised: keep the range, refuse more, ask again later. */
         atomic_store_explicit(&log->refused, attempt, memory_order_relaxed);
@@ -365,7 +392,7 @@ static void serve(jsc_store *s, jsc_log *log) {
         }
     } else if (atomic_load_explicit(&log->error, memory_order_relaxed) == JSC_OK) {
         atomic_store_explicit(&log->error, rc, memory_order_release);
-        push_ready(s, log);
+        jsc_store_note(s, log);
     }
     pthread_cond_broadcast(&s->done);
 }
@@ -374,22 +401,18 @@ static void serve(jsc_store *s, jsc_log *log) {
 static void sync_one(jsc_store *s, jsc_log *log) {
     log->busy = true;
     pthread_mutex_unlock(&s->lock);
-    int rc = log->fd_dirty ? log->vfs->datasync(log->vfs->self, log->fd) : 0;
-    if (rc == 0) {
-        log->fd_dirty = false;
-        atomic_store_explicit(&log->synced, log->written_index, memory_order_release);
-    }
+    int rc = sync_all(log);
     pthread_mutex_lock(&s->lock);
     log->busy = false;
+    if (rc == JSC_OK) atomic_store_explicit(&log->synced, log->written_index, memory_order_release);
     if (rc < 0 && atomic_load_explicit(&log->error, memory_order_relaxed) == JSC_OK) {
         atomic_store_explicit(&log->error, rc, memory_order_release);
-        push_ready(s, log);
+        jsc_store_note(s, log);
     }
     pthread_cond_broadcast(&s->done);
 }
 
-/* Called with the lock, drops it meanwhile. */
-static void tell(jsc_store *s) {
+void jsc_store_tell(jsc_store *s) {
     if (s->served) {
         pthread_mutex_unlock(&s->lock);
         s->served(s->served_arg);
@@ -405,7 +428,7 @@ static void *sync_main(void *arg) {
     while (!s->stop) {
         while (s->dirty) {
             serve(s, pop_dirty(s));
-            tell(s);
+            jsc_store_tell(s);
         }
         int64_t now = s->unsynced || s->stalled ? jsc_store_clock() : 0;
         if (s->unsynced && now >= s->sync_at) {
@@ -413,7 +436,7 @@ static void *sync_main(void *arg) {
                 jsc_log *log = s->unsynced;
                 remove_unsynced(s, log);
                 sync_one(s, log);
-                tell(s);
+                jsc_store_tell(s);
             }
             continue;
         }
@@ -452,6 +475,7 @@ int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_s
     s->interval_ns = interval_ns;
     s->dirty_end = &s->dirty;
     s->ready_end = &s->ready;
+    s->trailing_end = &s->trailing;
     s->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->eventfd < 0) {
         int rc = -errno;
@@ -463,6 +487,7 @@ int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_s
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&s->work, &attr);
     pthread_cond_init(&s->done, &attr);
+    pthread_cond_init(&s->trail_work, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&s->lock, NULL);
     sigset_t all, before; /* signals are the host's business */
@@ -473,6 +498,7 @@ int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_s
     if (rc) {
         close(s->eventfd);
         pthread_cond_destroy(&s->work);
+        pthread_cond_destroy(&s->trail_work);
         pthread_cond_destroy(&s->done);
         pthread_mutex_destroy(&s->lock);
         free(s);
@@ -519,8 +545,10 @@ void jsc_store_close(jsc_store *s) {
     pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);
+    jsc_trail_stop(s);
     close(s->eventfd);
     pthread_cond_destroy(&s->work);
+    pthread_cond_destroy(&s->trail_work);
     pthread_cond_destroy(&s->done);
     pthread_mutex_destroy(&s->lock);
     jsc_chunks_free_spare(s);
@@ -530,7 +558,8 @@ void jsc_store_close(jsc_store *s) {
 void jsc_store_settle(jsc_log *log) {
     jsc_store *s = log->store;
     pthread_mutex_lock(&s->lock);
-    while (log->busy || log->queued == JSC_Q_DIRTY) pthread_cond_wait(&s->done, &s->lock);
+    while (log->busy || log->queued == JSC_Q_DIRTY || (log->trail && jsc_log_error(log) == JSC_OK))
+        pthread_cond_wait(&s->done, &s->lock);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -555,6 +584,7 @@ void jsc_store_detach(jsc_log *log, bool forget_notice) {
         if (!log->busy) break;
         pthread_cond_wait(&s->done, &s->lock);
     }
+    jsc_trail_forget(log);
     pthread_mutex_unlock(&s->lock);
 }
 

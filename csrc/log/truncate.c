@@ -163,6 +163,7 @@ int jsc_log_truncate(jsc_log *log, uint64_t last) {
     const jsc_vfs *vfs = log->vfs;
     bool sync_first = log->fd_dirty;
     if (sync_first) rc = vfs->datasync(vfs->self, log->fd);
+    if (rc == 0 && log->open_segment && !atomic_load(&log->open_segment->named)) rc = vfs->syncdir(vfs->self, log->dir);
     log->fd_dirty = false;
     if (log->fd >= 0) vfs->close(vfs->self, log->fd);
     log->fd = -1;

@@ -3,6 +3,7 @@
  *
  * Between two segments the log's other work goes on; while one is read it is `busy`, so that its file stays. Of a segment
  * that is still written to, what the sync thread has written counts. */
+#include "scan.h"
 #include "verify.h"
 #include "care.h"
 
@@ -298,7 +299,7 @@ static bool snapshot(const jsc_mlog *m, const jsc_segment *s, jsc_segment *view)
                           .base_seq = s->base_seq,
                           .body = s->body,
                           .prev_term = s->prev_term,
-                          .flags = s->flags,
+                          .flags = jsc_segment_head_of(s).flags,
                           .key_id = s->key_id,
                           .closed = true,
                           .head_lost = s->head_lost,

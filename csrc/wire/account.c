@@ -31,6 +31,7 @@ jsc_account *jsc_account_find(jsc_plane *p, const char *name, size_t n, int make
     a->hash = h;
     a->name_len = (uint32_t)n;
     memcpy(a->name, name, n);
+    a->max_clients = UINT32_MAX;
     a->is_system = n == 4 && !memcmp(name, "$SYS", 4);
     a->next = p->all_accounts;
     p->all_accounts = a;
@@ -45,6 +46,10 @@ const char *jsc_account_name(const jsc_account *a, size_t *n) {
     if (n) *n = a->name_len;
     return a->name;
 }
+
+void jsc_account_limit(jsc_account *a, uint32_t max_clients) { a->max_clients = max_clients; }
+uint32_t jsc_account_clients(const jsc_account *a) { return a->clients; }
+void jsc_account_system(jsc_account *a, int on) { a->is_system = on != 0; }
 
 void jsc_account_free(jsc_account *a) {
     jsc_match_clear(a);

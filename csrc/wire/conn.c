@@ -63,7 +63,9 @@ int jsc_conn_adopt(jsc_plane *p, int fd, int kind, const char *greeting, size_t 
     c->kind = (uint8_t)kind;
     c->verbose = c->pedantic = c->echo = kind == JSC_CONN_CLIENT;
     c->account = p->default_account;
-    c->hint = UINT32_MAX;
+    c->fresh = kind == JSC_CONN_CLIENT;
+    c->max_subs = c->max_payload = UINT32_MAX;
+    c->hint = c->verdict_hint = UINT32_MAX;
     c->active = p->mono;
     c->active_unix = c->start_unix = p->unix_ns;
     c->next_ping = kind == JSC_CONN_CLIENT && !p->o.auth_required ? p->mono + p->o.ping_interval_ns : INT64_MAX;
@@ -152,6 +154,147 @@ void jsc_conn_drop_subs(jsc_conn *c) {
     c->subs_n = c->subs_cap = 0;
 }
 
+/* ---- who it is ---- */
+static uint32_t bound(uint32_t v) { return v == JSC_LIMIT_ZERO ? 0 : v ? v : UINT32_MAX; }
+
+static void leave_account(jsc_conn *c) {
+    if (c->counted) c->account->clients--;
+    c->counted = 0;
+}
+
+static void take_permissions(jsc_conn *c, jsc_permissions *x) {
+    jsc_permissions *old = c->permissions;
+    c->permissions = jsc_permissions_keep(x);
+    c->track = (uint8_t)jsc_permissions_track(x);
+    c->verdict_hint = UINT32_MAX;
+    jsc_permissions_release(old);
+    if (!c->track) jsc_replies_free(c);
+}
+
+/* Puts a client into an account, with what holds for it there: 0, or it has to close. */
+static int settle(jsc_conn *c, jsc_account *a, jsc_permissions *x, uint32_t max_subs, uint32_t max_payload) {
+    leave_account(c);
+    if (a->clients >= a->max_clients) {
+        jsc_conn_end(c, "Maximum Account Connections Exceeded", "maximum account active connections exceeded", 1);
+        return JSC_EFULL;
+    }
+    a->clients++;
+    c->counted = 1;
+    c->account = a;
+    c->fresh = 0;
+    c->max_subs = bound(max_subs);
+    c->max_payload = bound(max_payload);
+    c->hint = UINT32_MAX;
+    jsc_replies_free(c);
+    take_permissions(c, x);
+    return 0;
+}
+
+int jsc_conn_enter(jsc_conn *c) {
+    jsc_plane *p = c->plane;
+    if (p->o.auth_required) {
+        jsc_conn_end(c, "Authentication Failure", "Authorization Violation", 1);
+        return 0;
+    }
+    return !settle(c, p->default_account, p->default_permissions, p->default_max_subs, p->default_max_payload);
+}
+
+int jsc_plane_default(jsc_plane *p, const jsc_conn_options *o) {
+    jsc_permissions *old = p->default_permissions;
+    if (o && !o->account) return JSC_EINVAL;
+    p->o.auth_required = !o;
+    p->default_permissions = o ? jsc_permissions_keep(o->permissions) : NULL;
+    if (o) {
+        p->default_account = o->account;
+        p->default_max_subs = o->max_subs;
+        p->default_max_payload = o->max_payload;
+    }
+    jsc_permissions_release(old);
+    return JSC_OK;
+}
+
+static const char *const denials[] = {
+    [JSC_DENIED_PUBLISH] = "Permissions Violation for Publish to",
+    [JSC_DENIED_SUBSCRIBE] = "Permissions Violation for Subscription to",
+    [JSC_DENIED_REPLY] = "Permissions Violation for Publish with Reply of",
+};
+
+void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_sub *sub) {
+    jsc_plane *p = c->plane;
+    size_t room = 96 + n + (sub ? (size_t)sub->queue_len : 0);
+    char *q = jsc_out_room(c, room);
+    if (!q) return;
+    if (what == JSC_DENIED_MAX_SUBS) {
+        q = jsc_copy(q, "-ERR 'maximum subscriptions exceeded", 36);
+    } else {
+        q = jsc_copy(q, "-ERR '", 6);
+        q = jsc_copy(q, denials[what], strlen(denials[what]));
+        q = jsc_copy(q, " \"", 2);
+        q = jsc_copy(q, s, n);
+        *q++ = '"';
+        if (sub && sub->queue_len) {
+            q = jsc_copy(q, " using queue \"", 14);
+            q = jsc_copy(q, sub->queue, sub->queue_len);
+            *q++ = '"';
+        }
+    }
+    jsc_out_done(c, jsc_copy(q, "'\r\n", 3));
+    /* The log hears of each, but not more than it can take of one that does nothing else. */
+    if (p->mono - c->denied_at > SECOND) {
+        c->denied_at = p->mono;
+        c->denials = 0;
+    }
+    if (c->denials >= JSC_DENIALS) {
+        c->undenied++;
+        return;
+    }
+    c->denials++;
+    jsc_event e = {.type = JSC_EV_DENIED, .conn_kind = c->kind, .conn = c->id, .a = (uint64_t)what, .b = c->undenied};
+    e.subject = s;
+    e.subject_len = (uint32_t)n;
+    if (sub) {
+        e.reply = sub->queue;
+        e.reply_len = sub->queue_len;
+        e.data = sub->sid;
+        e.data_len = sub->sid_len;
+    }
+    c->undenied = 0;
+    jsc_plane_emit(p, &e);
+}
+
+int jsc_conn_permit(jsc_plane *p, uint64_t id, jsc_permissions *x) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->kind != JSC_CONN_CLIENT) return JSC_EINVAL;
+    take_permissions(c, x);
+    for (uint32_t i = 0; i < c->subs_cap;) {
+        jsc_sub *s = c->subs[i];
+        int may = !s ? 1 : !x ? 1 : jsc_may_subscribe(x, s->subject, s->subject_len, s->queue, s->queue_len);
+        if (s) s->flags = (uint8_t)((s->flags & ~JSC_SUB_PARTLY) | (may == JSC_MAY_PARTLY ? JSC_SUB_PARTLY : 0));
+        if (may) {
+            i++;
+            continue;
+        }
+        size_t n = s->subject_len + s->queue_len + s->sid_len;
+        char *q = jsc_out_room(c, 96 + n);
+        if (q) {
+            q = jsc_copy(q, "-ERR 'Permissions Violation for Subscription to \"", 49);
+            q = jsc_copy(q, s->subject, s->subject_len);
+            if (s->queue_len) {
+                q = jsc_copy(q, "\" using queue \"", 15);
+                q = jsc_copy(q, s->queue, s->queue_len);
+            }
+            q = jsc_copy(q, "\" (sid \"", 8);
+            q = jsc_copy(q, s->sid, s->sid_len);
+            q = jsc_copy(q, "\")'\r\n", 5);
+            jsc_out_done(c, q);
+        }
+        jsc_conn_sub_remove(c, s); /* the next one may have moved here */
+        jsc_sub_leave(s);
+    }
+    return JSC_OK;
+}
+
 static void unlist(jsc_conn **head, jsc_conn *c, size_t next) {
     for (; *head; head = (jsc_conn **)((char *)*head + next))
         if (*head == c) {
@@ -179,6 +322,9 @@ void jsc_conn_reap(jsc_plane *p) {
         if (c->queued) unlist(&p->run, c, offsetof(jsc_conn, next_run));
         if (c->slow_down) unlist(&p->paused, c, offsetof(jsc_conn, next_paused));
         if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
+        leave_account(c);
+        jsc_permissions_release(c->permissions);
+        jsc_replies_free(c);
         epoll_ctl(p->epoll, EPOLL_CTL_DEL, c->fd, NULL);
         /* Unread input would turn the close into a reset, and the peer would lose the -ERR just sent. */
         if (c->flush_last) {
@@ -370,8 +516,7 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     c->after_pong = more;
     c->after_pong_len = o->after_pong_len;
     if (c->connected || c->subs_n) jsc_conn_drop_subs(c);
-    c->hint = UINT32_MAX;
-    c->account = o->account;
+    if (settle(c, o->account, o->permissions, o->max_subs, o->max_payload)) return JSC_EFULL;
     c->verbose = o->verbose;
     c->pedantic = o->pedantic;
     c->echo = o->echo;
@@ -413,6 +558,7 @@ int jsc_conn_become_link(jsc_plane *p, uint64_t id) {
     if (c->ready || c->kind == JSC_CONN_INTERNAL) return JSC_EINVAL;
     jsc_conn_drop_subs(c);
     if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
+    leave_account(c);
     c->kind = JSC_CONN_LINK;
     c->waiting = 0;
     c->next_ping = INT64_MAX;

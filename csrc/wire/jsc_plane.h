@@ -8,6 +8,7 @@
 typedef struct jsc_plane jsc_plane;
 typedef struct jsc_account jsc_account;
 typedef struct jsc_sub jsc_sub;
+typedef struct jsc_permissions jsc_permissions;
 
 enum { JSC_CONN_CLIENT = 0, JSC_CONN_ROUTE = 1, JSC_CONN_LINK = 2, JSC_CONN_INTERNAL = 3 };
 
@@ -27,6 +28,7 @@ typedef struct jsc_plane_options {
     uint64_t max_pending;      /* 67108864: above it a connection is closed as a slow consumer */
     int64_t ping_interval_ns;  /* 2 min; routes min(it, 30 s) */
     int32_t ping_max;          /* 2 */
+    uint32_t max_subs;         /* of one client; 0: no bound */
     uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
     uint8_t trace;             /* lines and payloads of both directions become JSC_EV_TRACE */
 } jsc_plane_options;
@@ -34,6 +36,27 @@ int jsc_plane_new(const jsc_plane_options *, jsc_plane **out);
 void jsc_plane_free(jsc_plane *);
 jsc_account *jsc_plane_account(jsc_plane *, const char *name, size_t n); /* found or made; lives as long as the plane */
 const char *jsc_account_name(const jsc_account *, size_t *n);
+/* How many clients may be connected in the account, UINT32_MAX: any number. Those that are stay. */
+void jsc_account_limit(jsc_account *, uint32_t max_clients);
+uint32_t jsc_account_clients(const jsc_account *);
+void jsc_account_system(jsc_account *, int on); /* its clients may use what only the system account may */
+
+/* ---- permissions ---- */
+enum { JSC_PUBLISH_ALLOW, JSC_PUBLISH_DENY, JSC_SUBSCRIBE_ALLOW, JSC_SUBSCRIBE_DENY };
+typedef struct jsc_permission { /* a subject (pattern) in one of the lists; of subscriptions perhaps for a queue (pattern) */
+    uint8_t list;
+    const char *subject, *queue;
+    uint32_t subject_len, queue_len;
+} jsc_permission;
+typedef struct jsc_permissions_options {
+    uint8_t no_publish;    /* nothing may be published although no allow list says so: only answers */
+    int32_t max_responses; /* answers to each message received with a reply; 0: none but what lists allow, < 0: any number */
+    int64_t expires_ns;    /* from delivery; < 0: never */
+} jsc_permissions_options;
+/* Everything is copied. An empty allow list allows all, deny wins. The caller owns one reference; connections of one
+ * plane keep their own (no locks: one thread). JSC_EINVAL: an invalid subject, or a queue where none may be. */
+int jsc_permissions_new(const jsc_permission *, int n, const jsc_permissions_options *, jsc_permissions **out);
+void jsc_permissions_release(jsc_permissions *);
 
 /* ---- the loop: asyncio's selector calls this, without the GIL ---- */
 /* Adds, changes (mask as epoll's EPOLLIN|EPOLLOUT) or with mask 0 removes a descriptor that the host language owns. */
@@ -58,16 +81,24 @@ void jsc_plane_flush(jsc_plane *); /* what the loop does at a turn's end, for a 
 /* ---- connections ---- */
 /* Takes over a connected, non-blocking socket. `greeting` (the INFO line with CRLF) is queued first. id > 0 out. */
 int jsc_conn_adopt(jsc_plane *, int fd, int kind, const char *greeting, size_t n, uint64_t *id);
+#define JSC_LIMIT_ZERO UINT32_MAX
 typedef struct jsc_conn_options { /* what CONNECT decided */
     jsc_account *account;
     uint8_t verbose, pedantic, echo, headers, no_responders, protocol;
     const char *after_pong; /* a second INFO line, sent after the first PONG that follows; copied; may be NULL */
     size_t after_pong_len;
+    jsc_permissions *permissions; /* NULL: may do everything */
+    uint32_t max_subs, max_payload; /* beside the plane's; 0: only that one, JSC_LIMIT_ZERO: 0 */
 } jsc_conn_options;
 /* The answer to JSC_EV_CONNECT: parsing of that connection stopped at the CONNECT and goes on now (verbose: +OK first).
  * Without CONNECT a client runs in the plane's default account (jsc_plane_account "$G") with verbose, pedantic, echo on,
- * unless auth_required. A second CONNECT drops all subscriptions. */
+ * unless auth_required. A second CONNECT drops all subscriptions. JSC_EFULL: the account has all the clients it may have,
+ * and this one is closed. */
 int jsc_conn_accept(jsc_plane *, uint64_t id, const jsc_conn_options *);
+/* What a client is that sends no CONNECT: account, permissions and limits of *o. NULL: CONNECT is required. */
+int jsc_plane_default(jsc_plane *, const jsc_conn_options *o);
+/* Other permissions for a client: its subscriptions that they do not allow are dropped and it is told of each. */
+int jsc_conn_permit(jsc_plane *, uint64_t id, jsc_permissions *);
 /* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,
  * PONG, -ERR and JSLINK are taken from it: with the first interest or message reading stops, and goes on now. */
 int jsc_conn_route_ready(jsc_plane *, uint64_t id);
@@ -217,7 +248,10 @@ enum {
     JSC_EV_TRACE = 13, /* a: 0 received, 1 sent; b: 0 for a line without its CRLF, else the size of the payload whose
                           * first MiB is data. a = 2: b lines were dropped as too many wait */
     JSC_EV_TLS = 14, /* a: 1: data: version and cipher; 0: the handshake failed, data: why */
+    JSC_EV_DENIED = 15, /* a client overstepped: a: JSC_DENIED_...; subject, reply: the queue, data: the sid; b: how many
+                         * such events of it were left out before this one */
 };
+enum { JSC_DENIED_PUBLISH, JSC_DENIED_SUBSCRIBE, JSC_DENIED_REPLY, JSC_DENIED_MAX_SUBS };
 typedef struct jsc_event {
     uint8_t type, conn_kind;
     uint64_t conn, a, b;

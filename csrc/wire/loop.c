@@ -58,6 +58,7 @@ void jsc_plane_free(jsc_plane *p) {
         next = a->next;
         jsc_account_free(a);
     }
+    jsc_permissions_release(p->default_permissions);
     for (int i = 0; i < JSC_DEPTH; i++) jsc_match_free(p->scratch[i]);
     while (p->spare_n) free(p->spare[--p->spare_n].p);
     free(p->accounts);

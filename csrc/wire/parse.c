@@ -126,17 +126,21 @@ static void publish(jsc_conn *c, jsc_flow *f) {
     if (JSC_UNLIKELY(c->pedantic) && !jsc_subject_valid(m->subject, m->subject_len, 1))
         jsc_out_err(c, "Invalid Publish Subject", NULL, 0);
     char s0 = m->subject[0];
+    if (JSC_UNLIKELY(c->permissions != NULL) && !jsc_may_publish(c, m->subject, m->subject_len)) {
+        jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);
+        return;
+    }
     if (JSC_UNLIKELY(s0 == '_' || s0 == '$') &&
         ((starts(m->subject, m->subject_len, "_GR_.", 5) && m->subject_len > 5) ||
          (starts(m->subject, m->subject_len, "$NRG.", 5) && !c->account->is_system))) {
-        jsc_out_err(c, "Permissions Violation for Publish to", m->subject, m->subject_len);
+        jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);
         return;
     }
     if (m->reply_len && (m->reply[0] == '_' || m->reply[0] == '$') &&
         (starts(m->reply, m->reply_len, "_R_.", 4) ||
          (starts(m->reply, m->reply_len, "_GR_.", 5) && m->reply_len > 5) ||
          (starts(m->reply, m->reply_len, "$JS.ACK.", 8) && m->reply_len > 8))) {
-        jsc_out_err(c, "Permissions Violation for Publish with Reply of", m->reply, m->reply_len);
+        jsc_conn_denied(c, JSC_DENIED_REPLY, m->reply, m->reply_len, NULL);
         return;
     }
     if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
@@ -186,7 +190,7 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
         silent(c);
         return 0;
     }
-    if (size > p->o.max_payload) {
+    if (size > p->o.max_payload || size > c->max_payload) {
         jsc_conn_end(c, "Maximum Message Payload Exceeded", "Maximum Payload Violation", 1);
         return 0;
     }
@@ -215,38 +219,37 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
 }
 
 static void do_sub(jsc_conn *c, int n) {
-    jsc_token *t = c->plane->tokens;
+    jsc_plane *p = c->plane;
+    jsc_token *t = p->tokens;
     if (n < 2 || n > 3) {
         silent(c);
         return;
     }
     jsc_token *sid = &t[n - 1];
+    uint32_t qn = n == 3 ? t[1].n : 0;
+    const char *queue = n == 3 ? t[1].p : NULL;
+    int may = 1;
+    if (JSC_UNLIKELY(c->permissions != NULL)) may = jsc_may_subscribe(c->permissions, t[0].p, t[0].n, queue, qn);
+    if (qn == 5 && !memcmp(queue, "_sys_", 5)) may = 0; /* the server's own group */
+    if (!may || c->subs_n >= c->max_subs || (p->o.max_subs && c->subs_n >= p->o.max_subs)) {
+        jsc_sub as_asked = {.queue = queue, .queue_len = qn, .sid = sid->p, .sid_len = sid->n};
+        jsc_conn_denied(c, may ? JSC_DENIED_MAX_SUBS : JSC_DENIED_SUBSCRIBE, t[0].p, t[0].n, &as_asked);
+        return;
+    }
     if (!jsc_subject_valid(t[0].p, t[0].n, 0)) {
         jsc_out_err(c, "Invalid Subject", NULL, 0);
         return;
     }
-    if (n == 3 && t[1].n == 5 && !memcmp(t[1].p, "_sys_", 5)) {
-        char text[64 + 4096 * 2];
-        if (t[0].n < 4096) {
-            int k = snprintf(text, sizeof text,
-                             "-ERR 'Permissions Violation for Subscription to \"%.*s\" using queue \"_sys_\"'\r\n",
-                             (int)t[0].n, t[0].p);
-            jsc_out_put(c, text, (size_t)k);
-        } else {
-            jsc_out_err(c, "Permissions Violation for Subscription to", t[0].p, t[0].n);
-        }
-        return;
-    }
     uint64_t h = jsc_hash(sid->p, sid->n);
     if (!jsc_conn_sub(c, sid->p, sid->n, h)) {
-        jsc_sub *s = jsc_sub_new(JSC_SUB_CLIENT, c->account, t[0].p, t[0].n, n == 3 ? t[1].p : NULL,
-                                 n == 3 ? t[1].n : 0, sid->p, sid->n);
+        jsc_sub *s = jsc_sub_new(JSC_SUB_CLIENT, c->account, t[0].p, t[0].n, queue, qn, sid->p, sid->n);
         if (!s) {
             jsc_conn_end(c, "Internal Error", NULL, 0);
             return;
         }
         s->conn = c;
         s->sid_hash = h;
+        if (may == JSC_MAY_PARTLY) s->flags |= JSC_SUB_PARTLY;
         if (jsc_conn_sub_add(c, s)) {
             free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
@@ -500,10 +503,7 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
         if (c->skip_line) {
             v = c->skip_line - 1;
         } else {
-            if (pl->o.auth_required && !c->connected && kind == JSC_CONN_CLIENT && *p != 'C' && *p != 'c') {
-                jsc_conn_end(c, "Authentication Failure", "Authorization Violation", 1);
-                break;
-            }
+            if (JSC_UNLIKELY(c->fresh) && *p != 'C' && *p != 'c' && !jsc_conn_enter(c)) break;
             if (kind == JSC_CONN_CLIENT && four == ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24)) v = V_PUB;
             else v = find_verb(c, p, (size_t)(end - p));
         }

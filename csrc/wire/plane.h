@@ -23,10 +23,12 @@ enum {
     JSC_TURNS = 64,
     JSC_DEPTH = 64, /* publishing from callbacks of callbacks: deeper messages are dropped */
     JSC_SPARE = 16, /* output buffers kept warm */
+    JSC_DENIALS = 16, /* oversteps of one connection told to the host in a second */
 };
 
 /* ---- subscriptions and the index ---- */
 enum { JSC_SUB_CLIENT, JSC_SUB_ROUTE, JSC_SUB_CALL, JSC_SUB_HOST };
+enum { JSC_SUB_PARTLY = 128 }; /* flag of a client's: some of what matches it is denied */
 
 struct jsc_sub {
     uint8_t kind, flags, dead, told; /* told: counted in the interest that routes know */
@@ -122,7 +124,7 @@ struct jsc_account {
     jsc_tally live;         /* work space of jsc_plane_accounts */
     uint64_t subs_n, inserts, removes, matches, cache_hits, slow_consumers, conns, own_subs;
     uint8_t is_system;
-    uint32_t name_len;
+    uint32_t name_len, clients, max_clients;
     char name[];
 };
 
@@ -147,6 +149,9 @@ struct jsc_conn {
     uint8_t closing, flush_last, dirty, queued, ready, pong_seen, skip_line;
     uint8_t more;  /* the layer holds input that the socket no longer announces */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
+    uint8_t fresh;   /* a client that has not shown yet who it is */
+    uint8_t counted; /* in its account's clients */
+    uint8_t track;   /* permissions: what it receives it may answer */
     jsc_account *account;
     jsc_layer *layer; /* between socket and parser; NULL: nothing */
     jsc_buf in, out;
@@ -160,6 +165,12 @@ struct jsc_conn {
     int64_t first_rtt; /* from our INFO to its CONNECT: what is known before the first PONG */
     int64_t pause_end, next_ping, ping_sent, rtt, rtt_at, active, start_unix, active_unix;
     int32_t pings_out;
+    uint32_t max_subs, max_payload; /* UINT32_MAX: the plane's */
+    uint32_t verdict_hint;
+    jsc_permissions *permissions;
+    struct jsc_replies *replies;
+    int64_t denied_at; /* the second in which `denials` were told */
+    uint32_t denials, undenied;
     size_t event_bytes;
     uint64_t in_msgs, out_msgs, in_bytes, out_bytes, stalls;
     char *after_pong;
@@ -209,6 +220,8 @@ struct jsc_plane {
     jsc_conn **routes; /* ready ones */
     uint32_t routes_n, routes_cap;
     jsc_account **accounts, *all_accounts, *default_account;
+    jsc_permissions *default_permissions;
+    uint32_t default_max_subs, default_max_payload;
     uint32_t accounts_n, accounts_cap;
     jsc_sub *own_subs, *dead_subs;
     uint32_t depth;
@@ -253,6 +266,8 @@ void jsc_conn_timers(jsc_plane *);
 void jsc_conn_paused(jsc_plane *);
 void jsc_conn_drop_subs(jsc_conn *);
 jsc_sub *jsc_conn_sub(jsc_conn *, const char *sid, uint32_t n, uint64_t hash);
+int jsc_conn_enter(jsc_conn *); /* a client's first verb is not CONNECT: whether it may, else it closes */
+void jsc_conn_denied(jsc_conn *, int what, const char *s, size_t n, const jsc_sub *); /* told to client and host */
 int jsc_conn_sub_add(jsc_conn *, jsc_sub *);
 void jsc_conn_sub_remove(jsc_conn *, jsc_sub *);
 /* out.c: room for n bytes, NULL when the connection is closing or memory is out (then it is closed) */
@@ -287,6 +302,16 @@ void jsc_match_forget(jsc_account *, const char *subject, uint32_t n);
 void jsc_match_clear(jsc_account *);
 void jsc_match_free(jsc_match *);
 void jsc_plane_bury(jsc_plane *); /* frees what is dead when nobody routes */
+/* permissions.c: for connections that have some */
+enum { JSC_MAY_PARTLY = 2 };
+jsc_permissions *jsc_permissions_keep(jsc_permissions *);
+int jsc_permissions_track(const jsc_permissions *);
+int jsc_may_publish(jsc_conn *, const char *, uint32_t n);
+/* 0, 1, or JSC_MAY_PARTLY: yes, but what is delivered has to be asked about. */
+int jsc_may_subscribe(const jsc_permissions *, const char *, uint32_t n, const char *queue, uint32_t qn);
+int jsc_may_deliver(const jsc_sub *, const char *subject, uint32_t n);
+void jsc_reply_note(jsc_conn *, const char *, uint32_t n); /* it received this reply subject */
+void jsc_replies_free(jsc_conn *);
 /* interest.c */
 void jsc_interest_change(jsc_sub *, int by);
 void jsc_interest_tell(jsc_conn *route);

@@ -52,6 +52,7 @@ static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_f
     jsc_conn *c = s->conn;
     const jsc_msg *m = &f->m;
     if (c->closing || (c == f->from && !c->echo)) return 0;
+    if (JSC_UNLIKELY(s->flags & JSC_SUB_PARTLY) && !jsc_may_deliver(s, f->match, f->match_len)) return 0;
     int strip = m->headers_len && !c->headers, with = m->headers_len && !strip;
     size_t need = 6 + m->subject_len + s->sid_len + 2 +
                   (f->tail ? f->tail_len : m->reply_len + 24 + (size_t)m->headers_len + m->data_len + 4) + f->size_len;
@@ -72,6 +73,7 @@ static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_f
     count_out(c, m);
     s->delivered++;
     jsc_out_done(c, q);
+    if (JSC_UNLIKELY(c->track) && m->reply_len) jsc_reply_note(c, m->reply, m->reply_len);
     behind(c, f);
     if (s->max && s->delivered >= s->max) {
         jsc_conn_sub_remove(c, s);

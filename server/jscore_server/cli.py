@@ -64,6 +64,10 @@ Cluster:
         --no_advertise               Do not tell clients of other servers
         --connect_retries <number>   How often a route that was only heard of is tried again
 
+Authorization:
+        --user <user>, --pass <password>  What clients must present (other users may read a command line)
+        --auth <token>               Token that clients must present
+
 TLS:
         --tls                        Clients must use TLS (false: whatever the file says)
         --tlscert <file>, --tlskey <file>  Certificate and private key of this server
@@ -71,7 +75,6 @@ TLS:
         --tlscacert <file>           Authorities that clients' certificates come from
 
 Not supported yet (refused):
-        --user, --pass, --auth       Credentials of clients
     -ms, --https_port                HTTPS monitoring
 Not supported yet (no effect):
     -s, --syslog    -r, --remote_syslog <address>    --profile <port>
@@ -306,6 +309,9 @@ _DIRECT = {
     "logtime_utc": ("logtime_utc",),
     "debug": ("debug",),
     "trace": ("trace",),
+    "user": ("authorization", "user"),
+    "pass": ("authorization", "password"),
+    "auth": ("authorization", "token"),
     "jetstream": ("jetstream", "enabled"),
     "store_dir": ("jetstream", "store_dir"),
     "cluster_name": ("cluster", "name"),
@@ -315,7 +321,7 @@ _DIRECT = {
 }
 """Flags that set one option each."""
 
-_REFUSED = ("user", "pass", "auth", "https_port")
+_REFUSED = ("https_port",)
 _WITHOUT_EFFECT = ("syslog", "remote_syslog", "profile")
 
 

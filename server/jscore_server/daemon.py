@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 
 import jscore
+from jscore_server.authentication import plaintext
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane, PlaneSelector
 from jscore_server.logs import Log
@@ -39,6 +40,7 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
         max_pending=options.max_pending,
         ping_interval_ns=int(options.ping_interval * NANOSECOND),
         ping_max=options.ping_max,
+        max_subs=max(0, options.max_subscriptions),
         trace=options.trace,
     )
     raise_file_limit(log)
@@ -94,6 +96,8 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
     log.info(f"  Version:  {NATS_VERSION}")
     log.info(f"  Name:     {server.facts.server_name}")
     log.info(f"  ID:       {server.facts.server_id}")
+    if plaintext(options):
+        log.warn("Plaintext passwords detected, use nkeys or bcrypt")
     runtime = None
     try:
         if options.jetstream.enabled:

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jscore_server.admission import Admission
+from jscore_server.authentication import Identity, Right
 from jscore_server.cluster.links import LinkCallbacks, Links
 from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
 from jscore_server.config.options import Options
@@ -25,6 +27,7 @@ from jscore_server.dataplane import Plane
 from jscore_server.dataplane.events import (
     EV_CLOSED,
     EV_CONNECT,
+    EV_DENIED,
     EV_ERROR,
     EV_FRAME,
     EV_INFO,
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
     from jscore_server.monitoring.http import Listener
 
 CONN_CLIENT, CONN_ROUTE = 0, 1
-GLOBAL_ACCOUNT = "$G"
 ACCEPTS_A_TURN = 64
 LISTEN_BACKLOG = 4096
 ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
@@ -67,6 +69,10 @@ class Client:
     since: float
     connect: Connect | None = None
     told: list[str] | None = None  # the client URLs of the last INFO it got
+    connection_type: str = "STANDARD"
+    identity: Identity | None = None  # who it is, once it was let in
+    auth_timer: asyncio.TimerHandle | None = None  # runs until then
+    auth_stop: Callable[[], None] | None = None  # ends the computing of its password's hash
 
 
 class Server:
@@ -107,10 +113,12 @@ class Server:
         self.links: Links | None = None
         self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.admission: Admission  # from `start` on
         self._urls_timer: asyncio.TimerHandle | None = None
         self._accept_troubled = False
-        self.handlers: dict[int, Callable[[int, int, int, int, bytes], None]] = {
+        self.handlers: dict[int, Callable[[int, int, int, int, Any], None]] = {
             EV_CONNECT: self._on_connect,
+            EV_DENIED: self._on_denied,
             EV_INFO: self._on_info,
             EV_LINK: self._on_link,
             EV_CLOSED: self._on_closed,
@@ -127,6 +135,7 @@ class Server:
         """Listens. Raises OSError when an address cannot be bound."""
         self.loop = asyncio.get_running_loop()
         options = self.options
+        self.admission = Admission(self, options, self.loop)
         client_sock = listen(options.host, options.port)
         self.client_port = self.facts.port = client_sock.getsockname()[1]
         self.client_listener = client_sock
@@ -258,6 +267,7 @@ class Server:
             self.links.stop()
         if self.jetstream is not None:
             self.jetstream.stop()
+        self.admission.close()
         for conn in list(self.clients):
             self.plane.close_conn(conn, "Server Shutdown")
         if self.routes is not None:
@@ -315,11 +325,12 @@ class Server:
         conn = self.plane.adopt(sock.detach(), CONN_CLIENT)
         client = Client(conn, self.next_cid, ip, port, self.loop.time())
         self.next_cid += 1
-        self.plane.write(conn, self._client_info(client))
+        self.plane.write(conn, self.client_info(client))
         if len(self.clients) >= self.options.max_connections:
             self.plane.close_conn(conn, "Maximum Connections Exceeded", "maximum connections exceeded")
             return
         self.clients[conn] = client
+        self.admission.arrived(client)
         if self.log.debug_on:
             self.log.debug(f"{ip}:{port} - cid:{client.cid} - Client connection created")
         if self.tls is None:
@@ -329,10 +340,20 @@ class Server:
         elif self.log.debug_on and not self.tls.optional:
             self.log.debug(f"{ip}:{port} - cid:{client.cid} - Starting TLS client connection handshake")
 
-    def _client_info(self, client: Client, account: str = "") -> bytes:
-        return info_lines.line(
-            info_lines.client_info(self.facts, client_id=client.cid, client_ip=client.ip, account=account)
+    def client_info(self, client: Client, right: Right | None = None) -> bytes:
+        """The INFO line for a client; with `right` the one that follows its CONNECT."""
+        authentication = self.admission.authentication
+        late = right is not None or client.connect is not None
+        fields = info_lines.client_info(
+            self.facts,
+            client_id=client.cid,
+            client_ip=client.ip,
+            auth_required=authentication.required if late else authentication.shown_required,
+            account=right.account if right is not None else "",
+            system=right is not None and right.account == authentication.system_account,
+            max_payload=right.max_payload if right is not None else None,
         )
+        return info_lines.line(fields)
 
     def _on_connect(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if kind == CONN_ROUTE:
@@ -348,26 +369,20 @@ class Server:
         except Refused as err:
             self.plane.close_conn(conn, err.reason, err.error)
             return
-        client.connect = connect
         client.told = self.facts.connect_urls
-        self.plane.accept(
-            conn,
-            GLOBAL_ACCOUNT,
-            verbose=connect.verbose,
-            pedantic=connect.pedantic,
-            echo=connect.echo,
-            headers=connect.headers,
-            no_responders=connect.no_responders,
-            protocol=connect.protocol,
-            after_pong=self._client_info(client, GLOBAL_ACCOUNT) if connect.protocol >= 1 else b"",
-        )
-        self.system.connected(client, GLOBAL_ACCOUNT)
+        self.admission.connect(client, connect)
+
+    def _on_denied(self, conn: int, kind: int, a: int, b: int, data: Any) -> None:
+        client = self.clients.get(conn)
+        if client is not None:
+            self.admission.denied(client, a, b, data)
 
     def _on_closed(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         reason = data.decode("utf-8", "replace")
         client = self.clients.pop(conn, None)
         if client is not None:
             self.system.closed(client, reason)
+            self.admission.left(client, reason)
             if self.log.debug_on:
                 self.log.debug(f"{client.ip}:{client.port} - cid:{client.cid} - Client connection closed: {reason}")
             elif reason.startswith("Slow Consumer"):
@@ -507,13 +522,13 @@ class Server:
                 young = True
                 continue
             client.told = urls
-            self.plane.write(client.conn, self._client_info(client))
+            self.plane.write(client.conn, self.client_info(client))
         if young:
             self._urls_timer = self.loop.call_later(TELL_AGAIN_S, self._tell_clients)
 
     # ---- events ----
 
-    def event(self, kind: int, conn: int, conn_kind: int, a: int, b: int, data: bytes) -> None:
+    def event(self, kind: int, conn: int, conn_kind: int, a: int, b: int, data: Any) -> None:
         """One event of the plane."""
         handler = self.handlers.get(kind)
         if handler is not None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from .lexer import Position
 from .transport import Tls
+from .users import SYSTEM_ACCOUNT, Account, ClientAuthorization
 
 __all__ = ["Authorization", "Cluster", "JetStream", "JetStreamLimits", "Options", "Url"]
 
@@ -151,6 +152,12 @@ class Options:
     http_base_path: str = "/"
     jetstream: JetStream = field(default_factory=JetStream)
     cluster: Cluster = field(default_factory=Cluster)
+    authorization: ClientAuthorization = field(default_factory=ClientAuthorization)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    """The named ones; `$G`, and `$SYS` unless switched off, are there without a word."""
+    no_auth_user: str = ""
+    system_account: str = SYSTEM_ACCOUNT
+    no_system_account: bool = False
     feature_flags: dict[str, bool] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list, repr=False, compare=False)
     """What in the file forbids a start, one line each; `-t` only shows it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from .accounts import account_rules, cross_check
 from .cluster import WRITE_TIMEOUT, cluster
 from .jetstream import jetstream, top_store_dir
 from .kinds import (
@@ -53,6 +54,8 @@ def options_from(tree: Tree, file: str) -> tuple[Options, list[Warning]]:
     if not tree:
         reader.warnings.append(Warning(f"{file}: config has no values or is empty", strict=True))
     reader.block(tree, _TOP, reader.options, "")
+    if not reader.errors:
+        cross_check(reader)
     if reader.errors:
         raise ConfigError(*reader.errors)
     return reader.options, reader.warnings
@@ -92,11 +95,6 @@ def _lame_duck_grace(reader: Reader, entry: Entry) -> float:
     if value < 0:
         raise Wrong(f'expected a positive duration for "{entry.name}", got "{entry.node.value}"')
     return value
-
-
-def _system_account(reader: Reader, target: Options, entry: Entry) -> None:
-    if string(reader, entry) != "$SYS":
-        reader.lacks(entry)
 
 
 _TOP = table(
@@ -157,21 +155,17 @@ _TOP = table(
         refused("ocsp"),
         refused("ocsp_cache"),
         refused("resolver_tls", kind=any_map),
-        refused("authorization", kind=any_map),
-        refused("accounts"),
-        refused("no_auth_user", kind=string),
         refused("default_sentinel", kind=string),
         refused("trusted", "trusted_keys", kind=strings),
         refused("operator", "operators", "root", "roots", "root_operator", "root_operators", kind=strings),
         refused("resolver", "account_resolver", "accounts_resolver"),
         refused("resolver_preload", kind=any_map),
         refused("resolver_pinned_accounts", kind=strings),
-        Rule(("system_account", "system"), _system_account),
+        *account_rules(),
         refused("proxy_protocol", kind=boolean),
         refused("proxies", kind=any_map),
         # Without this one messages would go to other subjects than the file says.
         refused("mappings", "maps", kind=any_map),
-        later("no_system_account", "no_system", "no_sys_acc", kind=boolean),
         later("default_js_domain", kind=_names),
         refused("gateway", kind=any_map),
         refused("leafnodes", "leaf", kind=any_map),

@@ -6,8 +6,9 @@ from ipaddress import ip_address
 
 from .options import Options
 from .schema import Warning
+from .users import GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, User
 
-__all__ = ["faults", "warnings"]
+__all__ = ["faults", "named_users", "warnings"]
 
 
 def faults(options: Options) -> list[str]:
@@ -46,9 +47,36 @@ def faults(options: Options) -> list[str]:
             fault("jetstream cluster requires `server_name` to be set", "cluster", "jetstream")
         if not cluster.name:
             fault("jetstream cluster requires `cluster.name` to be set", "cluster", "jetstream")
+    found += account_faults(options)
     if js.sync_interval != "always" and js.sync_interval <= 0:
         fault('expected "always" or a positive duration for "sync_interval"', "jetstream.sync_interval")
     return found
+
+
+def account_faults(options: Options) -> list[str]:
+    """Users and accounts that are named and not there."""
+    found: list[str] = []
+    users = named_users(options)
+    if options.no_auth_user and not users:
+        found.append(f'no_auth_user: "{options.no_auth_user}" present, but users/nkeys are not defined')
+    elif options.no_auth_user and options.no_auth_user not in users:
+        found.append(
+            f'no_auth_user: "{options.no_auth_user}" not present as user or nkey in authorization block or account '
+            "configuration"
+        )
+    known = {GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, *options.accounts}
+    if not options.no_system_account and options.system_account not in known:
+        found.append("error resolving system account: account missing")
+    system = options.accounts.get(options.system_account)
+    if options.jetstream.enabled and system is not None and system.jetstream is not None:
+        found.append("Not allowed to enable JetStream on the system account")
+    return found
+
+
+def named_users(options: Options) -> dict[str, User]:
+    """Every user with a name, whichever block it stands in."""
+    listed = [user for account in options.accounts.values() for user in account.users]
+    return {user.name: user for user in listed + options.authorization.users}
 
 
 def warnings(options: Options) -> list[Warning]:

@@ -135,6 +135,20 @@ class Subscription:
     def close(self) -> None: ...
 
 @final
+class Permissions:
+    def __init__(
+        self,
+        *,
+        publish_allow: Iterable[str] = (),
+        publish_deny: Iterable[str] = (),
+        subscribe_allow: Iterable[tuple[str, str]] = (),
+        subscribe_deny: Iterable[tuple[str, str]] = (),
+        no_publish: bool = False,
+        max_responses: int = 0,
+        expires_ns: int = 0,
+    ) -> None: ...
+
+@final
 class Plane:
     def __init__(
         self,
@@ -144,6 +158,7 @@ class Plane:
         max_pending: int = ...,
         ping_interval_ns: int = ...,
         ping_max: int = ...,
+        max_subs: int = ...,
         auth_required: bool = ...,
         trace: bool = ...,
     ) -> None: ...
@@ -155,7 +170,7 @@ class Plane:
     def poll(self, timeout_ns: int) -> Sequence[tuple[int, int]]: ...
     def flush(self) -> None: ...
     def unix_ns(self) -> int: ...
-    def dispatch(self, handler: Callable[[int, int, int, int, int, bytes], None]) -> bool: ...
+    def dispatch(self, handler: Callable[[int, int, int, int, int, Any], None]) -> bool: ...
     def adopt(self, fd: int, kind: int) -> int: ...
     def accept(
         self,
@@ -169,7 +184,22 @@ class Plane:
         no_responders: bool,
         protocol: int,
         after_pong: bytes = b"",
+        permissions: Permissions | None = None,
+        max_subs: int | None = None,
+        max_payload: int | None = None,
     ) -> bool: ...
+    def default_client(
+        self,
+        account: str | None,
+        *,
+        permissions: Permissions | None = None,
+        max_subs: int | None = None,
+        max_payload: int | None = None,
+    ) -> None: ...
+    def permit(self, conn: int, permissions: Permissions | None) -> bool: ...
+    def account_limit(self, account: str, max_clients: int | None) -> None: ...
+    def account_clients(self, account: str) -> int: ...
+    def account_system(self, account: str, on: bool) -> None: ...
     def route_ready(self, conn: int) -> bool: ...
     def become_link(self, conn: int) -> bool: ...
     def write(self, conn: int, data: bytes) -> bool: ...

@@ -30,6 +30,17 @@ cdef extern from "wire/jsc_plane.h" nogil:
         pass
     ctypedef struct jsc_sub:
         pass
+    ctypedef struct jsc_permissions:
+        pass
+    ctypedef struct jsc_permission:
+        uint8_t list
+        const char *subject
+        const char *queue
+        uint32_t subject_len, queue_len
+    ctypedef struct jsc_permissions_options:
+        uint8_t no_publish
+        int32_t max_responses
+        int64_t expires_ns
     ctypedef struct jsc_msg:
         jsc_account *account
         const char *subject
@@ -44,6 +55,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint64_t max_pending
         int64_t ping_interval_ns
         int32_t ping_max
+        uint32_t max_subs
         uint8_t auth_required
         uint8_t trace
     ctypedef struct jsc_ready:
@@ -54,6 +66,8 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint8_t verbose, pedantic, echo, headers, no_responders, protocol
         const char *after_pong
         size_t after_pong_len
+        jsc_permissions *permissions
+        uint32_t max_subs, max_payload
     ctypedef struct jsc_conn_info:
         uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs
         int64_t rtt_ns, last_activity_ns, start_ns
@@ -97,17 +111,26 @@ cdef extern from "wire/jsc_plane.h" nogil:
     enum:
         JSC_EV_CLOSED
         JSC_EV_MSG
+        JSC_EV_DENIED
         JSC_SUB_LOCAL
         JSC_SUB_LENIENT
+    const uint32_t JSC_LIMIT_ZERO
     int jsc_plane_new(const jsc_plane_options *, jsc_plane **)
     void jsc_plane_free(jsc_plane *)
     jsc_account *jsc_plane_account(jsc_plane *, const char *, size_t)
+    void jsc_account_limit(jsc_account *, uint32_t)
+    uint32_t jsc_account_clients(const jsc_account *)
+    void jsc_account_system(jsc_account *, int)
+    int jsc_permissions_new(const jsc_permission *, int, const jsc_permissions_options *, jsc_permissions **)
+    void jsc_permissions_release(jsc_permissions *)
     int jsc_plane_watch(jsc_plane *, int fd, uint32_t mask)
     int jsc_plane_poll(jsc_plane *, int64_t, jsc_ready *, int)
     void jsc_plane_flush(jsc_plane *)
     int64_t jsc_plane_unix(const jsc_plane *)
     int jsc_conn_adopt(jsc_plane *, int, int, const char *, size_t, uint64_t *)
     int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
+    int jsc_plane_default(jsc_plane *, const jsc_conn_options *)
+    int jsc_conn_permit(jsc_plane *, uint64_t, jsc_permissions *)
     int jsc_conn_route_ready(jsc_plane *, uint64_t)
     int jsc_conn_become_link(jsc_plane *, uint64_t)
     int jsc_conn_write(jsc_plane *, uint64_t, const void *, size_t)
@@ -265,6 +288,11 @@ cdef int check(int rc) except? -1:
     return rc
 
 
+cdef uint32_t bound(limit) except? 1:
+    """A limit as the data plane has it: None is none of its own."""
+    return 0 if limit is None else JSC_LIMIT_ZERO if limit <= 0 else min(limit, 0xFFFFFFFE)
+
+
 cdef class Tls:
     """TLS settings of a listener, or of what we dial. Connections keep those that they began with."""
 
@@ -320,6 +348,44 @@ cdef class Subscription:
             self.sub = NULL
 
 
+cdef class Permissions:
+    """What a user may do, compiled; shared by its connections.
+
+    Publish: subjects; subscribe: (subject, queue or "") pairs. An empty allow list allows all, unless `no_publish`.
+    max_responses 0: none, < 0 any number; expires_ns < 0: never. Raises jscore.InvalidArgument for what is no subject.
+    """
+
+    cdef jsc_permissions *handle
+
+    def __cinit__(self, *, publish_allow=(), publish_deny=(), subscribe_allow=(), subscribe_deny=(), bint no_publish=False,
+                  int max_responses=0, int64_t expires_ns=0):
+        cdef list texts = []  # keeps the bytes alive while they are copied
+        cdef jsc_permissions_options o
+        cdef jsc_permission *v
+        cdef bytes s, q
+        cdef int rc, i
+        for which, entries in enumerate((publish_allow, publish_deny, subscribe_allow, subscribe_deny)):
+            for entry in entries:
+                subject, queue = (entry, "") if which < 2 else entry
+                texts.append((which, subject.encode("utf-8", "surrogateescape"),
+                              queue.encode("utf-8", "surrogateescape")))
+        o.no_publish, o.max_responses, o.expires_ns = no_publish, max_responses, expires_ns
+        v = <jsc_permission *>malloc((len(texts) + 1) * sizeof(jsc_permission))
+        if v == NULL:
+            raise MemoryError
+        for i in range(len(texts)):
+            s, q = texts[i][1], texts[i][2]
+            v[i].list = texts[i][0]
+            v[i].subject, v[i].subject_len = <const char *>s, len(s)
+            v[i].queue, v[i].queue_len = <const char *>q, len(q)
+        rc = jsc_permissions_new(v, len(texts), &o, &self.handle)
+        free(v)
+        check(rc)
+
+    def __dealloc__(self):
+        jsc_permissions_release(self.handle)
+
+
 cdef class Plane:
     """All connections, subscriptions and streams of one server, driven by `poll` from one thread."""
 
@@ -334,7 +400,7 @@ cdef class Plane:
     cdef readonly bytes gone_subs
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
-                  ping_interval_ns=120_000_000_000, ping_max=2, auth_required=False,
+                  ping_interval_ns=120_000_000_000, ping_max=2, max_subs=0, auth_required=False,
                   trace=False):
         cdef jsc_plane_options o
         o.max_payload = max_payload
@@ -342,6 +408,7 @@ cdef class Plane:
         o.max_pending = max_pending
         o.ping_interval_ns = ping_interval_ns
         o.ping_max = ping_max
+        o.max_subs = max_subs
         o.auth_required = auth_required
         o.trace = trace
         self._callbacks = {}
@@ -429,6 +496,9 @@ cdef class Plane:
                             ev.data[:ev.data_len] if ev.data_len else b"",
                             ev.conn, ev.conn_kind,
                         ))
+                elif ev.type == JSC_EV_DENIED:
+                    handler(ev.type, ev.conn, ev.conn_kind, ev.a, ev.b, (
+                        ev.subject[:ev.subject_len], ev.reply[:ev.reply_len], ev.data[:ev.data_len]))
                 else:
                     if ev.type == JSC_EV_CLOSED and ev.headers_len == sizeof(jsc_conn_info):
                         memcpy(&self.gone, ev.headers, sizeof(jsc_conn_info))
@@ -451,7 +521,8 @@ cdef class Plane:
         return ident
 
     def accept(self, uint64_t conn, str account, *, bint verbose, bint pedantic, bint echo, bint headers,
-               bint no_responders, int protocol, bytes after_pong=b""):
+               bint no_responders, int protocol, bytes after_pong=b"", Permissions permissions=None,
+               max_subs=None, max_payload=None):
         """The answer to EV_CONNECT of a client; see jsc_conn_accept."""
         cdef jsc_conn_options o
         o.account = self._account(account)
@@ -459,7 +530,34 @@ cdef class Plane:
         o.no_responders, o.protocol = no_responders, protocol
         o.after_pong = after_pong
         o.after_pong_len = len(after_pong)
+        o.permissions = permissions.handle if permissions is not None else NULL
+        o.max_subs, o.max_payload = bound(max_subs), bound(max_payload)
         return jsc_conn_accept(self.live(), conn, &o) >= 0
+
+    def default_client(self, str account, *, Permissions permissions=None, max_subs=None, max_payload=None):
+        """What a client is that sends no CONNECT; account None: CONNECT is required."""
+        cdef jsc_conn_options o
+        if account is None:
+            check(jsc_plane_default(self.live(), NULL))
+            return
+        o.account = self._account(account)
+        o.permissions = permissions.handle if permissions is not None else NULL
+        o.max_subs, o.max_payload = bound(max_subs), bound(max_payload)
+        check(jsc_plane_default(self.live(), &o))
+
+    def permit(self, uint64_t conn, Permissions permissions):
+        """Other permissions for a connected client; see jsc_conn_permit."""
+        return jsc_conn_permit(self.live(), conn, permissions.handle if permissions is not None else NULL) >= 0
+
+    def account_limit(self, str account, max_clients):
+        """How many clients the account may have; None: any number."""
+        jsc_account_limit(self._account(account), 0xFFFFFFFF if max_clients is None else max_clients)
+
+    def account_clients(self, str account):
+        return jsc_account_clients(self._account(account))
+
+    def account_system(self, str account, bint on):
+        jsc_account_system(self._account(account), on)
 
     def route_ready(self, uint64_t conn):
         return jsc_conn_route_ready(self.live(), conn) >= 0

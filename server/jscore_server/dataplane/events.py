@@ -20,5 +20,11 @@ EV_APPLY: Final = 11
 EV_FAILED: Final = 12
 EV_TRACE: Final = 13
 EV_TLS: Final = 14
+EV_DENIED: Final = 15
 EV_EXPIRED: Final = 20
 EV_FULL: Final = 21
+
+DENIED_PUBLISH: Final = 0
+DENIED_SUBSCRIBE: Final = 1
+DENIED_REPLY: Final = 2
+DENIED_MAX_SUBS: Final = 3

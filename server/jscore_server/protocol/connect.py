@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -31,10 +31,17 @@ class Connect:
     lang: str = ""
     version: str = ""
     user: str = ""
+    password: str = field(default="", repr=False)
+    auth_token: str = field(default="", repr=False)
+    jwt: str = field(default="", repr=False)
+    nkey: str = ""
+    sig: str = field(default="", repr=False)
     account: str = ""
     new_account: bool = False
 
 
+KEYS = {"password": "pass"}
+"""Fields that are called otherwise on the wire."""
 KINDS: dict[str, type] = {name: type(getattr(Connect(), name)) for name in Connect.__dataclass_fields__}
 
 
@@ -56,7 +63,7 @@ def read_connect(body: bytes) -> Connect:
     fields = decode_object(body)
     connect = Connect()
     for name, kind in KINDS.items():
-        value = fields.get(name)
+        value = fields.get(KEYS.get(name, name))
         if value is None:
             continue
         if type(value) is not kind:

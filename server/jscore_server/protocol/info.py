@@ -38,8 +38,20 @@ def line(fields: dict[str, Any]) -> bytes:
     return b"INFO " + msgspec.json.encode(fields) + b" \r\n"
 
 
-def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: str = "") -> dict[str, Any]:
-    """INFO for a client; with `account` the second one, sent after its first PONG."""
+def client_info(
+    facts: ServerFacts,
+    *,
+    client_id: int,
+    client_ip: str,
+    auth_required: bool = False,
+    account: str = "",
+    system: bool = False,
+    max_payload: int | None = None,
+) -> dict[str, Any]:
+    """INFO for a client; with `account` the second one, sent after its first PONG.
+
+    `system`: that account is the system account. `max_payload`: a bound of the account below the server's.
+    """
     info: dict[str, Any] = {
         "server_id": facts.server_id,
         "server_name": facts.server_name,
@@ -50,9 +62,11 @@ def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: 
         "host": facts.host,
         "port": facts.port,
         "headers": facts.headers,
-        **facts.tls,
-        "max_payload": facts.max_payload,
     }
+    if auth_required:
+        info["auth_required"] = True
+    info.update(facts.tls)
+    info["max_payload"] = facts.max_payload if max_payload is None else min(max_payload, facts.max_payload)
     if facts.jetstream:
         info["jetstream"] = True
     info["client_id"] = client_id
@@ -63,6 +77,8 @@ def client_info(facts: ServerFacts, *, client_id: int, client_ip: str, account: 
     if account:
         info["connect_info"] = True
         info["remote_account"] = account
+        if system:
+            info["acc_is_sys"] = True
     # No api_lvl: the features behind JetStream's API levels 1 to 4 are not served yet, and 0 is left out on the wire.
     return info
 

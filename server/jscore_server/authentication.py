@@ -1,0 +1,183 @@
+"""Who a connecting client is, by the users, the password or the token of the configuration, and what it may do then.
+
+Source: security.md sections 1 to 3. Nkeys, JWT and a callout are further ways to an Identity and have their place in
+`Authentication.identify`; nothing behind it asks how somebody was known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jscore_server import dataplane
+from jscore_server.config.options import Options
+from jscore_server.config.users import GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, AccountLimits, Permissions, User
+from jscore_server.config.validate import named_users
+from jscore_server.dataplane import Plane
+from jscore_server.passwords import Passwords, is_hash, same
+from jscore_server.protocol.connect import Connect
+
+__all__ = ["ANYBODY", "Authentication", "Identity", "Right", "plaintext"]
+
+AUTH_TIMEOUT_S = 2.0
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who was let in. `user` '': by token, or without being asked."""
+
+    account: str = GLOBAL_ACCOUNT
+    user: str = ""
+    permissions: Permissions | None = None
+
+    @property
+    def label(self) -> str:
+        """As the log shows it: `account/user:name`, '' without a user."""
+        return f"{self.account}/user:{self.user}" if self.user else ""
+
+
+ANYBODY = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What the data plane is told about an identity."""
+
+    account: str
+    permissions: dataplane.Permissions | None
+    max_subs: int | None
+    max_payload: int | None
+
+
+class Authentication:
+    """The users of one configuration. `replaced` makes the next one on a reload."""
+
+    def __init__(self, options: Options, passwords: Passwords) -> None:
+        self._passwords = passwords
+        self.login = login = options.authorization
+        self.users = named_users(options)
+        self.limits = {name: account.limits for name, account in options.accounts.items()}
+        self.no_auth_user = self.users.get(options.no_auth_user)
+        self.system_account = "" if options.no_system_account else options.system_account
+        self._compiled: dict[Permissions, dataplane.Permissions] = {}
+        self.required = bool(self.users or login.user or login.token)
+        # Only the system account has users: everybody else is served as without any.
+        self.open = (
+            self.no_auth_user is None
+            and "authorization" not in options.places
+            and not (login.user or login.token)
+            and bool(self.users)
+            and set(options.accounts) <= {self.system_account}
+        )
+        self.timeout_s = max(login.timeout, 0.001) if login.timeout else AUTH_TIMEOUT_S
+
+    @property
+    def shown_required(self) -> bool:
+        """`auth_required` of the first INFO."""
+        return self.required and self.no_auth_user is None
+
+    @property
+    def anonymous(self) -> Identity | None:
+        """Who a client is that shows no credentials; None: it must."""
+        if self.no_auth_user is not None:
+            return _identity(self.no_auth_user)
+        return ANYBODY if self.open or not self.required else None
+
+    def find(self, connect: Connect, connection_type: str) -> tuple[Identity, str, str] | None:
+        """Identity, the password shown and the one wanted; None for nobody, whatever the password.
+
+        Where credentials do not matter both are ''.
+        """
+        login = self.login
+        if not self.required:
+            return ANYBODY, "", ""
+        shown = bool(connect.user or connect.password or connect.auth_token or connect.nkey)
+        anonymous = self.anonymous
+        if not shown and anonymous is not None:
+            return anonymous, "", ""
+        if connect.nkey:
+            return None
+        if self.users and connect.user:
+            user = self.users.get(connect.user)
+            if user is None or (user.connection_types and connection_type not in user.connection_types):
+                return None
+            return _identity(user), connect.password, user.password
+        if login.token:
+            return ANYBODY, connect.auth_token, login.token
+        if login.user:
+            if not same(connect.user, login.user):
+                return None
+            return Identity(user=login.user), connect.password, login.password
+        return None
+
+    def identify(
+        self, connect: Connect, address: str, connection_type: str, done: Callable[[Identity | None], None]
+    ) -> Callable[[], None] | None:
+        """Calls done(identity, None when refused), perhaps later; what is returned then ends the waiting."""
+        found = self.find(connect, connection_type)
+        if found is None:
+            done(None)
+            return None
+        identity, given, wanted = found
+        return self._passwords.check(address, given, wanted, lambda right: done(identity if right else None))
+
+    def right(self, identity: Identity) -> Right:
+        """The tables of an identity, made when first asked for and shared by all of its connections."""
+        limits = self.limits.get(identity.account, AccountLimits())
+        permissions = identity.permissions
+        compiled = None
+        if permissions is not None and not permissions.unlimited:
+            compiled = self._compiled.get(permissions)
+            if compiled is None:
+                compiled = self._compiled[permissions] = compile_permissions(permissions)
+        return Right(identity.account, compiled, _bound(limits.max_subscriptions), _bound(limits.max_payload))
+
+    def bind(self, plane: Plane) -> None:
+        """Tells the data plane of accounts and of those who send no CONNECT."""
+        for name, limits in self.limits.items():
+            plane.account_limit(name, _bound(limits.max_connections))
+        plane.account_system(SYSTEM_ACCOUNT, self.system_account == SYSTEM_ACCOUNT)
+        if self.system_account:
+            plane.account_system(self.system_account, True)
+        if self.anonymous is None:
+            plane.default_client(None)
+            return
+        right = self.right(self.anonymous)
+        plane.default_client(
+            right.account, permissions=right.permissions, max_subs=right.max_subs, max_payload=right.max_payload
+        )
+
+
+def _identity(user: User) -> Identity:
+    return Identity(user.account, user.name, user.permissions)
+
+
+def _bound(limit: int) -> int | None:
+    """-1 is no limit; what else is below 0 lets nothing through, as with nats-server."""
+    return None if limit == -1 else max(limit, 0)
+
+
+def compile_permissions(permissions: Permissions) -> dataplane.Permissions:
+    publish, subscribe, responses = permissions.publish, permissions.subscribe, permissions.responses
+    return dataplane.Permissions(
+        publish_allow=publish.allow or (),
+        publish_deny=publish.deny,
+        subscribe_allow=[_with_queue(text) for text in subscribe.allow or ()],
+        subscribe_deny=[_with_queue(text) for text in subscribe.deny],
+        no_publish=publish.allow == (),
+        max_responses=0 if responses is None else max(-1, min(responses.max, 0x7FFFFFFF)),
+        expires_ns=0 if responses is None else int(max(-1.0, responses.expires) * SECOND_NS),
+    )
+
+
+def _with_queue(text: str) -> tuple[str, str]:
+    subject, _, queue = text.partition(" ")
+    return subject, queue
+
+
+def plaintext(options: Options) -> bool:
+    """Whether a configured password, the cluster's too, could be read by whoever reads the file."""
+    login, cluster = options.authorization, options.cluster.authorization
+    single = [password for password in (login.password, cluster.password) if password]
+    return any(not is_hash(password) for password in [*single, *(u.password for u in named_users(options).values())])

@@ -1,0 +1,112 @@
+"""Who may connect and what they may do, as the configuration says it. Pure; everything here compares by value.
+
+A permission's subject list of None forbids nothing by itself; names, limits and defaults are nats-server's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "GLOBAL_ACCOUNT",
+    "SYSTEM_ACCOUNT",
+    "Account",
+    "AccountJetStream",
+    "AccountLimits",
+    "ClientAuthorization",
+    "Permissions",
+    "Responses",
+    "Subjects",
+    "User",
+]
+
+GLOBAL_ACCOUNT = "$G"
+SYSTEM_ACCOUNT = "$SYS"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Subjects allowed and denied. Those of subscriptions may be `subject queue`. allow None: all."""
+
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """Leave to answer what was received: so many times, so many seconds long; below 0 without end."""
+
+    max: int = 1
+    expires: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a user may publish and subscribe to."""
+
+    publish: Subjects = Subjects()
+    subscribe: Subjects = Subjects()
+    responses: Responses | None = None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether these permissions forbid nothing at all."""
+        return self == Permissions()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user with a name. `connection_types` empty: all."""
+
+    name: str
+    password: str = field(default="", repr=False)
+    account: str = GLOBAL_ACCOUNT
+    permissions: Permissions | None = None
+    connection_types: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """Bounds of one account; below 0 there is none. `max_subscriptions` and `max_payload` bind each connection."""
+
+    max_connections: int = -1
+    max_subscriptions: int = -1
+    max_payload: int = -1
+    max_leafnodes: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class AccountJetStream:
+    """What an account may use of JetStream; below 0 without bound."""
+
+    max_memory: int = -1
+    max_store: int = -1
+    max_streams: int = -1
+    max_consumers: int = -1
+    max_bytes_required: bool = False
+    memory_max_stream_bytes: int = -1
+    disk_max_stream_bytes: int = -1
+    max_ack_pending: int = -1
+
+
+@dataclass(slots=True)
+class Account:
+    """An account the file names. `jetstream` None: not enabled."""
+
+    name: str
+    users: list[User] = field(default_factory=list)
+    default_permissions: Permissions | None = None
+    limits: AccountLimits = AccountLimits()
+    jetstream: AccountJetStream | None = None
+
+
+@dataclass(slots=True)
+class ClientAuthorization:
+    """The top-level `authorization` block. `timeout`: seconds in which CONNECT must come, 0 = the default."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    timeout: float = 0.0
+    users: list[User] = field(default_factory=list)
+    default_permissions: Permissions | None = None

@@ -106,7 +106,6 @@ class Admission:
     def _too_late(self, client: Client) -> None:
         client.auth_timer = None
         if client.identity is None:
-            self._say(client, "Authentication Timeout", named=False)
             self._server.plane.close_conn(client.conn, "Authentication Timeout", "Authentication Timeout")
 
     def _say(self, client: Client, text: str, *, named: bool = True) -> None:

@@ -167,7 +167,9 @@ def _is_nkey(text: str, kind: int) -> bool:
     except ValueError:
         return False
     return (
-        len(raw) == NKEY_BYTES and raw[0] == kind and binascii.crc_hqx(raw[:-2], 0) == int.from_bytes(raw[-2:], "little")
+        len(raw) == NKEY_BYTES
+        and raw[0] == kind
+        and binascii.crc_hqx(raw[:-2], 0) == int.from_bytes(raw[-2:], "little")
     )
 
 

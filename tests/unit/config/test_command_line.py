@@ -76,7 +76,6 @@ def test_an_empty_cluster_flag_turns_clustering_off(started, conf):
         ("bogus", 1, 'jscore-server: unrecognized command: "bogus"', False),
         ("-p 1 - x", 1, 'jscore-server: unrecognized command: "-"', False),
         ("-t", 1, "jscore-server: must specify [-c, --config] option to check configuration file syntax", False),
-        ("-user a", 1, "jscore-server: -user is not supported yet", False),
         ("-tls", 1, "jscore-server: TLS Server certificate must be present and valid", False),
         (
             "-routes nats://a:1",

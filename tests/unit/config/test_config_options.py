@@ -139,13 +139,12 @@ def test_all_faults_are_collected():
 @pytest.mark.parametrize(
     "text",
     [
-        "authorization { user: a, password: b }",
-        "accounts { A: {} }",
+        "authorization { auth_callout { issuer: A } }",
+        "accounts { A { exports: [{ stream: a }] } }",
+        "accounts { A { mappings { a: b } } }",
         "operator: x",
         "resolver: MEMORY",
-        "no_auth_user: x",
         "trusted_keys: x",
-        "system_account: X",
         "https: 443",
         "mappings { a: b }",
         "cluster { tls { cert_file: c } }",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jscore_server.jetstream.models import format_time
 from jscore_server.jetstream.names import is_literal, is_subset
+from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.closed import Closed, Who, subs_of
 from jscore_server.monitoring.monitor import PAGE, SECOND, Body, Monitor, Sliced
 from jscore_server.monitoring.query import Asked, BadQuery, Option, go_duration, uptime
@@ -98,7 +99,7 @@ def connz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
     for count, row in enumerate(rows):
         if count % SLICE == SLICE - 1:
             yield
-        body = _connection(row, now, asked["auth"])
+        body = _connection(row, now, asked["auth"], _tls(monitor, row.conn, asked["auth"]))
         if left > 0 and (asked["subscriptions"] or asked["subscriptions_detail"]):
             left -= _list_subs(monitor, row, body, asked["subscriptions_detail"], left)
         if asked["auth"] and row.who.account:
@@ -129,7 +130,30 @@ def _interested(monitor: Monitor, account: str, subject: str) -> set[int]:
     return {sub.conn for sub in subs if is_subset(subject, sub.subject)}
 
 
-def _connection(row: Row, now: int, auth: bool) -> Body:
+def _tls(monitor: Monitor, conn: int, auth: bool) -> Body:
+    """How an open connection is secured; of closed ones that is not kept."""
+    plane = monitor.server.plane
+    info = plane.tls_info(conn) if conn else None
+    if info is None:
+        return {}
+    body: Body = {"tls_version": info.version.removeprefix("TLSv"), "tls_cipher_suite": info.cipher}
+    if auth:
+        shown = []
+        for der in plane.peer_certificates(conn):
+            try:
+                found = read_certificate(der)
+            except BadCertificate:
+                continue
+            digests = {"spki_sha256": found.spki_sha256, "cert_sha256": found.cert_sha256}
+            shown.append({"subject": found.subject, **digests} if found.subject else digests)
+        if shown:
+            body["tls_peer_certs"] = shown
+    if info.first:
+        body["tls_first"] = True
+    return body
+
+
+def _connection(row: Row, now: int, auth: bool, tls: Body) -> Body:
     who, info, closed = row.who, row.info, row.closed
     end = closed.stop_ns if closed is not None else now
     body: Body = {"cid": who.cid, "kind": who.kind, "type": who.client_type, "ip": who.ip, "port": who.port}
@@ -148,6 +172,7 @@ def _connection(row: Row, now: int, auth: bool) -> Body:
         body["stalls"] = info.stalls
     body["subscriptions"] = info.subs
     body |= {name: text for name in ("name", "lang", "version") if (text := getattr(who, name))}
+    body |= tls
     if auth:
         if who.user:
             body["authorized_user"] = who.user

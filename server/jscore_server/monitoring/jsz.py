@@ -181,6 +181,7 @@ def js_meta(engine: JetStream) -> Body:
             if replica.name != engine.server_name
         ]
     body["cluster_size"] = len({*voters, *learners})
+    body["quorum_needed"] = len(voters) // 2 + 1
     log = engine.meta_log
     entries = log.last - log.first + 1 if log is not None and log.last >= log.first else 0
     body |= {"pending": 0, "pending_requests": 0, "pending_infos": 0}

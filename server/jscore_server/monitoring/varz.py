@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 
 from jscore_server.jetstream.models import format_time
+from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.jsz import js_summary
 from jscore_server.monitoring.monitor import SECOND, Body, Monitor, resident_bytes
 from jscore_server.monitoring.query import Asked, Option, number, uptime
@@ -13,6 +16,7 @@ from jscore_server.monitoring.routez import active_routes
 OPTIONS: tuple[Option, ...] = ()
 TLS_TIMEOUT_S = 2
 AUTH_TIMEOUT_S = 2
+CERTIFICATE_MAX = 1 << 20
 
 
 def varz(monitor: Monitor, asked: Asked) -> Body:
@@ -33,6 +37,7 @@ def _identity(monitor: Monitor) -> Body:
     }
     if auth_required(monitor):
         body["auth_required"] = True
+    body |= {name: True for name in ("tls_required", "tls_verify") if facts.tls.get(name)}
     if facts.connect_urls:
         body["connect_urls"] = facts.connect_urls
     return body
@@ -63,6 +68,7 @@ def _limits(monitor: Monitor) -> Body:
 
 def _listeners(monitor: Monitor) -> Body:
     """What else can be connected to: each is there, empty when it is off."""
+    tls = monitor.server.tls
     return {
         "cluster": _cluster(monitor),
         "gateway": {},
@@ -70,7 +76,7 @@ def _listeners(monitor: Monitor) -> Body:
         "mqtt": {},
         "websocket": {},
         "jetstream": js_summary(monitor),
-        "tls_timeout": TLS_TIMEOUT_S,
+        "tls_timeout": number(tls.options.timeout) if tls is not None else TLS_TIMEOUT_S,
         "write_deadline": int(monitor.server.options.write_deadline * SECOND),
     }
 
@@ -144,7 +150,22 @@ def _setup(monitor: Monitor) -> Body:
     body["slow_consumer_stats"] = by_kind(stats.slow_clients, stats.slow_routes)
     body["stale_connection_stats"] = by_kind(stats.stale_clients, stats.stale_routes)
     body["disk_io_wait_stats"] = {"waiters": 0, "waits": 0, "wait_time": 0, "max_wait_time": 0}
+    if server.tls is not None and (until := _not_after([cert for cert, _ in server.tls.options.certificates])):
+        body["tls_cert_not_after"] = until
     return body
+
+
+def _not_after(files: list[str]) -> str:
+    """When the first of the certificates ends."""
+    ends = []
+    for path in files:
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                found = re.search(f"{ssl.PEM_HEADER}.*?{ssl.PEM_FOOTER}", file.read(CERTIFICATE_MAX), re.DOTALL)
+            ends.append(read_certificate(ssl.PEM_cert_to_DER_cert(found[0] if found else "")).not_after)
+        except (OSError, ValueError, BadCertificate):
+            continue
+    return min(ends).strftime("%Y-%m-%dT%H:%M:%SZ") if ends else ""
 
 
 def by_kind(clients: int, routes: int) -> Body:

@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-from typing import Any
-
 import nats
 from harness import Lab, Wire, eventually, free_ports, nats_cli, ours, run
-
-
-def get(port: int, path: str) -> tuple[int, str, str]:
-    """Status, content type and body."""
-    http_client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    http_client.request("GET", path)
-    answer = http_client.getresponse()
-    body = answer.read().decode()
-    http_client.close()
-    return answer.status, answer.headers["Content-Type"], body
-
-
-def page(port: int, path: str) -> dict[str, Any]:
-    status, kind, body = get(port, path)
-    assert (status, kind) == (200, "application/json"), body
-    found = json.loads(body)
-    assert isinstance(found, dict)
-    return found
+from monitoring_client import get, page
 
 
 def test_what_a_server_says_of_itself_and_its_clients(lab: Lab) -> None:

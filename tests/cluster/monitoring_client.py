@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import socket
 from typing import Any
 
 import nats
@@ -31,6 +32,13 @@ def page(port: int, path: str) -> dict[str, Any]:
     found = json.loads(body)
     assert isinstance(found, dict)
     return found
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
 
 
 async def ask(

@@ -24,8 +24,8 @@ ALLOWED = {
     "jetstream": {"jetstream", "cluster", "raft", "dataplane", "protocol"},
     "transport": {"transport", "dataplane", "protocol", "config"},
     "cluster": {"cluster", "transport", "raft", "dataplane", "protocol", "config"},
-    "monitoring": {"monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane"},
-    "system": {"system", "monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane"},
+    "monitoring": {"monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane", "config"},
+    "system": {"system", "monitoring", "jetstream", "cluster", "raft", "protocol", "dataplane", "config"},
 }
 LONGEST_FUNCTION = 120
 

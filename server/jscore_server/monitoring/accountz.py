@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from jscore_server.dataplane import AccountInfo
+from jscore_server.config.users import GLOBAL_ACCOUNT
+from jscore_server.dataplane import AccountInfo, Tally
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.monitor import Body, Monitor
 from jscore_server.monitoring.query import Asked, BadQuery, Option
 from jscore_server.monitoring.subsz import index_stats
 
 OPTIONS = (Option("account", "text", "acc"),)
+SYSTEM_SERVICES = (  # what the system account offers to all others
+    ("$SYS.REQ.ACCOUNT.*.CONNZ", "Streamed"),
+    ("$SYS.REQ.ACCOUNT.*.STATZ", "Streamed"),
+    ("$SYS.DEBUG.SUBSCRIBERS", "Singleton"),
+    ("$SYS.REQ.USER.*.INFO", "Singleton"),
+    ("$JS.API.>", "Singleton"),
+)
 
 
 def accounts(monitor: Monitor) -> dict[str, AccountInfo]:
-    """The accounts this server knows, by name."""
+    """The accounts of the configuration, by name. Those that only routes speak of are no account here."""
+    authentication = monitor.server.admission.authentication
+    names = sorted({GLOBAL_ACCOUNT, monitor.system_account, *authentication.limits})
     infos = {info.name: info for info in monitor.server.plane.account_infos()}
-    return dict(sorted(infos.items()))
+    return {name: infos.get(name) or _unused(name) for name in names}
+
+
+def _unused(name: str) -> AccountInfo:
+    """One that the data plane has not heard of yet."""
+    return AccountInfo(name, 0, 0, 0, Tally(0, 0, 0, 0), Tally(0, 0, 0, 0), 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def accountz(monitor: Monitor, asked: Asked) -> Body:
-    body: Body = {
-        "server_id": monitor.server_id,
-        "now": monitor.now(),
-        "system_account": monitor.system_account(),
-    }
+    body: Body = {"server_id": monitor.server_id, "now": monitor.now()}
+    if not monitor.server.options.no_system_account:
+        body["system_account"] = monitor.system_account
     if asked["account"]:
         body["account_detail"] = account_detail(monitor, asked["account"])
     else:
@@ -37,7 +50,7 @@ def account_detail(monitor: Monitor, name: str) -> Body:
         raise BadQuery(f"Account {name} does not exist")
     engine = monitor.engine()
     body: Body = {"account_name": name, "update_time": format_time(monitor.server.started_ns)}
-    if name == monitor.system_account():
+    if name == monitor.system_account:
         body["is_system"] = True
     body |= {
         "expired": False,
@@ -46,7 +59,37 @@ def account_detail(monitor: Monitor, name: str) -> Body:
         "leafnode_connections": 0,
         "client_connections": info.conns,
         "subscriptions": info.subs,
-        "name_tag": name,
-        "sublist_stats": index_stats([info]),
     }
-    return body
+    if name == monitor.system_account:
+        body["exports"] = [
+            {"subject": subject, "type": "service", "response_type": kind} for subject, kind in SYSTEM_SERVICES
+        ]
+    body["imports"] = _imports(monitor, name, body["jetstream_enabled"])
+    return body | {"name_tag": name, "sublist_stats": index_stats([info])}
+
+
+def _imports(monitor: Monitor, name: str, jetstream: bool) -> list[Body]:
+    """What the account's users can ask of the system account."""
+    ask = "$SYS.REQ.ACCOUNT."
+    services = [(f"$SYS.REQ.USER.{name}.INFO", "$SYS.REQ.USER.INFO", True)]
+    if name != monitor.system_account:
+        services += [
+            (f"{ask}{name}.CONNZ", f"{ask}PING.CONNZ", False),
+            (f"{ask}{name}.CONNZ", "$SYS.REQ.SERVER.PING.CONNZ", False),
+            (f"{ask}{name}.STATZ", f"{ask}PING.STATZ", False),
+        ]
+    if jetstream:
+        services.append(("$JS.API.>", "$JS.API.>", True))
+    return [
+        {
+            "subject": subject,
+            "account": monitor.system_account,
+            "to": local,
+            "local_subject": local,
+            "type": "service",
+            "invalid": False,
+            "share": share,
+            "tracking": False,
+        }
+        for subject, local, share in services
+    ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jscore_server.jetstream.models import format_time
 from jscore_server.jetstream.names import is_literal, is_subset
+from jscore_server.monitoring.accountz import accounts
 from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.closed import Closed, Who, subs_of
 from jscore_server.monitoring.monitor import PAGE, SECOND, Body, Monitor, Sliced
@@ -73,7 +74,7 @@ def connz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
     offset = max(0, asked["offset"])
     now = monitor.clock()
     head = {"now": format_time(now), "num_connections": 0, "total": 0, "offset": offset, "limit": limit}
-    if account and account not in {info.name for info in monitor.server.plane.account_infos()}:
+    if account and account not in accounts(monitor):
         return {"server_id": "", **head, "connections": None}
     rows: list[Row] = []
     total = 0

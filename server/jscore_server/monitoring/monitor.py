@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from jscore_server.config.users import SYSTEM_ACCOUNT
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.closed import ClosedConnections
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 PAGE = 1024
-SYSTEM_ACCOUNT = "$SYS"
 # What of the peer's features can be switched by a flag, and how it stands when nobody says anything.
 FEATURE_FLAGS = {"js_ack_fc_v2": False, "js_raft_delete_range": False}
 
@@ -55,8 +55,10 @@ class Monitor:
         runtime = self.server.jetstream
         return runtime.engine if runtime is not None else None
 
+    @property
     def system_account(self) -> str:
-        return SYSTEM_ACCOUNT
+        """Where servers and operators talk. Without one, only servers do, in one that nobody can be in."""
+        return self.server.admission.authentication.system_account or SYSTEM_ACCOUNT
 
     def feature_flags(self) -> dict[str, bool]:
         return dict(sorted({**FEATURE_FLAGS, **self.server.options.feature_flags}.items()))

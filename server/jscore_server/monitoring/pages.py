@@ -40,6 +40,7 @@ class Page(NamedTuple):
     options: tuple[Option, ...]
     answer: Callable[[Monitor, Asked], Sliced[Body] | Body]
     indent: int = 2
+    content_type: str = "application/json"
 
 
 PAGES: dict[str, Page] = {
@@ -54,7 +55,7 @@ PAGES: dict[str, Page] = {
     "jsz": Page(JSZ, jsz),
     "raftz": Page(RAFTZ, raftz, 3),
     "ipqueuesz": Page(QUEUE_OPTIONS, ipqueuesz, 3),
-    "debug/vars": Page(EXPVAR_OPTIONS, expvarz, 0),
+    "debug/vars": Page(EXPVAR_OPTIONS, expvarz, 0, "application/json; charset=utf-8"),
 }
 ALIASES = {"subscriptionsz": "subsz"}
 CORS = {"Access-Control-Allow-Origin": "*"}
@@ -108,7 +109,7 @@ class Pages:
         body = await answered(page.answer(monitor, read_query(page.options, query)))
         if name == "raftz" and not body and not query:
             return Answer(404, b"No Raft nodes registered", TEXT)
-        return Answer(200, to_json(body, page.indent), headers=CORS)
+        return Answer(200, to_json(body, page.indent), page.content_type, CORS)
 
 
 async def _index(monitor: Monitor, query: dict[str, str]) -> Answer:

@@ -23,9 +23,9 @@ def raftz(monitor: Monitor, asked: Asked) -> Body:
     engine = monitor.engine()
     if engine is None or not engine.clustered:
         return {}
-    account = asked["account"] or monitor.system_account()
+    account = asked["account"] or monitor.system_account
     groups: Body = {}
-    if account == monitor.system_account():
+    if account == monitor.system_account:
         if engine.meta is not None and engine.meta_log is not None:
             groups["_meta_"] = _group(engine, engine.meta, engine.meta_log, engine.state.applied)
     else:

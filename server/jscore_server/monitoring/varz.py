@@ -15,7 +15,6 @@ from jscore_server.monitoring.routez import active_routes
 
 OPTIONS: tuple[Option, ...] = ()
 TLS_TIMEOUT_S = 2
-AUTH_TIMEOUT_S = 2
 CERTIFICATE_MAX = 1 << 20
 
 
@@ -44,7 +43,7 @@ def _identity(monitor: Monitor) -> Body:
 
 
 def auth_required(monitor: Monitor) -> bool:
-    return bool(getattr(monitor.server.facts, "auth_required", False))
+    return monitor.server.admission.authentication.required
 
 
 def _limits(monitor: Monitor) -> Body:
@@ -59,7 +58,7 @@ def _limits(monitor: Monitor) -> Body:
         "http_port": server.http_port,
         "http_base_path": options.http_base_path.rstrip("/"),
         "https_port": 0,
-        "auth_timeout": AUTH_TIMEOUT_S,
+        "auth_timeout": number(server.admission.authentication.timeout_s),
         "max_control_line": options.max_control_line,
         "max_payload": options.max_payload,
         "max_pending": options.max_pending,
@@ -146,7 +145,8 @@ def _setup(monitor: Monitor) -> Body:
     if options.server_metadata:
         body["metadata"] = options.server_metadata
     body["feature_flags"] = monitor.feature_flags()
-    body["system_account"] = monitor.system_account()
+    if not options.no_system_account:
+        body["system_account"] = monitor.system_account
     body["slow_consumer_stats"] = by_kind(stats.slow_clients, stats.slow_routes)
     body["stale_connection_stats"] = by_kind(stats.stale_clients, stats.stale_routes)
     body["disk_io_wait_stats"] = {"waiters": 0, "waits": 0, "wait_time": 0, "max_wait_time": 0}

@@ -22,6 +22,6 @@ def who_is(client: Client, account: str) -> Who:
         name=connect.name,
         lang=connect.lang,
         version=connect.version,
-        user=connect.user,
+        user=connect.user or ("[REDACTED]" if connect.auth_token else ""),
         account=account,
     )

@@ -12,7 +12,7 @@ from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.accountz import accounts
 from jscore_server.monitoring.accstatz import account_stat
 from jscore_server.monitoring.closed import Closed, Who
-from jscore_server.monitoring.monitor import SYSTEM_ACCOUNT, Monitor, to_json
+from jscore_server.monitoring.monitor import Monitor, to_json
 from jscore_server.monitoring.who import who_is
 from jscore_server.system.envelope import Envelope
 from jscore_server.system.fleet import Fleet
@@ -57,7 +57,8 @@ class Events:
     def lame_duck(self) -> None:
         self._tell(f"$SYS.SERVER.{self._monitor.server_id}.LAMEDUCK", lambda: to_json(self._envelope.server()))
 
-    def _tell(self, subject: str, body: Any, account: str = SYSTEM_ACCOUNT) -> None:
+    def _tell(self, subject: str, body: Any, account: str = "") -> None:
+        account = account or self._monitor.system_account
         if self._plane.interest(account, subject):
             self._plane.publish(account, subject, body())
 
@@ -126,7 +127,7 @@ class Events:
         due, self._due = self._due, set()
         known = None
         for account in due:
-            subjects = [s for s in _conns_subjects(account) if self._plane.interest(SYSTEM_ACCOUNT, s)]
+            subjects = [s for s in _conns_subjects(account) if self._plane.interest(self._monitor.system_account, s)]
             if not subjects:
                 continue
             if known is None:
@@ -134,7 +135,7 @@ class Events:
             if account in known:
                 body = self.conns_answer(account, known)
                 for subject in subjects:
-                    self._plane.publish(SYSTEM_ACCOUNT, subject, body)
+                    self._plane.publish(self._monitor.system_account, subject, body)
 
     def conns_answer(self, account: str, known: Any) -> bytes:
         return self._envelope.event("account_connections", account_stat(self._monitor, known[account]))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from jscore_server.dataplane import Msg, Subscription
-from jscore_server.monitoring.monitor import SYSTEM_ACCOUNT, Monitor
+from jscore_server.monitoring.monitor import Monitor
 
 ORPHAN_S = 150.0  # a server unheard for so long is gone
 SWEEP_S = 30.0
@@ -41,7 +41,7 @@ class Fleet:
         self._loop = loop
         plane = self._monitor.server.plane
         self._subscriptions = [
-            plane.subscribe(SYSTEM_ACCOUNT, subject, callback, lenient=True)
+            plane.subscribe(self._monitor.system_account, subject, callback, lenient=True)
             for subject, callback in (
                 ("$SYS.SERVER.*.STATSZ", self._statsz),
                 ("$SYS.SERVER.*.SHUTDOWN", self._shutdown),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jscore_server.config.users import Permissions
 from jscore_server.dataplane import Msg, Subscription
 from jscore_server.monitoring.accountz import account_detail, accounts
 from jscore_server.monitoring.healthz import OPTIONS as HEALTHZ
 from jscore_server.monitoring.healthz import healthz
 from jscore_server.monitoring.jsz import account_jsz
-from jscore_server.monitoring.monitor import SYSTEM_ACCOUNT, Body, Monitor, Sliced, answered, to_json
+from jscore_server.monitoring.monitor import SECOND, Body, Monitor, Sliced, answered, to_json
 from jscore_server.monitoring.pages import PAGES
 from jscore_server.monitoring.query import Asked, BadQuery, NotAsked, Option, read_json
+from jscore_server.monitoring.who import who_is
 from jscore_server.system.envelope import Envelope, compressed, encoding_asked
 from jscore_server.system.events import Events
 
@@ -101,8 +103,9 @@ class Services:
         self._on("$SYS.REQ.ACCOUNT.*.CONNS", self._conns)
         self._on("$SYS.REQ.ACCOUNT.PING.STATZ", partial(self._serve, _service("accstatz")))
         self._on("$SYS.REQ.USER.INFO", self._user_info, local=True)
-        self._accounts.add(SYSTEM_ACCOUNT)
-        self.serve_account("$G")
+        self._accounts.add(self._monitor.system_account)
+        for account in accounts(self._monitor):
+            self.serve_account(account)
 
     def stop(self) -> None:
         for task in self._tasks:
@@ -111,9 +114,8 @@ class Services:
             subscription.close()
         self._subscriptions = []
 
-    def _on(
-        self, subject: str, callback: Callable[[Msg], None], *, account: str = SYSTEM_ACCOUNT, local: bool = False
-    ) -> None:
+    def _on(self, subject: str, callback: Callable[[Msg], None], *, account: str = "", local: bool = False) -> None:
+        account = account or self._monitor.system_account
         self._subscriptions.append(self._plane.subscribe(account, subject, callback, local=local))
 
     # ---- answering ----
@@ -260,9 +262,32 @@ class Services:
         client = self._monitor.server.clients.get(msg.origin)
         if client is None:
             return
-        user = client.connect.user if client.connect is not None else ""
-        data: dict[str, Any] = {"user": user, "account": msg.account, "account_name": msg.account}
+        data: Body = {
+            "user": who_is(client, msg.account).user,
+            "account": msg.account,
+            "account_name": msg.account,
+        }
+        permissions = client.identity.permissions if client.identity is not None else None
+        if permissions is not None and not permissions.unlimited:
+            data["permissions"] = _shown(permissions)
         self._send(msg, self._envelope.answer(data))
+
+
+def _shown(permissions: Permissions) -> Body:
+    """A user's permissions as the configuration would say them."""
+    body: Body = {}
+    for name, subjects in (("publish", permissions.publish), ("subscribe", permissions.subscribe)):
+        lists: Body = {}
+        if subjects.allow is not None:
+            lists["allow"] = list(subjects.allow)
+        if subjects.deny:
+            lists["deny"] = list(subjects.deny)
+        if lists:
+            body[name] = lists
+    if permissions.responses is not None:
+        responses = permissions.responses
+        body["responses"] = {"max": responses.max, "ttl": int(responses.expires * SECOND)}
+    return body
 
 
 def _fixed(page: str, values: Asked) -> Service:

@@ -10,7 +10,7 @@ import msgspec
 
 from jscore_server.dataplane import Msg, Subscription
 from jscore_server.jetstream.names import is_literal, is_subset, is_valid_subject
-from jscore_server.monitoring.monitor import SYSTEM_ACCOUNT, Monitor, to_json
+from jscore_server.monitoring.monitor import Monitor, to_json
 from jscore_server.monitoring.subsz import LISTED_MAX
 from jscore_server.system.fleet import Fleet
 
@@ -55,7 +55,9 @@ class Subscribers:
             ("$SYS.REQ.ACCOUNT.NSUBS", self._asked_by_server),
             (self._inbox + ".*", self._answered),
         )
-        self._subscriptions = [self._plane.subscribe(SYSTEM_ACCOUNT, subject, call) for subject, call in handlers]
+        self._subscriptions = [
+            self._plane.subscribe(self._monitor.system_account, subject, call) for subject, call in handlers
+        ]
 
     def stop(self) -> None:
         for subscription in self._subscriptions:
@@ -82,7 +84,7 @@ class Subscribers:
         except msgspec.MsgspecError:
             return
         total = self.count(asked.acc, asked.subject, asked.queue) if self._known(asked.acc) else 0
-        self._plane.publish(SYSTEM_ACCOUNT, msg.reply, str(total).encode())
+        self._plane.publish(self._monitor.system_account, msg.reply, str(total).encode())
 
     def _known(self, account: str) -> bool:
         return any(info.name == account for info in self._plane.account_infos())
@@ -93,7 +95,7 @@ class Subscribers:
             return
         words = msg.data.decode("utf-8", "replace").split()
         if not 1 <= len(words) <= 2:
-            self._plane.publish(SYSTEM_ACCOUNT, msg.reply, b"0")
+            self._plane.publish(self._monitor.system_account, msg.reply, b"0")
             return
         subject, queue = words[0], words[1] if len(words) == 2 else ""
         state = Count(msg.reply, self.count(msg.account, subject, queue), self._fleet.active() - 1)
@@ -103,7 +105,9 @@ class Subscribers:
         number, self._next = self._next, self._next + 1
         self._open[number] = state
         question = to_json(Question(msg.account, subject, queue))
-        self._plane.publish(SYSTEM_ACCOUNT, "$SYS.REQ.ACCOUNT.NSUBS", question, reply=f"{self._inbox}.{number}")
+        self._plane.publish(
+            self._monitor.system_account, "$SYS.REQ.ACCOUNT.NSUBS", question, reply=f"{self._inbox}.{number}"
+        )
         self._loop.call_later(PATIENCE_S, self._late, number)
 
     def _answered(self, msg: Msg) -> None:
@@ -124,4 +128,4 @@ class Subscribers:
             self._finish(state)
 
     def _finish(self, state: Count) -> None:
-        self._plane.publish(SYSTEM_ACCOUNT, state.reply, str(state.total).encode())
+        self._plane.publish(self._monitor.system_account, state.reply, str(state.total).encode())

@@ -508,13 +508,13 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     if (!c || c->closing) return JSC_ENOTFOUND;
     if (c->kind != JSC_CONN_CLIENT || !c->waiting || !o->account) return JSC_EINVAL;
     char *more = NULL;
-    if (o->after_pong_len) {
+    if (o->after_pong_len && !c->greeted) {
         if (!(more = malloc(o->after_pong_len))) return -ENOMEM;
         memcpy(more, o->after_pong, o->after_pong_len);
     }
     free(c->after_pong);
     c->after_pong = more;
-    c->after_pong_len = o->after_pong_len;
+    c->after_pong_len = more ? o->after_pong_len : 0;
     if (c->connected || c->subs_n) jsc_conn_drop_subs(c);
     if (settle(c, o->account, o->permissions, o->max_subs, o->max_payload)) return JSC_EFULL;
     c->verbose = o->verbose;
@@ -526,6 +526,15 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     c->connected = 1;
     c->waiting = 0;
     if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
+    jsc_conn_resume(c);
+    return JSC_OK;
+}
+
+int jsc_conn_go_on(jsc_plane *p, uint64_t id) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->kind != JSC_CONN_CLIENT || !c->waiting) return JSC_EINVAL;
+    c->waiting = 0;
     jsc_conn_resume(c);
     return JSC_OK;
 }

@@ -43,15 +43,17 @@ void jsc_account_system(jsc_account *, int on); /* its clients may use what only
 
 /* ---- permissions ---- */
 enum { JSC_PUBLISH_ALLOW, JSC_PUBLISH_DENY, JSC_SUBSCRIBE_ALLOW, JSC_SUBSCRIBE_DENY };
-typedef struct jsc_permission { /* a subject (pattern) in one of the lists; of subscriptions perhaps for a queue (pattern) */
+typedef struct
+    jsc_permission { /* a subject (pattern) in one of the lists; of subscriptions perhaps for a queue (pattern) */
     uint8_t list;
     const char *subject, *queue;
     uint32_t subject_len, queue_len;
 } jsc_permission;
 typedef struct jsc_permissions_options {
-    uint8_t no_publish;    /* nothing may be published although no allow list says so: only answers */
-    int32_t max_responses; /* answers to each message received with a reply; 0: none but what lists allow, < 0: any number */
-    int64_t expires_ns;    /* from delivery; < 0: never */
+    uint8_t no_publish; /* nothing may be published although no allow list says so: only answers */
+    int32_t
+        max_responses; /* answers to each message received with a reply; 0: none but what lists allow, < 0: any number */
+    int64_t expires_ns; /* from delivery; < 0: never */
 } jsc_permissions_options;
 /* Everything is copied. An empty allow list allows all, deny wins. The caller owns one reference; connections of one
  * plane keep their own (no locks: one thread). JSC_EINVAL: an invalid subject, or a queue where none may be. */
@@ -99,6 +101,8 @@ int jsc_conn_accept(jsc_plane *, uint64_t id, const jsc_conn_options *);
 int jsc_plane_default(jsc_plane *, const jsc_conn_options *o);
 /* Other permissions for a client: its subscriptions that they do not allow are dropped and it is told of each. */
 int jsc_conn_permit(jsc_plane *, uint64_t id, jsc_permissions *);
+/* The answer to JSC_EV_INFO of a client, which waits for it or for jsc_conn_close. */
+int jsc_conn_go_on(jsc_plane *, uint64_t id);
 /* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,
  * PONG, -ERR and JSLINK are taken from it: with the first interest or message reading stops, and goes on now. */
 int jsc_conn_route_ready(jsc_plane *, uint64_t id);
@@ -232,7 +236,7 @@ int jsc_link_send_records(jsc_plane *, uint64_t id, uint8_t kind, const void *he
 /* ---- events for the host language ---- */
 enum {
     JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
-    JSC_EV_INFO = 2, /* data: the JSON of INFO (routes) */
+    JSC_EV_INFO = 2, /* data: the JSON of INFO; a client waits for jsc_conn_go_on or _close */
     JSC_EV_LINK = 3, /* data: the JSON of JSLINK; waits for jsc_conn_become_link or _close */
     JSC_EV_CLOSED =
         4, /* data: reason; headers: its last jsc_conn_info; reply: of a client's subscriptions the first few,
@@ -248,7 +252,8 @@ enum {
     JSC_EV_TRACE = 13, /* a: 0 received, 1 sent; b: 0 for a line without its CRLF, else the size of the payload whose
                           * first MiB is data. a = 2: b lines were dropped as too many wait */
     JSC_EV_TLS = 14, /* a: 1: data: version and cipher; 0: the handshake failed, data: why */
-    JSC_EV_DENIED = 15, /* a client overstepped: a: JSC_DENIED_...; subject, reply: the queue, data: the sid; b: how many
+    JSC_EV_DENIED =
+        15, /* a client overstepped: a: JSC_DENIED_...; subject, reply: the queue, data: the sid; b: how many
                          * such events of it were left out before this one */
 };
 enum { JSC_DENIED_PUBLISH, JSC_DENIED_SUBSCRIBE, JSC_DENIED_REPLY, JSC_DENIED_MAX_SUBS };

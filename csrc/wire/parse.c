@@ -55,6 +55,8 @@ static const struct verb {
 };
 
 static int is_blank(char c) { return c == ' ' || c == '\t'; }
+/* Between the arguments of SUB and UNSUB a CR that does not end the line is one more blank, and so is an LF before them. */
+static int is_gap(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
 static int find_verb(const jsc_conn *c, const char *p, size_t n) {
     int more = 0;
@@ -85,7 +87,7 @@ static void silent(jsc_conn *c) { jsc_conn_end(c, "Protocol Violation", NULL, 1)
 static int split(jsc_plane *pl, const char *p, const char *end) {
     uint32_t n = 0;
     for (;;) {
-        while (p < end && is_blank(*p)) p++;
+        while (p < end && is_gap(*p)) p++;
         if (p == end) return (int)n;
         if (n == pl->tokens_cap) {
             uint32_t cap = n ? n * 2 : 16;
@@ -95,7 +97,7 @@ static int split(jsc_plane *pl, const char *p, const char *end) {
             pl->tokens_cap = cap;
         }
         const char *b = p;
-        while (p < end && !is_blank(*p)) p++;
+        while (p < end && !is_gap(*p)) p++;
         pl->tokens[n++] = (jsc_token){b, (uint32_t)(p - b)};
     }
 }
@@ -123,8 +125,6 @@ static inline void count_in(jsc_conn *c, size_t n) {
 static void publish(jsc_conn *c, jsc_flow *f) {
     const jsc_msg *m = &f->m;
     count_in(c, (size_t)m->headers_len + m->data_len);
-    if (JSC_UNLIKELY(c->pedantic) && !jsc_subject_valid(m->subject, m->subject_len, 1))
-        jsc_out_err(c, "Invalid Publish Subject", NULL, 0);
     char s0 = m->subject[0];
     if (JSC_UNLIKELY(c->permissions != NULL) && !jsc_may_publish(c, m->subject, m->subject_len)) {
         jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);
@@ -149,13 +149,24 @@ static void publish(jsc_conn *c, jsc_flow *f) {
 
 /* Whether the payload is here whole, with its CRLF; otherwise says how much is needed, or closes the connection. */
 static int payload_here(jsc_conn *c, const char *op, const char *body, const char *end, int64_t size) {
-    if (end - body < size + 2) {
+    if (end - body < size + 2 && (end - body <= size || body[size] == '\r')) {
         c->need = (size_t)(body - op) + (size_t)size + 2;
         return 0;
     }
     if (body[size] == '\r' && body[size + 1] == '\n') return 1;
     unknown(c);
     return 0;
+}
+
+/* What pedantic asks of a publish subject: tokens, none of them empty or a wildcard. Any byte may be in them. */
+static int literal(const char *p, uint32_t n) {
+    const char *end = p + n;
+    for (;;) {
+        const char *dot = memchr(p, '.', (size_t)(end - p)), *te = dot ? dot : end;
+        if (te == p || (te - p == 1 && (*p == '*' || *p == '>'))) return 0;
+        if (!dot) return 1;
+        p = dot + 1;
+    }
 }
 
 /* PUB and HPUB. line: after the verb, up to le (without CRLF); body: after LF. Returns the bytes of the payload with its
@@ -170,8 +181,11 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
     for (;;) {
         const char *b = s;
         while (s < le && is_blank(*s)) s++;
-        if (s - b != 1 || *b != ' ') tidy &= s == le && s == b;
-        if (s == le) break;
+        if (s == le) {
+            tidy &= s == b;
+            break;
+        }
+        if (s - b != 1 || *b != ' ') tidy = 0;
         if (n == 5) {
             silent(c);
             return 0;
@@ -194,7 +208,12 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
         jsc_conn_end(c, "Maximum Message Payload Exceeded", "Maximum Payload Violation", 1);
         return 0;
     }
+    if (JSC_UNLIKELY(c->pedantic) && !c->warned && !literal(t[0].p, t[0].n)) {
+        jsc_out_err(c, "Invalid Publish Subject", NULL, 0);
+        c->warned = 1; /* said at the line, and not again when the payload is here */
+    }
     if (!payload_here(c, op, body, end, size)) return 0;
+    c->warned = 0;
     jsc_flow f = {.from = c, .size = t[n - 1].p, .size_len = t[n - 1].n};
     f.m = (jsc_msg){.account = c->account,
                     .subject = t[0].p,
@@ -236,12 +255,12 @@ static void do_sub(jsc_conn *c, int n) {
         jsc_conn_denied(c, may ? JSC_DENIED_MAX_SUBS : JSC_DENIED_SUBSCRIBE, t[0].p, t[0].n, &as_asked);
         return;
     }
-    if (!jsc_subject_valid(t[0].p, t[0].n, 0)) {
-        jsc_out_err(c, "Invalid Subject", NULL, 0);
-        return;
-    }
     uint64_t h = jsc_hash(sid->p, sid->n);
     if (!jsc_conn_sub(c, sid->p, sid->n, h)) {
+        if (!jsc_subject_valid(t[0].p, t[0].n, 0)) {
+            jsc_out_err(c, "Invalid Subject", NULL, 0);
+            return;
+        }
         jsc_sub *s = jsc_sub_new(JSC_SUB_CLIENT, c->account, t[0].p, t[0].n, queue, qn, sid->p, sid->n);
         if (!s) {
             jsc_conn_end(c, "Internal Error", NULL, 0);
@@ -447,11 +466,12 @@ static void do_pong(jsc_conn *c) {
 
 static void do_ping(jsc_conn *c) {
     jsc_out_put(c, "PONG\r\n", 6);
-    if (c->connected && c->after_pong) {
-        jsc_out_put(c, c->after_pong, c->after_pong_len);
-        free(c->after_pong);
-        c->after_pong = NULL;
-    }
+    if (!c->connected || c->greeted) return;
+    c->greeted = 1;
+    if (!c->after_pong) return;
+    jsc_out_put(c, c->after_pong, c->after_pong_len);
+    free(c->after_pong);
+    c->after_pong = NULL;
 }
 
 /* Verbs of one line. */
@@ -476,8 +496,8 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
         jsc_emit_text(c, JSC_EV_CONNECT, b, (size_t)(e - b));
         break;
     case V_INFO:
-        if (c->kind == JSC_CONN_ROUTE) jsc_emit_text(c, JSC_EV_INFO, b, (size_t)(e - b));
-        else if (e == b || *b != '{' || e[-1] != '}') silent(c);
+        c->waiting = c->kind == JSC_CONN_CLIENT;
+        jsc_emit_text(c, JSC_EV_INFO, b, (size_t)(e - b));
         break;
     case V_LINK:
         c->waiting = 1;
@@ -516,8 +536,9 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             c->held = 1; /* the host has yet to decide whether this is a peer */
             break;
         }
-        const char *arg = c->skip_line ? p : p + verbs[v].len, *lf = memchr(arg, '\n', (size_t)(end - arg));
+        const char *arg = c->skip_line ? p : p + verbs[v].len, *first = arg;
         if (verbs[v].flags & IGNORES) {
+            const char *lf = memchr(arg, '\n', (size_t)(end - arg));
             if (!lf) { /* the rest of the line means nothing, however long: forget it as it comes */
                 c->skip_line = (uint8_t)(v + 1);
                 return n;
@@ -528,15 +549,17 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             p = lf + 1;
             continue;
         }
-        const char *le = lf ? lf : end;
-        if (le > arg && le[-1] == '\r') le--;
-        if (JSC_UNLIKELY((size_t)(le - arg) > limit)) {
-            const char *b = arg;
-            while (b < le && is_blank(*b)) b++;
-            if ((size_t)(le - b) > limit || (size_t)(le - arg) > 2 * limit) {
-                jsc_conn_end(c, "Maximum Control Line Exceeded", "maximum control line exceeded", 1);
-                break;
-            }
+        while (first < end && is_blank(*first)) first++;
+        if (JSC_UNLIKELY((size_t)(first - arg) > 2 * limit)) first = end;
+        /* The first byte of the arguments is one of them whatever it is: a line ends at a later LF. */
+        const char *lf = end - first > 1 ? memchr(first + 1, '\n', (size_t)(end - first) - 1) : NULL,
+                   *le = lf ? lf : end;
+        if (le > first + 1 && le[-1] == '\r') le--;
+        else if (lf && JSC_UNLIKELY(le > first + 1 && memchr(first + 1, '\r', (size_t)(le - first) - 1)))
+            le--; /* a CR anywhere takes the last byte of a line that ends in LF alone */
+        if (JSC_UNLIKELY((size_t)(le - first) > limit || (size_t)(first - arg) > 2 * limit)) {
+            jsc_conn_end(c, "Maximum Control Line Exceeded", "maximum control line exceeded", 1);
+            break;
         }
         if (!lf) break;
         const char *body = lf + 1;
@@ -548,9 +571,8 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             continue;
         }
         if (JSC_UNLIKELY(pl->o.trace)) jsc_trace_in(c, p, (size_t)(le - p), NULL, 0);
-        while (arg < le && is_blank(*arg)) arg++;
         p = body;
-        do_line(c, v, arg, le);
+        do_line(c, v, first, le);
     }
     return c->closing ? n : (size_t)(p - buf);
 }

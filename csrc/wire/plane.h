@@ -141,6 +141,7 @@ struct jsc_conn {
     uint32_t mask; /* what epoll is told */
     uint8_t kind, verbose, pedantic, echo, headers, no_responders;
     uint8_t connected;  /* a CONNECT was accepted */
+    uint8_t greeted;    /* and a PING after it answered: the second INFO comes no more */
     uint8_t waiting;    /* for the host's answer to CONNECT or JSLINK */
     uint8_t slow_down;  /* paused because a receiver of its messages is behind */
     uint8_t flooding;   /* paused because its events wait */
@@ -148,6 +149,7 @@ struct jsc_conn {
     uint8_t held;       /* a route not active yet that sends what only active ones may */
     uint8_t closing, flush_last, dirty, queued, ready, pong_seen, skip_line;
     uint8_t more;  /* the layer holds input that the socket no longer announces */
+    uint8_t warned; /* the publish at hand has an invalid subject, and the client was told */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
     uint8_t fresh;   /* a client that has not shown yet who it is */
     uint8_t counted; /* in its account's clients */
@@ -287,6 +289,7 @@ void jsc_index_remove(jsc_sub *);
 int jsc_index_find(jsc_account *, const char *, uint32_t n); /* fills plane->found */
 int jsc_index_lone(jsc_account *, const char *prefix, uint32_t n); /* no literal below any match of prefix */
 int jsc_index_has_wildcard(const char *, size_t n);
+int jsc_subject_routable(const char *, size_t n); /* no empty token: something may match it */
 int jsc_list_push(jsc_sublist *, jsc_sub *);
 /* account.c */
 jsc_account *jsc_account_find(jsc_plane *, const char *, size_t n, int make);

@@ -281,6 +281,7 @@ int jsc_route(jsc_plane *p, jsc_flow *f) {
 
 void jsc_route_no_responders(jsc_conn *c, const jsc_flow *f) {
     const jsc_msg *m = &f->m;
+    if (!jsc_subject_routable(m->reply, m->reply_len)) return;
     for (uint32_t i = 0; i < c->subs_cap; i++) {
         jsc_sub *s = c->subs[i];
         if (!s || s->queue_len || !jsc_subject_matches(s->subject, s->subject_len, m->reply, m->reply_len)) continue;

@@ -48,7 +48,7 @@ static jsc_conn_info info_of(const jsc_conn *c) {
                            .account = c->account,
                            .fd = c->fd,
                            .kind = c->kind,
-                           .greeted = c->connected && !c->after_pong};
+                           .greeted = c->greeted};
 }
 
 int jsc_conn_stat(jsc_plane *p, uint64_t id, jsc_conn_info *out) {

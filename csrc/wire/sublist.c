@@ -165,12 +165,17 @@ static int walk(jsc_sublist *out, const jsc_node *n, const char *p, const char *
     }
 }
 
+int jsc_subject_routable(const char *s, size_t n) {
+    if (!n || s[0] == '.' || s[n - 1] == '.') return 0;
+    for (const char *p = s; (p = memchr(p, '.', (size_t)(s + n - p))); p++)
+        if (p[1] == '.') return 0;
+    return 1;
+}
+
 int jsc_index_find(jsc_account *a, const char *s, uint32_t n) {
     jsc_sublist *out = &a->plane->found;
     out->n = 0;
-    if (!a->root || !n || s[0] == '.' || s[n - 1] == '.') return 0;
-    for (const char *p = s; (p = memchr(p, '.', (size_t)(s + n - p))); p++)
-        if (p[1] == '.') return 0;
+    if (!a->root || !jsc_subject_routable(s, n)) return 0;
     return walk(out, a->root, s, s + n);
 }
 

@@ -39,7 +39,7 @@ from jscore_server.dataplane.events import (
 from jscore_server.logs import Log
 from jscore_server.monitoring.monitor import Monitor
 from jscore_server.protocol import info as info_lines
-from jscore_server.protocol.connect import Connect, Refused, read_connect
+from jscore_server.protocol.connect import Connect, Refused, acceptable_info, read_connect
 from jscore_server.protocol.identity import server_id
 from jscore_server.protocol.trace import LOST, traced
 from jscore_server.system import System
@@ -365,7 +365,7 @@ class Server:
             self.plane.close_conn(conn, "Client Closed")
             return
         try:
-            connect = read_connect(data)
+            connect = read_connect(data, client.connect)
         except Refused as err:
             self.plane.close_conn(conn, err.reason, err.error)
             return
@@ -448,7 +448,12 @@ class Server:
         self.routes.accepted(sock, ip)
 
     def _on_info(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
-        if self.links is not None and self.links.owns(conn):
+        if kind == CONN_CLIENT:
+            if acceptable_info(data):
+                self.plane.go_on(conn)
+            else:
+                self.plane.close_conn(conn, "Parse Error")
+        elif self.links is not None and self.links.owns(conn):
             self.links.info(conn, data)
         elif self.routes is not None:
             self.routes.info(conn, data)

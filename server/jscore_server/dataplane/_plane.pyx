@@ -131,6 +131,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
     int jsc_plane_default(jsc_plane *, const jsc_conn_options *)
     int jsc_conn_permit(jsc_plane *, uint64_t, jsc_permissions *)
+    int jsc_conn_go_on(jsc_plane *, uint64_t)
     int jsc_conn_route_ready(jsc_plane *, uint64_t)
     int jsc_conn_become_link(jsc_plane *, uint64_t)
     int jsc_conn_write(jsc_plane *, uint64_t, const void *, size_t)
@@ -558,6 +559,9 @@ cdef class Plane:
 
     def account_system(self, str account, bint on):
         jsc_account_system(self._account(account), on)
+    def go_on(self, uint64_t conn):
+        """The answer to EV_INFO of a client."""
+        return jsc_conn_go_on(self.live(), conn) >= 0
 
     def route_ready(self, uint64_t conn):
         return jsc_conn_route_ready(self.live(), conn) >= 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import msgspec
 
 
 class Refused(Exception):
@@ -40,35 +39,66 @@ class Connect:
     new_account: bool = False
 
 
-KEYS = {"password": "pass"}
-"""Fields that are called otherwise on the wire."""
-KINDS: dict[str, type] = {name: type(getattr(Connect(), name)) for name in Connect.__dataclass_fields__}
+FIELDS = {name: name for name in Connect.__dataclass_fields__ if name != "password"} | {"pass": "password"}
+"""Fields by their name on the wire."""
+KINDS: dict[str, type] = {key: type(getattr(Connect(), name)) for key, name in FIELDS.items()}
+UNREAD: dict[str, type] = {"proxy_sig": str, "remote_account": str, "tls_required": bool}
+"""Nothing follows from these, but a value of another kind is refused."""
+PERMISSIONS = ("import", "export")
+INT_MAX = 1 << 63
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a verb, keys lower-cased. Raises Refused (silent) when it is none."""
+    return dict(decode_pairs(body))
+
+
+def decode_pairs(body: bytes) -> list[tuple[str, Any]]:
+    """The members of the JSON object of a verb in their order, keys case-folded, later ones of a name count.
+
+    A name of bad bytes or of half a surrogate pair is no reason to part. Raises Refused (silent) when it is no object.
+    """
     try:
-        value = msgspec.json.decode(body.decode("utf-8", "replace"))  # a name of bad bytes is no reason to part
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=Members, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         raise Refused("Parse Error", None) from None
     if value is None:
-        return {}
-    if not isinstance(value, dict):
+        return []
+    if not isinstance(value, Members):
         raise Refused("Parse Error", None)
-    return {str(key).lower(): item for key, item in value.items()}
+    return [(name.casefold(), plain(item)) for name, item in value]
 
 
-def read_connect(body: bytes) -> Connect:
-    """The client's wishes. Raises Refused where the peer closes, with the peer's -ERR text."""
-    fields = decode_object(body)
-    connect = Connect()
-    for name, kind in KINDS.items():
-        value = fields.get(KEYS.get(name, name))
+class Members(list[tuple[str, Any]]):
+    """A JSON object as its members."""
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, Members):
+        return {name: plain(item) for name, item in value}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def read_connect(body: bytes, before: Connect | None = None) -> Connect:
+    """The client's wishes; what a second CONNECT leaves out stays as it was `before`.
+
+    Raises Refused where the peer closes, with the peer's -ERR text.
+    """
+    connect = replace(before) if before is not None else Connect()
+    for name, value in decode_pairs(body):
         if value is None:
             continue
-        if type(value) is not kind:
+        kind = KINDS.get(name)
+        if kind is not None:
+            if type(value) is not kind or (isinstance(value, int) and not -INT_MAX <= value < INT_MAX):
+                raise Refused("Parse Error", None)
+            setattr(connect, FIELDS[name], value)
+        elif (name in UNREAD and type(value) is not UNREAD[name]) or (name in PERMISSIONS and not _permission(value)):
             raise Refused("Parse Error", None)
-        setattr(connect, name, value)
     if connect.protocol not in (0, 1):
         raise Refused("Bad Client Protocol Version", "invalid client protocol")
     if connect.account or connect.new_account:
@@ -76,3 +106,62 @@ def read_connect(body: bytes) -> Connect:
     if connect.no_responders and not connect.headers:
         raise Refused("No Responders Requires Headers", "no responders requires headers support")
     return connect
+
+
+INFO_TEXTS = (
+    *(
+        "server_id",
+        "server_name",
+        "version",
+        "git_commit",
+        "go",
+        "host",
+        "nonce",
+        "cluster",
+        "domain",
+        "ip",
+        "client_ip",
+    ),
+    *("remote_account", "gateway", "gateway_url", "xkey", "compression", "route_account"),
+)
+INFO_FLAGS = (
+    *("headers", "auth_required", "tls_required", "tls_verify", "tls_available", "jetstream", "cluster_dynamic", "ldm"),
+    *("lnoc", "connect_info", "acc_is_sys", "info_on_connect"),
+)
+INFO_NUMBERS = ("proto", "port", "max_payload", "client_id", "api_lvl")
+INFO_LISTS = ("connect_urls", "ws_connect_urls", "gateway_urls", "leafnode_urls")
+INFO_KINDS: dict[str, type] = {
+    **dict.fromkeys(INFO_TEXTS, str),
+    **dict.fromkeys(INFO_FLAGS, bool),
+    **dict.fromkeys(INFO_NUMBERS, int),
+    **dict.fromkeys(INFO_LISTS, list),
+}
+
+
+def acceptable_info(body: bytes) -> bool:
+    """Whether a client may say so in an INFO, which is otherwise ignored."""
+    try:
+        pairs = decode_pairs(body)
+    except Refused:
+        return False
+    for name, value in pairs:
+        if value is None:
+            continue
+        kind = INFO_KINDS.get(name)
+        if (kind is not None and type(value) is not kind) or (name in PERMISSIONS and not _permission(value)):
+            return False
+        if name == "client_id" and value < 0:
+            return False
+    return True
+
+
+def _permission(value: Any) -> bool:
+    """Whether it can be the allow and deny lists of a permission; ignored otherwise."""
+    if not isinstance(value, dict):
+        return False
+    for name, subjects in value.items():
+        if subjects is None or name.casefold() not in ("allow", "deny"):
+            continue
+        if not isinstance(subjects, list) or not all(s is None or isinstance(s, str) for s in subjects):
+            return False
+    return True

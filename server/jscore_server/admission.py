@@ -25,12 +25,12 @@ class Admission:
     def __init__(self, server: Server, options: Options, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
-        self._passwords = Passwords(loop)
-        self.authentication = Authentication(options, self._passwords)
+        self.passwords = Passwords(loop)
+        self.authentication = Authentication(options, self.passwords)
         self.authentication.bind(server.plane)
 
     def close(self) -> None:
-        self._passwords.close()
+        self.passwords.close()
 
     # ---- one client ----
 
@@ -135,7 +135,7 @@ class Admission:
         """
         server = self._server
         before = self.authentication
-        self.authentication = Authentication(options, self._passwords)
+        self.authentication = Authentication(options, self.passwords)
         for name in before.limits.keys() - self.authentication.limits.keys():
             server.plane.account_limit(name, None)
         self.authentication.bind(server.plane)

@@ -163,6 +163,7 @@ class Server:
             self.links.start()
 
     def _start_monitoring(self) -> None:
+        from jscore_server.monitoring.gate import Gate
         from jscore_server.monitoring.http import Listener
         from jscore_server.monitoring.pages import Pages
 
@@ -170,7 +171,13 @@ class Server:
         sock = listen(host, self.options.http_port)
         self.http_port = sock.getsockname()[1]
         self.log.info(f"Starting http monitor on {shown(host, self.http_port)}")
-        self.monitoring = Listener(sock, Pages(self.system.monitor).handle, self.log.error)
+        gate = Gate(
+            lambda: self.options.http_authorization,
+            self.admission.passwords,
+            Pages(self.system.monitor).handle,
+            lambda: self.options.http_base_path.rstrip("/") + "/healthz",
+        )
+        self.monitoring = Listener(sock, gate.handle, self.log.error)
         self.monitoring.start()
 
     def _start_cluster(self) -> None:

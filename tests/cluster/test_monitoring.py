@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import re
+
 import nats
 from harness import Lab, Wire, eventually, free_ports, nats_cli, ours, run
 from monitoring_client import get, page
@@ -95,3 +98,121 @@ def test_our_own_version_stands_beside_the_level(lab: Lab) -> None:
     varz = page(port, "/varz")
     assert varz["version"] == "2.14.5"
     assert varz["jscore_version"]
+
+
+@ours
+def test_the_port_can_ask_for_a_password(lab: Lab) -> None:
+    (port,) = free_ports(1)
+    lab.solo(f"http: 127.0.0.1:{port}\nhttp_authorization {{ user: me, password: secret, token: tok, healthz: open }}")
+    assert get(port, "/varz")[0] == 401
+    assert get(port, "/metrics")[0] == 401
+    assert get(port, "/healthz")[0] == 200
+    right = base64.b64encode(b"me:secret").decode()
+    assert get(port, "/varz", {"Authorization": f"Basic {right}"})[0] == 200
+    assert get(port, "/metrics", {"Authorization": "Bearer tok"})[0] == 200
+    assert get(port, "/metrics", {"Authorization": "Bearer other"})[0] == 401
+
+
+def test_a_base_path_stands_before_every_page(lab: Lab) -> None:
+    (port,) = free_ports(1)
+    lab.solo(f"http: 127.0.0.1:{port}\nhttp_base_path: /ops")
+    assert get(port, "/varz")[0] == 404
+    assert get(port, "/opsvarz")[0] == 404
+    assert page(port, "/ops/varz")["http_base_path"] == "/ops"
+    assert get(port, "/ops/healthz")[0] == 200
+
+
+def test_those_who_left_are_shown_with_what_they_did(lab: Lab) -> None:
+    (port,) = free_ports(1)
+    solo = lab.solo(f"http: 127.0.0.1:{port}\nmax_closed_clients: 3")
+
+    async def work() -> None:
+        for number in range(5):
+            nc = await nats.connect(solo.url, name=f"c{number}")
+            await nc.subscribe("mine.*", queue="q")
+            await nc.publish("mine.x", b"123")
+            await nc.flush()
+            await nc.close()
+
+        async def all_gone() -> bool:
+            return bool(page(port, "/connz")["total"] == 0)
+
+        await eventually(all_gone, 10, "all are gone")
+        found = page(port, "/connz?state=closed&subs=detail&sort=stop")
+        assert [c["name"] for c in found["connections"]] == ["c4", "c3", "c2"]
+        for gone in found["connections"]:
+            assert gone["reason"] == "Client Closed"
+            assert (gone["in_msgs"], gone["out_msgs"], gone["in_bytes"]) == (1, 1, 3)
+            (sub,) = gone["subscriptions_list_detail"]
+            assert (sub["subject"], sub["qgroup"], sub["msgs"]) == ("mine.*", "q", 1)
+
+    run(work())
+
+
+def test_pages_of_connections_and_orders(lab: Lab) -> None:
+    (port,) = free_ports(1)
+    solo = lab.solo(f"http: 127.0.0.1:{port}")
+
+    async def work() -> None:
+        clients = []
+        for number in range(6):
+            nc = await nats.connect(solo.url, name=f"c{number}")
+            for _ in range(number):
+                await nc.subscribe("a")
+            await nc.flush()
+            clients.append(nc)
+        by_subs = page(port, "/connz?sort=subs&limit=2&offset=1")
+        assert [c["name"] for c in by_subs["connections"]] == ["c4", "c3"]
+        assert (by_subs["num_connections"], by_subs["total"]) == (2, 6)
+        one = page(port, f"/connz?cid={by_subs['connections'][0]['cid']}")
+        assert [c["name"] for c in one["connections"]] == ["c4"]
+        assert one["limit"] == 1
+        assert page(port, "/subsz?subs=1&test=a&limit=4")["total"] == 15
+        assert len(page(port, "/subsz?subs=1&test=a&limit=4")["subscriptions_list"]) == 4
+        for nc in clients:
+            await nc.close()
+
+    run(work())
+
+
+SAMPLE = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-z_]+="(\\.|[^"\\])*"(,|(?=\})))*\})? -?[0-9.e+-]+')
+
+
+@ours
+def test_metrics_are_in_the_text_format_and_true(lab: Lab) -> None:
+    (port,) = free_ports(1)
+    solo = lab.solo(f"http: 127.0.0.1:{port}")
+
+    async def work() -> None:
+        nc = await nats.connect(solo.url)
+        js = nc.jetstream()
+        await js.add_stream(name="S", subjects=["s"])
+        await js.pull_subscribe("s", durable="C")
+        for _ in range(3):
+            await js.publish("s", b"12345")
+        status, kind, text = get(port, "/metrics")
+        assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        seen: dict[str, float] = {}
+        typed: set[str] = set()
+        for line in text.splitlines():
+            if line.startswith("# TYPE "):
+                name = line.split()[2]
+                assert name not in typed, "a name's samples stand together"
+                typed.add(name)
+                continue
+            assert SAMPLE.fullmatch(line), line
+            name = re.split(r"[{ ]", line)[0]
+            assert name in typed
+            seen[name] = seen.get(name, 0) + float(line.rpartition(" ")[2])
+        assert seen["gnatsd_varz_connections"] == 1
+        assert seen["gnatsd_connz_total"] == 1
+        assert seen["gnatsd_healthz_status"] == 0
+        assert seen["jetstream_server_total_messages"] == 3
+        assert seen["jetstream_stream_total_messages"] == 3
+        assert seen["jetstream_consumer_num_pending"] == 3
+        assert seen["gnatsd_accstatz_current_connections"] == 1
+        assert seen["process_resident_memory_bytes"] > 1 << 20
+        assert 'stream_name="S"' in text
+        await nc.close()
+
+    run(work())

@@ -13,7 +13,7 @@ from .lexer import Position
 from .transport import Tls
 from .users import SYSTEM_ACCOUNT, Account, ClientAuthorization
 
-__all__ = ["Authorization", "Cluster", "JetStream", "JetStreamLimits", "Options", "Url"]
+__all__ = ["Authorization", "Cluster", "JetStream", "JetStreamLimits", "MonitoringAuthorization", "Options", "Url"]
 
 CLIENT_PORT = 4222
 CLUSTER_PORT = 6222
@@ -43,6 +43,20 @@ class Authorization:
     user: str = ""
     password: str = field(default="", repr=False)
     timeout: float = 2.0
+
+
+@dataclass(slots=True)
+class MonitoringAuthorization:
+    """What who reads the monitoring port must show: user and password, or the token. `healthz` open: not for that."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    healthz: str = "closed"
+
+    @property
+    def required(self) -> bool:
+        return bool(self.user or self.token)
 
 
 @dataclass(slots=True)
@@ -150,6 +164,7 @@ class Options:
     http_port: int = 0
     """0 = no monitoring."""
     http_base_path: str = "/"
+    http_authorization: MonitoringAuthorization = field(default_factory=MonitoringAuthorization)
     jetstream: JetStream = field(default_factory=JetStream)
     cluster: Cluster = field(default_factory=Cluster)
     authorization: ClientAuthorization = field(default_factory=ClientAuthorization)

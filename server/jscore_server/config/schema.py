@@ -39,6 +39,7 @@ from .kinds import (
     table,
 )
 from .lexer import ConfigError
+from .monitoring import http_authorization
 from .mqtt import mqtt
 from .options import Options
 from .parser import Entry, Tree
@@ -141,6 +142,7 @@ _TOP = table(
         listens("http_host", "http_port", "http"),
         sets("http_port", port, "monitor_port"),
         sets("http_base_path", string),
+        http_authorization,
         later("prof_port", kind=integer),
         later("prof_block_rate", kind=integer),
         sets("feature_flags", _flags),

@@ -20,8 +20,8 @@ if os.environ.get("JSCORE_SANITIZE"):
     CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
     LDFLAGS += ["-fsanitize=address,undefined"]
 # Header -> its Debian package: zstd compresses sealed segments, XXH3 digests them, AES-GCM encrypts them; OpenSSL
-# serves TLS.
-NEEDED = {"zstd.h": "libzstd-dev", "xxhash.h": "libxxhash-dev", "openssl/ssl.h": "libssl-dev"}
+# serves TLS; zlib compresses websocket frames.
+NEEDED = {"zstd.h": "libzstd-dev", "xxhash.h": "libxxhash-dev", "openssl/ssl.h": "libssl-dev", "zlib.h": "zlib1g-dev"}
 
 
 def missing_packages() -> list[str]:
@@ -48,7 +48,7 @@ def extension(name: str, pyx: str, *parts: str) -> Extension:
         [pyx, *sources(*parts)],
         include_dirs=["csrc"],
         depends=glob("csrc/*/*.h"),
-        libraries=["zstd", "crypto", "ssl"],
+        libraries=["zstd", "crypto", "ssl", "z"],
         extra_compile_args=[*CFLAGS, "-pthread"],
         extra_link_args=LDFLAGS,
     )
@@ -57,7 +57,7 @@ def extension(name: str, pyx: str, *parts: str) -> Extension:
 if missing := missing_packages() if {"build_ext", "bdist_wheel", "editable_wheel", "develop"} & set(sys.argv) else []:
     sys.exit(
         f"jscore: headers are missing. On Debian or Ubuntu: apt-get install {' '.join(missing)}; "
-        "elsewhere the development files of zstd, xxHash and OpenSSL."
+        "elsewhere the development files of zstd, xxHash, OpenSSL and zlib."
     )
 
 # The engine has no state outside its handles, so each module carries its own copy and they share handles freely.

@@ -384,7 +384,7 @@ static void feed(jsc_conn *c, const char *b, size_t n) {
     if (!c->closing) keep(c, b + at, n - at);
 }
 
-void jsc_conn_read(jsc_conn *c) {
+static void read_once(jsc_conn *c) {
     jsc_plane *p = c->plane;
     char *b = p->read_buf;
     size_t cap = JSC_READ_BYTES, have = c->in.len;
@@ -422,6 +422,11 @@ void jsc_conn_read(jsc_conn *c) {
         }
     }
     feed(c, b, have + (size_t)k);
+}
+
+void jsc_conn_read(jsc_conn *c) {
+    read_once(c);
+    if (JSC_UNLIKELY(c->more)) jsc_conn_resume(c); /* its layer holds more: at the next turn */
 }
 
 void jsc_conn_resume(jsc_conn *c) {

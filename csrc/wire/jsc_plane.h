@@ -152,10 +152,22 @@ typedef struct jsc_layer_options {
     uint8_t first; /* what was written so far (INFO) goes out after the handshake, not before */
     uint8_t dials; /* we are the handshake's client */
     uint8_t optional; /* a client may do without TLS */
+    uint8_t proxy; /* a PROXY header may come before anything else: JSC_EV_PROXY */
+    uint8_t websocket; /* an HTTP request comes first: JSC_EV_HTTP. Nothing may have been written yet */
+    int64_t http_ns; /* how long that may take; 0: as long as it likes */
 } jsc_layer_options;
-/* Puts TLS under a connection that has not received anything. What was written before goes out in the clear unless
+/* Puts these under a connection that has not received anything. What was written before goes out in the clear unless
  * `first`. JSC_EV_TLS follows when the handshake is over, either way. JSC_EFULL: what was written does not go out. */
 int jsc_conn_layer(jsc_plane *, uint64_t id, const jsc_layer_options *);
+typedef struct jsc_ws_options {
+    const char *response; /* to the HTTP request; sent before the first frame */
+    size_t response_len;
+    uint8_t unmasked; /* its frames may come without a mask */
+    uint8_t deflate; /* permessage-deflate without context takeover was agreed on */
+    uint8_t browser; /* gets small fragments */
+} jsc_ws_options;
+/* The answer to JSC_EV_HTTP that accepts; one that refuses is jsc_conn_write and jsc_conn_close. */
+int jsc_conn_ws_open(jsc_plane *, uint64_t id, const jsc_ws_options *);
 typedef struct jsc_conn_tls_info {
     const char *version, *cipher; /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" */
     uint8_t first;
@@ -255,6 +267,9 @@ enum {
     JSC_EV_DENIED =
         15, /* a client overstepped: a: JSC_DENIED_...; subject, reply: the queue, data: the sid; b: how many
                          * such events of it were left out before this one */
+    JSC_EV_HTTP = 16, /* data: a websocket's HTTP request, empty when it is too long; the connection waits */
+    JSC_EV_BROKEN = 17, /* data: what is wrong with what came, below the protocol; the connection ends */
+    JSC_EV_PROXY = 18, /* data: address and port that a PROXY header gives, a blank between */
 };
 enum { JSC_DENIED_PUBLISH, JSC_DENIED_SUBSCRIBE, JSC_DENIED_REPLY, JSC_DENIED_MAX_SUBS };
 typedef struct jsc_event {

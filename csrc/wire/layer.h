@@ -3,15 +3,18 @@
 #ifndef JSC_WIRE_LAYER_H
 #define JSC_WIRE_LAYER_H
 #include "plane.h"
+#include "proxy.h"
 
 enum { /* in this order; each is left out where it is not asked for */
        JSC_STAGE_PROXY, /* a PROXY header may come */
        JSC_STAGE_HELLO, /* the first byte tells whether this is TLS; nothing of TLS is allocated yet */
        JSC_STAGE_SHAKE, /* in the TLS handshake */
+       JSC_STAGE_HTTP, /* a websocket's request, and the host's answer */
        JSC_STAGE_OPEN,
 };
 enum {
     JSC_LAYER_ROOM = 40 << 10, /* more than two TLS records: what a read must have room for */
+    JSC_PROXY_SECONDS = 5,
     JSC_LAYER_REST = 1 << 20, /* ciphertext that the socket did not take: a bound for answers nobody reads */
     JSC_SHAKE_TURN_NS = 2000000, /* handshakes of one turn: those that come later wait for the next */
 };
@@ -23,10 +26,14 @@ struct jsc_layer {
     uint8_t optional; /* no TLS is fine too */
     uint8_t broken; /* TLS failed: nothing more is said */
     uint8_t first; /* the handshake came before INFO */
+    uint8_t fresh; /* the handshake's last read may have brought data along */
+    uint8_t again; /* TLS has something to say that the socket does not announce */
     jsc_tls *tls;
     struct ssl_st *ssl;
     char *host;
-    int64_t timeout_ns, fallback_ns, deadline, ping;
+    int64_t timeout_ns, fallback_ns, http_ns, ping;
+    jsc_proxy *proxy;
+    struct jsc_ws *ws;
     jsc_buf rest; /* ciphertext that the socket did not take */
     size_t rest_at;
 };
@@ -36,6 +43,12 @@ ssize_t jsc_layer_recv(jsc_conn *, char *, size_t);
 void jsc_layer_send(jsc_conn *);
 void jsc_layer_late(jsc_conn *); /* its deadline is over */
 void jsc_layer_close(jsc_conn *); /* last words, then frees it */
+/* The socket, or TLS over it, for what lies above. push: bytes taken, -1 when none can be (blocked, or it ends). */
+ssize_t jsc_layer_pull(jsc_conn *, char *, size_t);
+ssize_t jsc_layer_push(jsc_conn *, const char *, size_t);
+void jsc_layer_opened(jsc_conn *);
+void jsc_layer_free(jsc_plane *);
+void jsc_layer_broken(jsc_conn *, const char *why, const char *reason); /* ends it; the host hears why */
 /* tls.c */
 int jsc_tls_start(jsc_conn *); /* makes the session; JSC_OK or an error */
 int jsc_tls_shake(jsc_conn *); /* 1 done, 0 more is to come, -1 failed and the connection ended */

@@ -1,5 +1,5 @@
 /* The plane and its loop. Turn: parse what waits, wait for descriptors, read, timers, the hook, send, close. */
-#include "plane.h"
+#include "layer.h"
 #include <errno.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -72,6 +72,7 @@ void jsc_plane_free(jsc_plane *p) {
     free(p->read_buf);
     free(p->cipher_in);
     free(p->cipher_out.p);
+    jsc_layer_free(p);
     free(p->calls);
     if (p->epoll >= 0) close(p->epoll);
     free(p);

@@ -1,6 +1,6 @@
 /* Output: one linear buffer per connection, sent once at the end of a turn, early at 256 KiB. Empty buffers go back to
  * a small pool of warm ones, so an idle connection holds none. */
-#include "layer.h"
+#include "ws.h"
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -14,15 +14,19 @@ void jsc_out_free(jsc_conn *c) {
 
 static int out_grow(jsc_conn *c, size_t n) {
     jsc_plane *p = c->plane;
+    size_t front = JSC_UNLIKELY(c->layer != NULL) && c->layer->ws ? JSC_WS_SLACK : 0; /* for a frame's head */
     if (!c->out.p && p->spare_n) {
         c->out = p->spare[--p->spare_n];
-        c->out.len = c->out_head = 0;
-        if (c->out.cap >= n) return 0;
+        c->out.len = c->out_head = front;
+        if (c->out.cap - front >= n) return 0;
     }
-    if (c->out_head && c->out_head >= c->out.len / 2) {
-        memmove(c->out.p, c->out.p + c->out_head, jsc_pending(c));
-        c->out.len -= c->out_head;
-        c->out_head = 0;
+    if (!c->out.p) c->out.len = c->out_head = front;
+    if (c->out_head > front && c->out_head >= c->out.len / 2) {
+        size_t by = c->out_head - front;
+        memmove(c->out.p + front, c->out.p + c->out_head, jsc_pending(c));
+        c->out.len -= by;
+        c->out_head = front;
+        if (front) jsc_ws_moved(c, by);
         if (c->out.cap - c->out.len >= n) return 0;
     }
     size_t cap = c->out.cap ? c->out.cap * 2 : 4096;

@@ -238,6 +238,7 @@ struct jsc_plane {
     char *read_buf, *cipher_in; /* cipher_in: what TLS reads at the moment */
     size_t cipher_in_at, cipher_in_n;
     jsc_buf cipher_out;
+    struct z_stream_s *deflate;
     int64_t shake_turn, shake_spent; /* the turn of shake_spent */
     jsc_buf spare[JSC_SPARE];
     uint32_t spare_n;

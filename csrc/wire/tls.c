@@ -291,7 +291,7 @@ int jsc_tls_shake(jsc_conn *c) {
 static ssize_t decrypt(jsc_conn *c, char *b, size_t cap, ssize_t got) {
     jsc_layer *l = c->layer;
     size_t n = 0;
-    c->more = 0;
+    l->again = 0;
     ERR_clear_error();
     while (n < cap) {
         size_t k = 0;
@@ -302,7 +302,7 @@ static ssize_t decrypt(jsc_conn *c, char *b, size_t cap, ssize_t got) {
         int code = SSL_get_error(l->ssl, 0);
         if (code == SSL_ERROR_WANT_READ) break;
         if (n) { /* first what is whole; the next call says it again */
-            c->more = 1;
+            l->again = 1;
             break;
         }
         ERR_clear_error();
@@ -325,7 +325,7 @@ ssize_t jsc_tls_recv(jsc_conn *c, char *b, size_t cap, int fresh) {
     ssize_t got = 1;
     JSC_ASSERT(cap >= JSC_LAYER_ROOM);
     if (!fresh) c->plane->cipher_in_at = c->plane->cipher_in_n = 0;
-    if (!fresh && !c->more) {
+    if (!fresh && !c->layer->again) {
         got = fill(c, cap - JSC_LAYER_ROOM / 2);
         if (got < 0) return got;
     }
@@ -352,7 +352,7 @@ ssize_t jsc_tls_send(jsc_conn *c, const char *b, size_t n) {
 void jsc_tls_close(jsc_conn *c) {
     jsc_layer *l = c->layer;
     if (!l->ssl) return;
-    if (!l->broken && !c->blocked && l->stage == JSC_STAGE_OPEN) {
+    if (!l->broken && !c->blocked && l->stage > JSC_STAGE_SHAKE) {
         SSL_shutdown(l->ssl);
         push(c);
     }
@@ -364,7 +364,7 @@ void jsc_tls_close(jsc_conn *c) {
 /* ---- what the host asks ---- */
 int jsc_conn_tls_stat(jsc_plane *p, uint64_t id, jsc_conn_tls_info *out) {
     const jsc_conn *c = jsc_conn_find(p, id);
-    if (!c || !c->layer || !c->layer->ssl || c->layer->stage != JSC_STAGE_OPEN) return JSC_ENOTFOUND;
+    if (!c || !c->layer || !c->layer->ssl || c->layer->stage <= JSC_STAGE_SHAKE) return JSC_ENOTFOUND;
     *out = (jsc_conn_tls_info){.version = SSL_get_version(c->layer->ssl),
                                .cipher = SSL_CIPHER_standard_name(SSL_get_current_cipher(c->layer->ssl)),
                                .first = c->layer->first};

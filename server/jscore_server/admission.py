@@ -111,7 +111,7 @@ class Admission:
     def _say(self, client: Client, text: str, *, named: bool = True) -> None:
         label = client.identity.label if named and client.identity is not None else ""
         who = f'"{label}" - ' if label else ""
-        self._server.log.error(f"{client.ip}:{client.port} - cid:{client.cid} - {who}{text}")
+        self._server.log.error(f"{client.label} - {who}{text}")
 
     def denied(self, client: Client, what: int, left_out: int, about: tuple[bytes, bytes, bytes]) -> None:
         """A client overstepped its permissions or limits; the data plane has told it so."""

@@ -37,6 +37,7 @@ Server:
     -P, --pid <file>                 Write the process id to a file
         --ports_file_dir <dir>       Write the ports in use to <dir>/<program>_<pid>.ports
     -m, --http_port <port>           Port for HTTP monitoring
+    -ms, --https_port <port>         Port for HTTPS monitoring, with the certificate of the tls block
         --client_advertise <address> Address that other servers tell their clients for this one
     -sl, --signal <signal>[=<pid>]   Send a running server one of stop, quit, term, reopen, ldm, reload;
                                      <pid> is a process id or the path of a pid file
@@ -74,8 +75,6 @@ TLS:
         --tlsverify                  Clients must show a certificate
         --tlscacert <file>           Authorities that clients' certificates come from
 
-Not supported yet (refused):
-    -ms, --https_port                HTTPS monitoring
 Not supported yet (no effect):
     -s, --syslog    -r, --remote_syslog <address>    --profile <port>
 
@@ -270,7 +269,7 @@ def _main(prog: str, argv: list[str]) -> int:
 
 def _check_tls(options: Options) -> None:
     """Whether the files of the `tls` blocks can be used. Raises: ConfigError."""
-    if options.tls is None:
+    if options.tls is None and options.websocket.tls is None:
         return
     from .transport.context import faults as tls_faults
 
@@ -302,6 +301,7 @@ _DIRECT = {
     "pid": ("pid_file",),
     "ports_file_dir": ("ports_file_dir",),
     "http_port": ("http_port",),
+    "https_port": ("https_port",),
     "log": ("log_file",),
     "log_size_limit": ("log_size_limit",),
     "max_traced_msg_len": ("max_traced_msg_len",),
@@ -321,17 +321,12 @@ _DIRECT = {
 }
 """Flags that set one option each."""
 
-_REFUSED = ("https_port",)
 _WITHOUT_EFFECT = ("syslog", "remote_syslog", "profile")
 
 
 def _apply(options: Options, flags: dict[str, Any]) -> list[Warning]:
     """Puts flags over what the file said."""
     notes: list[Warning] = []
-    for name in _REFUSED:
-        if flags.get(name):
-            # Starting without what the flag asks for would leave the server open.
-            raise ConfigError(f"-{name} is not supported yet")
     for name in _WITHOUT_EFFECT:
         if flags.get(name):
             notes.append(Warning(f"-{name} is not supported yet and has no effect"))
@@ -349,7 +344,7 @@ def _apply(options: Options, flags: dict[str, Any]) -> list[Warning]:
             options.trace = flags[name]
             options.debug = flags[name] if debug else options.debug
             options.trace_verbose = flags[name] if verbose else options.trace_verbose
-    for name, low in (("port", -1), ("http_port", -1)):
+    for name, low in (("port", -1), ("http_port", -1), ("https_port", -1)):
         if not low <= flags.get(name, 0) <= 65535:
             raise ConfigError(f"expected a port from {low} to 65535 for -{name}, got {flags[name]}")
     if any(name in flags for name in ("tls", "tlscert", "tlskey", "tlsverify", "tlscacert")):

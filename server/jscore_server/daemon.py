@@ -111,7 +111,7 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
     except jscore.Locked:
         log.fatal(f"Can't start JetStream: another server uses the store directory {options.jetstream.store_dir!r}")
         return 1
-    except (OSError, RuntimeError, jscore.Error) as err:
+    except (OSError, RuntimeError, ValueError, jscore.Error) as err:
         log.fatal(str(err))
         if runtime is not None:
             runtime.stop()

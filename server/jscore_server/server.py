@@ -25,14 +25,17 @@ from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane
 from jscore_server.dataplane.events import (
+    EV_BROKEN,
     EV_CLOSED,
     EV_CONNECT,
     EV_DENIED,
     EV_ERROR,
     EV_FRAME,
+    EV_HTTP,
     EV_INFO,
     EV_LINK,
     EV_PONG,
+    EV_PROXY,
     EV_TLS,
     EV_TRACE,
 )
@@ -43,7 +46,10 @@ from jscore_server.protocol.connect import Connect, Refused, acceptable_info, re
 from jscore_server.protocol.identity import server_id
 from jscore_server.protocol.trace import LOST, traced
 from jscore_server.system import System
+from jscore_server.transport.context import http_context
 from jscore_server.transport.listener import THROTTLED, TlsListener, logged
+from jscore_server.transport.upgrade import Request
+from jscore_server.transport.web import WebListener, filled
 from jscore_server.version import NATS_VERSION, VERSION
 
 if TYPE_CHECKING:
@@ -73,6 +79,12 @@ class Client:
     identity: Identity | None = None  # who it is, once it was let in
     auth_timer: asyncio.TimerHandle | None = None  # runs until then
     auth_stop: Callable[[], None] | None = None  # ends the computing of its password's hash
+    web: Request | None = None  # what it asked for, when it came by websocket
+
+    @property
+    def label(self) -> str:
+        """How the log names it."""
+        return f"{shown(self.ip, self.port)} - {'cid' if self.web is None else 'wid'}:{self.cid}"
 
 
 class Server:
@@ -102,11 +114,16 @@ class Server:
         if options.tls is not None:
             self.tls = TlsListener(options.tls, optional=options.allow_non_tls)
             self.facts.tls = self.tls.facts()
+        self.web: WebListener | None = None
+        if options.websocket.port:
+            self.web = WebListener(plane, log, options.websocket, self._web_client)
         self.started_ns = time.time_ns()
         self.client_port = 0
         self.client_listener: socket.socket | None = None
+        self.web_listener: socket.socket | None = None
         self.http_port = 0
-        self.monitoring: Listener | None = None
+        self.https_port = 0
+        self.monitoring: list[Listener] = []
         self.system = System(Monitor(self))
         self.ask_reload: Callable[[], str] = lambda: "reload is not supported"  # "": done, else why not
         self.routes: Routes | None = None
@@ -127,6 +144,9 @@ class Server:
             EV_PONG: lambda *_: None,
             EV_TRACE: self._on_trace,
             EV_TLS: self._on_tls,
+            EV_HTTP: self._on_http,
+            EV_BROKEN: self._on_broken,
+            EV_PROXY: self._on_proxy,
         }
 
     # ---- start and stop ----
@@ -151,16 +171,28 @@ class Server:
         if self.jetstream is not None:
             self.jetstream.start()
         self.system.start(self.loop)
-        if options.http_port:
+        if options.http_port or options.https_port:
             self._start_monitoring()
         self.log.info(f"Listening for client connections on {shown(options.host, self.client_port)}")
         if self.tls is not None:
             self.log.info("TLS required for client connections")
+        if self.web is not None:
+            self._start_websocket(self.web)
         self.log.info("Server is ready")
         if self.routes is not None:
             self.routes.start()
         if self.links is not None:
             self.links.start()
+
+    def _start_websocket(self, web: WebListener) -> None:
+        sock = listen(web.options.host, web.options.port)
+        web.port = sock.getsockname()[1]
+        self.web_listener = sock
+        self._serve(sock, web.accepted)
+        scheme = "ws" if web.tls is None else "wss"
+        self.log.info(f"Listening for websocket clients on {scheme}://{shown(web.options.host, web.port)}")
+        if web.tls is None:
+            self.log.warn("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!")
 
     def _start_monitoring(self) -> None:
         from jscore_server.monitoring.gate import Gate
@@ -168,17 +200,27 @@ class Server:
         from jscore_server.monitoring.pages import Pages
 
         host = self.options.http_host or self.options.host
-        sock = listen(host, self.options.http_port)
-        self.http_port = sock.getsockname()[1]
-        self.log.info(f"Starting http monitor on {shown(host, self.http_port)}")
         gate = Gate(
             lambda: self.options.http_authorization,
             self.admission.passwords,
             Pages(self.system.monitor).handle,
             lambda: self.options.http_base_path.rstrip("/") + "/healthz",
         )
-        self.monitoring = Listener(sock, gate.handle, self.log.error)
-        self.monitoring.start()
+        if self.options.http_port:
+            sock = listen(host, self.options.http_port)
+            self.http_port = sock.getsockname()[1]
+            self.log.info(f"Starting http monitor on {shown(host, self.http_port)}")
+            self.monitoring.append(Listener(sock, gate.handle, self.log.error))
+        if self.options.https_port:
+            if self.options.tls is None:
+                raise ValueError("Can't start monitoring: TLS cert and key required for HTTPS")
+            tls = http_context(self.options.tls)
+            sock = listen(host, self.options.https_port)
+            self.https_port = sock.getsockname()[1]
+            self.log.info(f"Starting https monitor on {shown(host, self.https_port)}")
+            self.monitoring.append(Listener(sock, gate.handle, self.log.error, tls))
+        for listener in self.monitoring:
+            listener.start()
 
     def _start_cluster(self) -> None:
         cluster = self.options.cluster
@@ -228,9 +270,11 @@ class Server:
         self.log.info("Entering lame duck mode, stop accepting new clients")
         self.facts.lame_duck = True
         self.system.lame_duck()
-        self.loop.remove_reader(self.client_listener.fileno())
-        self.listeners.remove(self.client_listener)
-        self.client_listener.close()
+        for sock in (self.client_listener, self.web_listener):
+            if sock is not None:
+                self.loop.remove_reader(sock.fileno())
+                self.listeners.remove(sock)
+                sock.close()
         if self.jetstream is not None:
             self.jetstream.engine.hand_over()
         if not self.clients:
@@ -264,8 +308,8 @@ class Server:
             self.loop.remove_reader(sock.fileno())
             sock.close()
         self.listeners.clear()
-        if self.monitoring is not None:
-            self.monitoring.close()
+        for listener in self.monitoring:
+            listener.close()
         self.system.stop()
         self.plane.flush()
         if self.routes is not None:
@@ -330,31 +374,49 @@ class Server:
     def _client_accepted(self, sock: socket.socket, ip: str, port: int) -> None:
         assert self.loop is not None
         conn = self.plane.adopt(sock.detach(), CONN_CLIENT)
-        client = Client(conn, self.next_cid, ip, port, self.loop.time())
+        client = self._new_client(conn, ip, port)
+        if client is None:
+            return
+        tls = self.tls
+        if tls is None:
+            if self.options.proxy_protocol:
+                self.plane.layer(conn, None, proxy=True)
+        elif not tls.begin(self.plane, conn, self.loop.time(), proxy=self.options.proxy_protocol):
+            self.plane.close_conn(conn, "Maximum Connections Exceeded", THROTTLED)
+        elif self.log.debug_on and not tls.optional:
+            self.log.debug(f"{client.label} - Starting TLS client connection handshake")
+
+    def _web_client(self, conn: int, ip: str, port: int, request: Request) -> None:
+        self._new_client(conn, ip, port, request)
+
+    def _new_client(self, conn: int, ip: str, port: int, web: Request | None = None) -> Client | None:
+        """Greets a client; None when there is no room for it."""
+        assert self.loop is not None
+        client = Client(conn, self.next_cid, ip, port, self.loop.time(), web=web)
+        if web is not None:
+            client.connection_type = "WEBSOCKET"
         self.next_cid += 1
-        self.plane.write(conn, self.client_info(client))
+        self.plane.write(conn, self.client_info(client, first=True))
         if len(self.clients) >= self.options.max_connections:
             self.plane.close_conn(conn, "Maximum Connections Exceeded", "maximum connections exceeded")
-            return
+            return None
         self.clients[conn] = client
         self.admission.arrived(client)
         if self.log.debug_on:
-            self.log.debug(f"{ip}:{port} - cid:{client.cid} - Client connection created")
-        if self.tls is None:
-            return
-        if not self.tls.begin(self.plane, conn, self.loop.time()):
-            self.plane.close_conn(conn, "Maximum Connections Exceeded", THROTTLED)
-        elif self.log.debug_on and not self.tls.optional:
-            self.log.debug(f"{ip}:{port} - cid:{client.cid} - Starting TLS client connection handshake")
+            self.log.debug(f"{client.label} - Client connection created")
+        return client
 
-    def client_info(self, client: Client, right: Right | None = None) -> bytes:
+    def client_info(self, client: Client, right: Right | None = None, *, first: bool = False) -> bytes:
         """The INFO line for a client; with `right` the one that follows its CONNECT."""
         authentication = self.admission.authentication
         late = right is not None or client.connect is not None
+        facts = self.facts if client.web is None or self.web is None else self.web.facts(self.facts)
+        # Behind a proxy the address that the first INFO could show is the proxy's.
+        ip = "" if first and self.options.proxy_protocol and client.web is None else client.ip
         fields = info_lines.client_info(
-            self.facts,
+            facts,
             client_id=client.cid,
-            client_ip=client.ip,
+            client_ip=ip,
             auth_required=authentication.required if late else authentication.shown_required,
             account=right.account if right is not None else "",
             system=right is not None and right.account == authentication.system_account,
@@ -371,6 +433,8 @@ class Server:
         if client is None:
             self.plane.close_conn(conn, "Client Closed")
             return
+        if client.web is not None and client.web.cookies:
+            data = filled(data, client.web.cookies)
         try:
             connect = read_connect(data, client.connect)
         except Refused as err:
@@ -391,9 +455,11 @@ class Server:
             self.system.closed(client, reason)
             self.admission.left(client, reason)
             if self.log.debug_on:
-                self.log.debug(f"{client.ip}:{client.port} - cid:{client.cid} - Client connection closed: {reason}")
+                self.log.debug(f"{client.label} - Client connection closed: {reason}")
             elif reason.startswith("Slow Consumer"):
-                self.log.info(f"{client.ip}:{client.port} - cid:{client.cid} - {reason}")
+                self.log.info(f"{client.label} - {reason}")
+            return
+        if self.web is not None and self.web.closed(conn):
             return
         if self.links is not None and self.links.owns(conn):
             self.links.closed(conn, reason)
@@ -413,7 +479,27 @@ class Server:
         say = self.log.error if failed else self.log.debug
         if client is not None and (failed or self.log.debug_on):
             for line in lines:
-                say(f"{client.ip}:{client.port} - cid:{client.cid} - {line}")
+                say(f"{client.label} - {line}")
+
+    def _on_http(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        if self.web is not None:
+            self.web.asked(conn, data)
+
+    def _on_broken(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        client = self.clients.get(conn)
+        if client is None:
+            return
+        text = data.decode("utf-8", "replace")
+        if client.web is None:
+            self.log.warn(f"Error reading PROXY protocol header from {shown(client.ip, client.port)}: {text}")
+        else:
+            self.log.error(f"{client.label} - read error: {text}")
+
+    def _on_proxy(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        client = self.clients.get(conn)
+        if client is not None:
+            ip, _, port = data.decode("ascii").partition(" ")
+            client.ip, client.port = ip, int(port)
 
     def _on_trace(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if a == LOST:
@@ -421,7 +507,7 @@ class Server:
             return
         client = self.clients.get(conn)
         if client is not None:
-            who = f"{client.ip}:{client.port} - cid:{client.cid}"
+            who = client.label
         else:
             who = f"{self.routes.described(conn) if self.routes is not None else ''}rid:{conn}"
             if kind == CONN_CLIENT:  # its INFO, before it has a number

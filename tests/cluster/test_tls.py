@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
+import urllib.request
 from pathlib import Path
 
 import nats
 import pytest
 from certificates import Authority
-from harness import Lab, Server, Wire, ours, run, run_command, wait_for_log
+from harness import Lab, Server, Wire, free_ports, ours, run, run_command, wait_for_log
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"protocol":1}\r\nPING\r\n'
 
@@ -312,3 +314,10 @@ def test_jetstream_over_tls(lab: Lab, authority: Authority) -> None:
         await nc.close()
 
     run(talk(), 30)
+
+
+def test_monitoring_over_tls(lab: Lab, authority: Authority) -> None:
+    port = free_ports(1)[0]
+    start(lab, authority, extra=f'https: "127.0.0.1:{port}"')
+    with urllib.request.urlopen(f"https://localhost:{port}/varz", context=authority.client(), timeout=10) as answer:
+        assert json.load(answer)["https_port"] == port

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .lexer import Position
-from .transport import Tls
+from .transport import Tls, Websocket
 from .users import SYSTEM_ACCOUNT, Account, ClientAuthorization
 
 __all__ = ["Authorization", "Cluster", "JetStream", "JetStreamLimits", "MonitoringAuthorization", "Options", "Url"]
@@ -159,6 +159,10 @@ class Options:
     reconnect_error_reports: int = 1
     tls: Tls | None = None
     allow_non_tls: bool = False
+    websocket: Websocket = field(default_factory=Websocket)
+    proxy_protocol: bool = False
+    https_port: int = 0
+    """0 = no monitoring over TLS."""
     http_host: str = ""
     """'' = the client host."""
     http_port: int = 0

@@ -24,7 +24,6 @@ from .kinds import (
     duration_seconds,
     integer,
     later,
-    listen,
     listens,
     map_of,
     name_without_spaces,
@@ -45,6 +44,7 @@ from .options import Options
 from .parser import Entry, Tree
 from .tls import tls_block
 from .urls import parse_route
+from .websocket import websocket
 
 __all__ = ["Warning", "duration_seconds", "options_from", "parse_listen", "parse_route"]
 
@@ -152,8 +152,8 @@ _TOP = table(
         Rule(("jetstream",), jetstream),
         Rule(("store_dir", "storedir"), top_store_dir),
         # Without these the server would let in, or show, what the file wants kept out.
-        refused("https", kind=listen),
-        refused("https_port", kind=port),
+        listens("http_host", "https_port", "https"),
+        sets("https_port", port),
         refused("ocsp"),
         refused("ocsp_cache"),
         refused("resolver_tls", kind=any_map),
@@ -164,14 +164,14 @@ _TOP = table(
         refused("resolver_preload", kind=any_map),
         refused("resolver_pinned_accounts", kind=strings),
         *account_rules(),
-        refused("proxy_protocol", kind=boolean),
+        sets("proxy_protocol", boolean),
         refused("proxies", kind=any_map),
         # Without this one messages would go to other subjects than the file says.
         refused("mappings", "maps", kind=any_map),
         later("default_js_domain", kind=_names),
         refused("gateway", kind=any_map),
         refused("leafnodes", "leaf", kind=any_map),
-        refused("websocket", "ws", kind=any_map),
+        Rule(("websocket", "ws"), websocket),
         refused("mqtt", kind=mqtt),
     ]
 )

@@ -1,10 +1,10 @@
-"""What the blocks about TLS say, typed. Pure."""
+"""What the blocks about TLS and websockets say, typed. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Tls"]
+__all__ = ["Tls", "Websocket"]
 
 
 @dataclass(slots=True)
@@ -31,3 +31,33 @@ class Tls:
     handshake_first: bool = False
     fallback: float = 0.0
     """With handshake_first: how long it is waited for before INFO is sent in the clear; 0 = for ever."""
+
+
+@dataclass(slots=True)
+class Websocket:
+    """The `websocket` block. It listens when `port` is not 0. Times are seconds."""
+
+    host: str = "0.0.0.0"
+    port: int = 0
+    advertise: str = ""
+    tls: Tls | None = None
+    no_tls: bool = False
+    same_origin: bool = False
+    allowed_origins: list[str] = field(default_factory=list)
+    handshake_timeout: float = 0.0
+    """Of the HTTP request; 0 = as long as it likes."""
+    compression: bool = False
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    timeout: float = 0.0
+    """For CONNECT; 0 = the server's."""
+    no_auth_user: str = ""
+    jwt_cookie: str = ""
+    user_cookie: str = ""
+    pass_cookie: str = ""
+    token_cookie: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the answer to the HTTP request, beside those that must be there."""
+    ping_interval: float | None = None
+    """None = the server's."""

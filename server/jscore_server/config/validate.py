@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from .options import Options
 from .schema import Warning
 from .users import GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, User
+from .websocket import websocket_faults
 
 __all__ = ["faults", "named_users", "warnings"]
 
@@ -48,6 +49,8 @@ def faults(options: Options) -> list[str]:
         if not cluster.name:
             fault("jetstream cluster requires `cluster.name` to be set", "cluster", "jetstream")
     found += account_faults(options)
+    for text, key in websocket_faults(options.websocket):
+        fault(text, key)
     if js.sync_interval != "always" and js.sync_interval <= 0:
         fault('expected "always" or a positive duration for "sync_interval"', "jetstream.sync_interval")
     return found

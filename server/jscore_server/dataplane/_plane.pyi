@@ -210,13 +210,17 @@ class Plane:
         conn: int,
         tls: Tls | None,
         *,
-        timeout_ns: int,
+        timeout_ns: int = 0,
         first: bool = False,
         fallback_ns: int = 0,
         dials: bool = False,
         host: str | None = None,
         optional: bool = False,
+        proxy: bool = False,
+        websocket: bool = False,
+        http_ns: int = 0,
     ) -> bool: ...
+    def ws_open(self, conn: int, response: bytes, *, unmasked: bool, deflate: bool, browser: bool) -> bool: ...
     def tls_info(self, conn: int) -> TlsInfo | None: ...
     def peer_certificates(self, conn: int) -> list[bytes]: ...
     gone_subs: bytes

@@ -154,7 +154,12 @@ cdef extern from "wire/jsc_plane.h" nogil:
         jsc_tls *tls
         const char *host
         int64_t timeout_ns, fallback_ns
-        uint8_t first, dials, optional
+        uint8_t first, dials, optional, proxy, websocket
+        int64_t http_ns
+    ctypedef struct jsc_ws_options:
+        const char *response
+        size_t response_len
+        uint8_t unmasked, deflate, browser
     ctypedef struct jsc_conn_tls_info:
         const char *version
         const char *cipher
@@ -162,6 +167,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_tls_new(const jsc_tls_options *, jsc_tls **, char *, size_t)
     void jsc_tls_release(jsc_tls *)
     int jsc_conn_layer(jsc_plane *, uint64_t, const jsc_layer_options *)
+    int jsc_conn_ws_open(jsc_plane *, uint64_t, const jsc_ws_options *)
     int jsc_conn_tls_stat(jsc_plane *, uint64_t, jsc_conn_tls_info *)
     int jsc_conn_tls_certificate(jsc_plane *, uint64_t, int, unsigned char **, size_t *)
     const char *jsc_account_name(const jsc_account *, size_t *)
@@ -577,16 +583,25 @@ cdef class Plane:
         cdef bytes e = err.encode() if err is not None else b""
         return jsc_conn_close(self.live(), conn, r, <const char *>e if err is not None else NULL) >= 0
 
-    def layer(self, uint64_t conn, Tls tls, *, int64_t timeout_ns, bint first=False, int64_t fallback_ns=0,
-              bint dials=False, str host=None, bint optional=False):
-        """Puts TLS under a connection that has not received anything; see jsc_conn_layer. False: it is gone."""
+    def layer(self, uint64_t conn, Tls tls, *, int64_t timeout_ns=0, bint first=False, int64_t fallback_ns=0,
+              bint dials=False, str host=None, bint optional=False, bint proxy=False, bint websocket=False,
+              int64_t http_ns=0):
+        """Puts TLS and others under a connection that has not received anything; see jsc_conn_layer. False: gone."""
         cdef jsc_layer_options o
         cdef bytes name = None if host is None else host.encode()
         o.tls = NULL if tls is None else tls.handle
         o.host = NULL if name is None else <const char *>name
         o.timeout_ns, o.fallback_ns = timeout_ns, fallback_ns
         o.first, o.dials, o.optional = first, dials, optional
+        o.proxy, o.websocket, o.http_ns = proxy, websocket, http_ns
         return jsc_conn_layer(self.live(), conn, &o) >= 0
+
+    def ws_open(self, uint64_t conn, bytes response not None, *, bint unmasked, bint deflate, bint browser):
+        """Accepts a websocket's request with that HTTP response; frames follow. False: the connection is gone."""
+        cdef jsc_ws_options o
+        o.response, o.response_len = response, len(response)
+        o.unmasked, o.deflate, o.browser = unmasked, deflate, browser
+        return jsc_conn_ws_open(self.live(), conn, &o) >= 0
 
     def tls_info(self, uint64_t conn):
         """Version and cipher of a connection whose TLS handshake is done, else None."""

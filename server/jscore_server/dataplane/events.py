@@ -21,6 +21,9 @@ EV_FAILED: Final = 12
 EV_TRACE: Final = 13
 EV_TLS: Final = 14
 EV_DENIED: Final = 15
+EV_HTTP: Final = 16
+EV_BROKEN: Final = 17
+EV_PROXY: Final = 18
 EV_EXPIRED: Final = 20
 EV_FULL: Final = 21
 

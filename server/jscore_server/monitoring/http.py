@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import email.utils
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
@@ -113,9 +114,14 @@ class Listener:
     """Serves `handle` on a listening socket until `close`."""
 
     def __init__(
-        self, sock: socket.socket, handle: Callable[[Request], Awaitable[Answer]], log_error: Callable[[str], None]
+        self,
+        sock: socket.socket,
+        handle: Callable[[Request], Awaitable[Answer]],
+        log_error: Callable[[str], None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._sock = sock
+        self._tls = tls
         self._handle = handle
         self._log_error = log_error
         self._server: asyncio.Server | None = None
@@ -127,7 +133,7 @@ class Listener:
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, sock=self._sock, limit=HEAD_MAX)
+        self._server = await asyncio.start_server(self._serve, sock=self._sock, limit=HEAD_MAX, ssl=self._tls)
 
     def close(self) -> None:
         if self._starting is not None:

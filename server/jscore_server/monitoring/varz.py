@@ -57,7 +57,7 @@ def _limits(monitor: Monitor) -> Body:
         "http_host": options.http_host or options.host,
         "http_port": server.http_port,
         "http_base_path": options.http_base_path.rstrip("/"),
-        "https_port": 0,
+        "https_port": server.https_port,
         "auth_timeout": number(server.admission.authentication.timeout_s),
         "max_control_line": options.max_control_line,
         "max_payload": options.max_payload,

@@ -70,7 +70,8 @@ def client_info(
     if facts.jetstream:
         info["jetstream"] = True
     info["client_id"] = client_id
-    info["client_ip"] = client_ip
+    if client_ip:
+        info["client_ip"] = client_ip
     if facts.cluster:
         info["cluster"] = facts.cluster
     _add_optional(info, facts)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
+
 from jscore_server.config.options import Options
 from jscore_server.config.tls import CURVES, INSECURE_SUITES, SUITES
 from jscore_server.config.transport import Tls as TlsOptions
 from jscore_server.dataplane import Tls
 
-__all__ = ["context", "faults"]
+__all__ = ["context", "faults", "http_context"]
 
 HYBRID = "X25519MLKEM768"
 
@@ -43,10 +45,23 @@ def context(options: TlsOptions, *, server: bool) -> Tls:
         return build([name for name in curves if name != HYBRID])
 
 
+def http_context(options: TlsOptions) -> ssl.SSLContext:
+    """The same certificate for HTTP pages. Raises: ValueError."""
+    if not options.certificates:
+        raise ValueError("TLS cert and key required for HTTPS")
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_3 if options.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    try:
+        made.load_cert_chain(*options.certificates[0], password="")
+    except OSError as err:
+        raise ValueError(f"cert_file {options.certificates[0][0]}: {err}") from None
+    return made
+
+
 def faults(options: Options) -> list[str]:
     """What is wrong with the files of the `tls` blocks, one line each, with the block's place where it has one."""
     found = []
-    for key, block in (("tls", options.tls),):
+    for key, block in (("tls", options.tls), ("websocket.tls", options.websocket.tls)):
         try:
             if block is not None:
                 context(block, server=True)

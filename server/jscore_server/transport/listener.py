@@ -50,7 +50,7 @@ class TlsListener:
             self.rate = Rate(options.connection_rate_limit)
         self.options = options
 
-    def begin(self, plane: Plane, conn: int, now: float) -> bool:
+    def begin(self, plane: Plane, conn: int, now: float, *, proxy: bool = False) -> bool:
         """Puts TLS under a connection whose INFO is written. False: too many handshakes this second."""
         if not self.optional and not self.rate.allows(now):
             return False
@@ -62,6 +62,7 @@ class TlsListener:
             first=options.handshake_first,
             fallback_ns=int(options.fallback * NANOSECOND),
             optional=self.optional,
+            proxy=proxy,
         )
         return True
 

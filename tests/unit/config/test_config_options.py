@@ -145,7 +145,6 @@ def test_all_faults_are_collected():
         "operator: x",
         "resolver: MEMORY",
         "trusted_keys: x",
-        "https: 443",
         "mappings { a: b }",
         "cluster { tls { cert_file: c } }",
         "cluster { permissions { import: a } }",

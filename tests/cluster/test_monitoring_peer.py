@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from typing import Any
 
 import nats
 import pytest
-from harness import Lab, Server, free_ports, peer_command, ready, run, wait_for
-from monitoring_client import SYSTEM, ask, get, listens
+from harness import Lab, Server, eventually, free_ports, peer_command, ready, run, wait_for
+from monitoring_client import SYSTEM, Three, ask, get, listens, page
 
 CONF = """
 server_name: NAME
@@ -121,6 +122,8 @@ REFUSED = (  # the error's text is compared as well
     'SERVER.ID.KICK {"cid":99999}',
     'SERVER.ID.LDM {"cid":99999}',
 )
+# One connection carries all accounts here: there is none of which an account would be named.
+ROUTES_OWN = ("[].routes[].account",)
 # Paths of fields that need not be here: the insides of Go's run time, and queues of another design.
 OWN_MATTERS = (
     "memstats.",
@@ -321,6 +324,61 @@ def test_every_field_of_an_event_is_here(lab: Lab) -> None:
         for name in ("type", "reason", "sent", "received", "conns"):
             if name != "sent" or "DISCONNECT" in subject:
                 assert ours[subject].get(name) == theirs[subject].get(name), (subject, name)
+
+
+CLUSTER_PAGES = (
+    "/varz",
+    "/routez",
+    "/routez?subs=1",
+    "/routez?subs=detail",
+    "/jsz?consumers=1&config=1&raft=1",
+    "/raftz",
+    "/raftz?acc=$G",
+    "/accstatz?unused=1",
+    "/healthz",
+)
+
+
+async def replicated(three: Three) -> list[dict[str, str]]:
+    """The pages of three servers that hold a stream together."""
+    nc = await nats.connect(three.url)
+    await nc.subscribe("here")
+    js = nc.jetstream()
+    await js.add_stream(name="S", subjects=["s"], num_replicas=3)
+    pull = await js.pull_subscribe("s", durable="C")
+    await js.publish("s", b"x")
+    await (await pull.fetch(1, timeout=10))[0].ack()
+
+    async def everywhere() -> bool:
+        return all(page(port, "/jsz")["messages"] == 1 and page(port, "/raftz?acc=$G") for port in three.http)
+
+    await eventually(everywhere, 20, "the stream is everywhere")
+    shown = [{path: get(port, path)[2] for path in CLUSTER_PAGES} for port in three.http]
+    await nc.close()
+    return shown
+
+
+def test_a_cluster_shows_every_field_too(lab: Lab) -> None:
+    both = []
+    for home, command in (("theirs-", peer_command()), ("ours-", None)):
+        three = Three(lab, cmd=command, home=home)
+        three.wait()
+        both.append(run(replicated(three)))
+        for server in three.servers:
+            server.kill()
+    theirs, ours = both
+    for path in CLUSTER_PAGES:
+        # Who leads is chance: what one of the three shows, one of ours must.
+        wanted = [json.loads(pages[path]) for pages in theirs]
+        found = [json.loads(pages[path]) for pages in ours]
+        left = {entry for entry in missing(wanted, found) if not any(own in entry[0] for own in ROUTES_OWN)}
+        assert not {named(entry) for entry in left} - {named(entry) for entry in shape(found)}, path
+
+
+def named(entry: tuple[str, str]) -> tuple[str, str]:
+    """A path without the names of groups and peers, which are drawn at random."""
+    path = re.sub(r"(\$G|\$SYS)\.[^.]+", r"\1.GROUP", entry[0])
+    return re.sub(r"peers\.[^.]+", "peers.PEER", path), entry[1]
 
 
 def test_an_idle_server_shows_every_field_too(lab: Lab) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import nats
 import pytest
-from harness import Lab, Server, eventually, free_ports, nats_cli, run, wait_for
-from monitoring_client import SYSTEM, ask, get, listens, page
+from harness import Lab, eventually, nats_cli, run
+from monitoring_client import NAMES, SYSTEM, Three, ask, page
 
 USERS = """
 accounts {
@@ -19,46 +19,13 @@ accounts {
   $SYS { users: [{ user: sys, password: sys }] }
 }
 """
-NAMES = ("n1", "n2", "n3")
-
-
-class Three:
-    """Three clustered servers and their monitoring ports."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.http = free_ports(3)
-        routes = free_ports(3)
-        urls = ", ".join(f"nats-route://127.0.0.1:{port}" for port in routes)
-        self.servers: list[Server] = []
-        for name, http, route in zip(NAMES, self.http, routes, strict=True):
-            text = (
-                f"server_name: {name}\nlisten: 127.0.0.1:PORT\nhttp: 127.0.0.1:{http}\n"
-                f'jetstream {{ store_dir: "HOME/store" }}\nserver_tags: ["name:{name}"]\n'
-                f"cluster {{ name: C, listen: 127.0.0.1:{route}, routes: [{urls}] }}\n{USERS}"
-            )
-            server = lab.server(name, text, route_port=route)
-            server.start()
-            self.servers.append(server)
-
-    @property
-    def url(self) -> str:
-        return self.servers[0].url
-
-    def wait(self) -> None:
-        """Until each has routes to the others and a meta leader."""
-        for port in self.http:
-            wait_for(lambda port=port: listens(port), 20, "a monitoring port")
-            wait_for(
-                lambda port=port: len({r["remote_name"] for r in page(port, "/routez")["routes"]}) == 2, 20, "routes"
-            )
-            wait_for(lambda port=port: get(port, "/healthz")[0] == 200, 30, "health")
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
     lab = Lab(tmp_path_factory.mktemp("three"))
     try:
-        cluster = Three(lab)
+        cluster = Three(lab, USERS)
         cluster.wait()
         yield cluster
     finally:

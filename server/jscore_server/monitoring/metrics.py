@@ -65,10 +65,9 @@ def metrics(monitor: Monitor) -> Sliced[str]:
     server = {"server_id": monitor.server_id}
     _varz(families, monitor, server)
     yield
-    _connections(families, monitor, server)
-    yield
+    yield from _connections(families, monitor, server)
     _routes(families, monitor, server)
-    _subscriptions(families, monitor, server)
+    yield from _subscriptions(families, monitor, server)
     _accounts(families, monitor, server)
     status, _ = healthz(monitor, nothing(HEALTHZ))
     families.add("gnatsd_healthz_status", 0 if status == 200 else 1, server)
@@ -98,12 +97,14 @@ def _numbers(body: Body, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield prefix + name, value
 
 
-def _connections(families: Families, monitor: Monitor, server: Labels) -> None:
+def _connections(families: Families, monitor: Monitor, server: Labels) -> Sliced[None]:
     """Sums over all clients, made in C account by account, not a page's worth of them as the exporter's."""
     accounts = monitor.server.plane.account_infos()
     clients = list(monitor.server.clients)
     pending = subs = 0
-    for conn in clients:
+    for count, conn in enumerate(clients):
+        if count % 512 == 511:
+            yield
         info = monitor.server.plane.conn_info(conn)
         if info is not None:
             pending += info.pending
@@ -143,8 +144,8 @@ def _routes(families: Families, monitor: Monitor, server: Labels) -> None:
             families.add(f"gnatsd_routez_route_{name}", getattr(info, name), rid)
 
 
-def _subscriptions(families: Families, monitor: Monitor, server: Labels) -> None:
-    for name, value in _numbers(subsz(monitor, nothing(SUBSZ))):
+def _subscriptions(families: Families, monitor: Monitor, server: Labels) -> Sliced[None]:
+    for name, value in _numbers((yield from subsz(monitor, nothing(SUBSZ)))):
         families.add(f"gnatsd_subsz_{name}", value, server)
 
 

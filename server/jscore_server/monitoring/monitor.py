@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 PAGE = 1024
+PIECE = 128  # members of a list written between two pauses
 # What of the peer's features can be switched by a flag, and how it stands when nobody says anything.
 FEATURE_FLAGS = {"js_ack_fc_v2": False, "js_raft_delete_range": False}
 
@@ -105,12 +106,35 @@ async def answered(page: Sliced[Body] | Body) -> Body:
 _ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
 
 
-def to_json(body: Any, indent: int = -1) -> bytes:
+def to_json(body: Any, indent: int = 0) -> bytes:
     """JSON as the peer writes it, names in their order; `indent` blanks a level, none: one line."""
     text = msgspec.json.encode(body)
-    if indent >= 0:
+    if indent:
         text = msgspec.json.format(text, indent=indent)
     for raw, escaped in _ESCAPES:  # outside strings none of them occurs in JSON
         if raw in text:
             text = text.replace(raw, escaped)
     return text
+
+
+def render(body: Body, indent: int = 0) -> Sliced[bytes]:
+    """The same for a page, whose long lists are written piece by piece."""
+    if not any(isinstance(value, list) and len(value) > PIECE for value in body.values()):
+        return to_json(body, indent)
+    pretty = indent > 0
+    inner, outer, colon = (b"\n" + b" " * indent, b"\n", b": ") if pretty else (b"", b"", b":")
+    parts: list[bytes] = []
+    for name, value in body.items():
+        parts.append((b"," if parts else b"{") + inner + to_json(name) + colon)
+        if not isinstance(value, list) or not value:
+            parts.append(to_json(value, indent).replace(b"\n", inner) if pretty else to_json(value))
+            continue
+        parts.append(b"[")
+        for at in range(0, len(value), PIECE):
+            piece = to_json(value[at : at + PIECE], indent)
+            items = piece[1:-1].rstrip(b"\n")  # without the brackets
+            parts.append((b"," if at else b"") + (items.replace(b"\n", inner) if pretty else items))
+            yield
+        parts.append(inner + b"]")
+    parts.append(outer + b"}")
+    return b"".join(parts)

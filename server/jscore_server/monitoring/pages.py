@@ -21,7 +21,7 @@ from jscore_server.monitoring.jsz import jsz
 from jscore_server.monitoring.leafz import OPTIONS as LEAFZ
 from jscore_server.monitoring.leafz import leafz
 from jscore_server.monitoring.metrics import CONTENT_TYPE, metrics
-from jscore_server.monitoring.monitor import Body, Monitor, Sliced, answered, in_slices, to_json
+from jscore_server.monitoring.monitor import Body, Monitor, Sliced, answered, in_slices, render, to_json
 from jscore_server.monitoring.process import EXPVAR_OPTIONS, QUEUE_OPTIONS, expvarz, ipqueuesz, stacksz
 from jscore_server.monitoring.query import Asked, BadQuery, Option, read_query
 from jscore_server.monitoring.raftz import OPTIONS as RAFTZ
@@ -109,7 +109,7 @@ class Pages:
         body = await answered(page.answer(monitor, read_query(page.options, query)))
         if name == "raftz" and not body and not query:
             return Answer(404, b"No Raft nodes registered", TEXT)
-        return Answer(200, to_json(body, page.indent), page.content_type, CORS)
+        return Answer(200, await in_slices(render(body, page.indent)), page.content_type, CORS)
 
 
 async def _index(monitor: Monitor, query: dict[str, str]) -> Answer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jscore_server.dataplane import AccountInfo, SubInfo
+from jscore_server.dataplane import AccountInfo
 from jscore_server.jetstream.names import is_literal, is_valid_subject
-from jscore_server.monitoring.monitor import PAGE, Body, Monitor
+from jscore_server.monitoring.monitor import PAGE, Body, Monitor, Sliced
 from jscore_server.monitoring.query import Asked, BadQuery, Option, number
 
 OPTIONS = (
@@ -16,10 +16,11 @@ OPTIONS = (
     Option("account", "text", "acc"),
     Option("test", "text"),
 )
+SLICE = 512  # subscriptions listed between two pauses
 LISTED_MAX = 100_000  # subscriptions in one answer: more would hold the others up
 
 
-def subsz(monitor: Monitor, asked: Asked) -> Body:
+def subsz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
     plane = monitor.server.plane
     account, test = asked["account"], asked["test"]
     if test and not (is_valid_subject(test) and is_literal(test)):
@@ -29,18 +30,27 @@ def subsz(monitor: Monitor, asked: Asked) -> Body:
     infos = [info for info in plane.account_infos() if not account or info.name == account]
     body: Body = {"server_id": monitor.server_id, "now": monitor.now(), **index_stats(infos)}
     total = 0
-    page: list[SubInfo] = []
+    shown: list[Body] = []
     if asked["subscriptions"] and infos:
-        total, page = plane.subscriptions(
-            account=account or None, subject=test or None, skip=offset, limit=min(limit, LISTED_MAX)
-        )
-    body |= {"total": total, "offset": offset, "limit": limit}
-    if page:
         cids = {client.conn: client.cid for client in monitor.server.clients.values()}
-        body["subscriptions_list"] = [
-            sub_detail(s.subject, s.queue, s.sid, s.delivered, s.max, cids.get(s.conn, s.conn), account=s.account)
-            for s in page
-        ]
+        wanted = min(limit, LISTED_MAX)
+        while True:
+            total, part = plane.subscriptions(
+                account=account or None,
+                subject=test or None,
+                skip=offset + len(shown),
+                limit=min(SLICE, wanted - len(shown)),
+            )
+            shown += [
+                sub_detail(s.subject, s.queue, s.sid, s.delivered, s.max, cids.get(s.conn, s.conn), account=s.account)
+                for s in part
+            ]
+            if not part or len(shown) >= wanted:
+                break
+            yield
+    body |= {"total": total, "offset": offset, "limit": limit}
+    if shown:
+        body["subscriptions_list"] = shown
     return body
 
 

@@ -48,6 +48,10 @@ class Envelope:
     def answer(self, data: Any, name: str = "data") -> bytes:
         return to_json({"server": self.server(), name: data})
 
+    def around(self, data: bytes) -> bytes:
+        """The answer whose data is JSON already."""
+        return b'{"server":' + to_json(self.server()) + b',"data":' + data + b"}"
+
     def failure(self, code: int, text: str, *, with_data: bool = False) -> bytes:
         """`with_data`: the request was understood, and what it asked for is null."""
         body: Body = {"server": self.server()}

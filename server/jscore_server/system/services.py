@@ -13,7 +13,7 @@ from jscore_server.monitoring.accountz import account_detail, accounts
 from jscore_server.monitoring.healthz import OPTIONS as HEALTHZ
 from jscore_server.monitoring.healthz import healthz
 from jscore_server.monitoring.jsz import account_jsz
-from jscore_server.monitoring.monitor import SECOND, Body, Monitor, Sliced, answered, to_json
+from jscore_server.monitoring.monitor import SECOND, Body, Monitor, Sliced, answered, in_slices, render, to_json
 from jscore_server.monitoring.pages import PAGES
 from jscore_server.monitoring.query import Asked, BadQuery, NotAsked, Option, read_json
 from jscore_server.monitoring.who import who_is
@@ -167,7 +167,8 @@ class Services:
 
     async def _answer(self, msg: Msg, answer: Answer, asked: Asked) -> None:
         try:
-            body = self._envelope.answer(await answered(answer(self._monitor, asked)))
+            data = await answered(answer(self._monitor, asked))
+            body = self._envelope.around(await in_slices(render(data)))
         except NotAsked:
             return
         except BadQuery as err:

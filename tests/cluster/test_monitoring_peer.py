@@ -25,6 +25,7 @@ listen: 127.0.0.1:PORT
 http: 127.0.0.1:HTTP
 jetstream { store_dir: "HOME/store", sync_interval: "1m" }
 server_tags: ["one"]
+websocket { listen: 127.0.0.1:WEB, no_tls: true, compression: true, handshake_timeout: 3s }
 accounts { $SYS { users: [{ user: sys, password: sys }] } }
 """
 PAGES = (
@@ -209,8 +210,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Seen, Seen]
     try:
         found = []
         for name, command in (("theirs", peer_command()), ("ours", None)):
-            (http,) = free_ports(1)
-            text = CONF.replace("NAME", "server").replace("HTTP", str(http))
+            http, web = free_ports(2)
+            text = CONF.replace("NAME", "server").replace("HTTP", str(http)).replace("WEB", str(web))
             server = lab.server(name, text, cmd=command)
             server.start()
             asyncio.run(ready([server]))

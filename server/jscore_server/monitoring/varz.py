@@ -73,11 +73,33 @@ def _listeners(monitor: Monitor) -> Body:
         "gateway": {},
         "leaf": {},
         "mqtt": {},
-        "websocket": {},
+        "websocket": _websocket(monitor),
         "jetstream": js_summary(monitor),
         "tls_timeout": number(tls.options.timeout) if tls is not None else TLS_TIMEOUT_S,
         "write_deadline": int(monitor.server.options.write_deadline * SECOND),
     }
+
+
+def _websocket(monitor: Monitor) -> Body:
+    web, options = monitor.server.web, monitor.server.options.websocket
+    if web is None:
+        return {}
+    told = {
+        "host": options.host,
+        "port": web.port,
+        "advertise": options.advertise,
+        "no_auth_user": options.no_auth_user,
+        "jwt_cookie": options.jwt_cookie,
+        "handshake_timeout": int(options.handshake_timeout * SECOND),
+        "auth_timeout": number(options.timeout),
+        "no_tls": options.no_tls,
+        "tls_map": options.tls is not None and options.tls.verify_and_map,
+        "tls_pinned_certs": sorted(options.tls.pinned_certs) if options.tls is not None else [],
+        "same_origin": options.same_origin,
+        "allowed_origins": options.allowed_origins,
+        "compression": options.compression,
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _cluster(monitor: Monitor) -> Body:

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 def who_is(client: Client, account: str) -> Who:
     """`account` as the data plane has it."""
     connect = client.connect
+    client_type = "websocket" if client.connection_type == "WEBSOCKET" else "nats"
     if connect is None:
-        return Who(client.cid, client.ip, client.port, account=account)
+        return Who(client.cid, client.ip, client.port, client_type=client_type, account=account)
     return Who(
         cid=client.cid,
         ip=client.ip,
         port=client.port,
+        client_type=client_type,
         name=connect.name,
         lang=connect.lang,
         version=connect.version,

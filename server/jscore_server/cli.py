@@ -269,7 +269,7 @@ def _main(prog: str, argv: list[str]) -> int:
 
 def _check_tls(options: Options) -> None:
     """Whether the files of the `tls` blocks can be used. Raises: ConfigError."""
-    if options.tls is None and options.websocket.tls is None:
+    if options.tls is None and options.websocket.tls is None and options.cluster.tls is None:
         return
     from .transport.context import faults as tls_faults
 

@@ -22,6 +22,7 @@ from jscore_server.admission import Admission
 from jscore_server.authentication import Identity, Right
 from jscore_server.cluster.links import LinkCallbacks, Links
 from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
+from jscore_server.cluster.secure import ClusterTls
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane
 from jscore_server.dataplane.events import (
@@ -227,6 +228,7 @@ class Server:
         login = cluster.authorization
         authorization = (login.user, login.password) if login.user else None
         link = None
+        tls = ClusterTls(cluster.tls, [url.host for url in cluster.routes]) if cluster.tls is not None else None
         if self.jetstream is not None:
             link = {"link": 1, "dir": self.jetstream.raft.directory_id}
             self.links = Links(
@@ -242,6 +244,7 @@ class Server:
                     down=self.jetstream.link_down,
                     frame=self.jetstream.frame,
                 ),
+                tls,
             )
             self.jetstream.set_transport(self.links)
         host = cluster.host or self.options.host
@@ -260,6 +263,7 @@ class Server:
             explicit=[(url.host, url.port, url.user, url.password) for url in cluster.routes],
             authorization=authorization,
             callbacks=RouteCallbacks(joined=self._route_joined, changed=self._urls_changed),
+            tls=tls,
         )
 
     def lame_duck(self, done: Callable[[], None]) -> None:
@@ -477,9 +481,17 @@ class Server:
         client = self.clients.get(conn)
         failed, lines = logged(a, data)
         say = self.log.error if failed else self.log.debug
-        if client is not None and (failed or self.log.debug_on):
+        if client is not None:
+            who = f"{client.label} - "
+        elif self.links is not None and self.links.owns(conn):
+            who = f"lid:{conn} - "
+        else:
+            who = f"{self.routes.described(conn) if self.routes is not None else ''}rid:{conn} - "
+            if kind == CONN_CLIENT:  # a websocket that has not asked yet
+                who = ""
+        if failed or self.log.debug_on:
             for line in lines:
-                say(f"{client.label} - {line}")
+                say(f"{who}{line}")
 
     def _on_http(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if self.web is not None:

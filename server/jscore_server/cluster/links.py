@@ -15,6 +15,7 @@ import msgspec
 
 from jscore import RecordLog
 from jscore_server.cluster.routes import CONN_ROUTE, Address, dial
+from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
 from jscore_server.protocol.connect import Refused, decode_object
@@ -71,6 +72,7 @@ class Links:
         cluster: str,
         authorization: tuple[str, str] | None,
         callbacks: LinkCallbacks,
+        tls: ClusterTls | None = None,
     ) -> None:
         self.plane = plane
         self.log = log
@@ -78,6 +80,7 @@ class Links:
         self.cluster = cluster
         self.authorization = authorization
         self.callbacks = callbacks
+        self.tls = tls
         self.peers: dict[str, Peer] = {}
         self.conns: dict[int, _Conn] = {}
         self.closing = False
@@ -129,6 +132,8 @@ class Links:
                 try:
                     sock = await dial(*peer.address)
                     conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
+                    if self.tls is not None:
+                        self.tls.dialled(self.plane, conn, peer.address[0])
                     self.conns[conn] = _Conn(peer.name, opened=loop.time())
                     peer.conn = conn
                     failures = 0

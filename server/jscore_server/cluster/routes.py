@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
@@ -76,6 +77,7 @@ class Routes:
         explicit: list[tuple[str, int, str, str]],
         authorization: tuple[str, str] | None,
         callbacks: RouteCallbacks,
+        tls: ClusterTls | None = None,
     ) -> None:
         self.plane = plane
         self.log = log
@@ -85,6 +87,7 @@ class Routes:
         self.link = link
         self.authorization = authorization
         self.callbacks = callbacks
+        self.tls = tls
         self.explicit = explicit
         self.routes: dict[int, Route] = {}
         self.by_id: dict[str, Route] = {}
@@ -112,13 +115,18 @@ class Routes:
 
     def own_info(self) -> bytes:
         host, port = self.advertise
-        return info_lines.line(info_lines.route_info(self.facts, host=host, port=port, link=self.link))
+        info = info_lines.route_info(self.facts, host=host, port=port, link=self.link)
+        if self.tls is not None:
+            info["tls_required"] = info["tls_verify"] = True
+        return info_lines.line(info)
 
     # ---- connections ----
 
     def accepted(self, sock: socket.socket, peer_ip: str) -> None:
         """A connection on the cluster port: the peer may be a route or a replication link."""
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
+        if self.tls is not None:
+            self.tls.accepted(self.plane, conn)
         self.routes[conn] = Route(conn, solicited=False, peer_ip=peer_ip, trusted=self.authorization is None)
         self.plane.write(conn, self.own_info())
         asyncio.get_running_loop().call_later(HANDSHAKE_S, self._introduced, conn)
@@ -177,13 +185,15 @@ class Routes:
     def _solicit(self, sock: socket.socket, address: Address, user: str, password: str) -> None:
         peer_ip = sock.getpeername()[0]
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
+        if self.tls is not None:
+            self.tls.dialled(self.plane, conn, address[0])
         self.routes[conn] = Route(conn, solicited=True, peer_ip=peer_ip, address=address)
         asyncio.get_running_loop().call_later(HANDSHAKE_S, self._introduced, conn)
         connect: dict[str, Any] = {
             "echo": True,
             "verbose": False,
             "pedantic": False,
-            "tls_required": False,
+            "tls_required": self.tls is not None,
             "headers": True,
             "name": self.facts.server_id,
             "cluster": self.facts.cluster,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .kinds import (
@@ -33,6 +34,7 @@ from .kinds import (
 )
 from .options import Options, Url
 from .parser import Entry
+from .tls import tls_block
 from .urls import route
 
 __all__ = ["WRITE_TIMEOUT", "cluster", "compression"]
@@ -97,7 +99,7 @@ _CLUSTER = table(
         sets("port", port),
         Rule(("authorization",), _authorization),
         refused("permissions"),
-        refused("tls"),
+        sets("tls", partial(tls_block, path="cluster.tls", mutual=True)),
         sets("routes", _routes),
         sets("advertise", string, "cluster_advertise"),
         sets("no_advertise", boolean),

@@ -111,6 +111,7 @@ class Cluster:
     connect_backoff: bool = False
     pool_size: int = 3
     authorization: Authorization = field(default_factory=Authorization)
+    tls: Tls | None = None
     ping_interval: float | None = None
     """None = the top-level one, at most 30 s."""
     ping_max: int | None = None

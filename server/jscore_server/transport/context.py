@@ -61,7 +61,11 @@ def http_context(options: TlsOptions) -> ssl.SSLContext:
 def faults(options: Options) -> list[str]:
     """What is wrong with the files of the `tls` blocks, one line each, with the block's place where it has one."""
     found = []
-    for key, block in (("tls", options.tls), ("websocket.tls", options.websocket.tls)):
+    for key, block in (
+        ("tls", options.tls),
+        ("websocket.tls", options.websocket.tls),
+        ("cluster.tls", options.cluster.tls),
+    ):
         try:
             if block is not None:
                 context(block, server=True)

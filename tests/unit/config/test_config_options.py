@@ -146,7 +146,6 @@ def test_all_faults_are_collected():
         "resolver: MEMORY",
         "trusted_keys: x",
         "mappings { a: b }",
-        "cluster { tls { cert_file: c } }",
         "cluster { permissions { import: a } }",
         "gateway { name: a }",
         "leafnodes { port: 7422 }",

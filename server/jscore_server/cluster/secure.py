@@ -1,0 +1,42 @@
+"""TLS between servers: both sides show a certificate, before anything else is said."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from jscore_server.config.transport import Tls as TlsOptions
+from jscore_server.dataplane import Plane
+from jscore_server.transport.context import context
+
+__all__ = ["ClusterTls"]
+
+NANOSECOND = 1_000_000_000
+
+
+class ClusterTls:
+    """The settings of the cluster's `tls` block, for routes and for replication links."""
+
+    def __init__(self, options: TlsOptions, hosts: list[str]) -> None:
+        """`hosts`: those the configuration names. Raises: ValueError when a file cannot be used."""
+        self.server = context(options, server=True)
+        self.client = context(options, server=False)
+        self.timeout_ns = int(options.timeout * NANOSECOND)
+        # A server learned by gossip is known by its address; its certificate may only have a name.
+        self.name = next((host for host in hosts if not _is_address(host)), "")
+
+    def accepted(self, plane: Plane, conn: int) -> None:
+        """Before anything is written to a connection that was accepted."""
+        plane.layer(conn, self.server, timeout_ns=self.timeout_ns, first=True)
+
+    def dialled(self, plane: Plane, conn: int, host: str) -> None:
+        """Before anything is written to a connection that we made."""
+        name = self.name if self.name and _is_address(host) else host
+        plane.layer(conn, self.client, timeout_ns=self.timeout_ns, first=True, dials=True, host=name)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

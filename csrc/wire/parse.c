@@ -132,7 +132,8 @@ static void publish(jsc_conn *c, jsc_flow *f) {
     }
     if (JSC_UNLIKELY(s0 == '_' || s0 == '$') &&
         ((starts(m->subject, m->subject_len, "_GR_.", 5) && m->subject_len > 5) ||
-         (starts(m->subject, m->subject_len, "$NRG.", 5) && !c->account->is_system))) {
+         (starts(m->subject, m->subject_len, "$NRG.", 5) && !c->account->is_system) ||
+         (starts(m->subject, m->subject_len, "$JSC.", 5) && jsc_account_own(c->account)))) {
         jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);
         return;
     }

@@ -295,6 +295,8 @@ int jsc_list_push(jsc_sublist *, jsc_sub *);
 /* account.c */
 jsc_account *jsc_account_find(jsc_plane *, const char *, size_t n, int make);
 void jsc_account_free(jsc_account *);
+/* The account in which servers speak among themselves below $JSC., whichever the system account is. */
+static inline int jsc_account_own(const jsc_account *a) { return a->name_len == 4 && !memcmp(a->name, "$SYS", 4); }
 jsc_sub *jsc_sub_new(int kind, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn,
                      const char *sid, size_t sn);
 int jsc_sub_enter(jsc_sub *);  /* index, caches, interest */

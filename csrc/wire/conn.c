@@ -221,7 +221,7 @@ static const char *const denials[] = {
 
 void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_sub *sub) {
     jsc_plane *p = c->plane;
-    size_t room = 96 + n + (sub ? (size_t)sub->queue_len : 0);
+    size_t room = 96 + 4 * (n + (sub ? (size_t)sub->queue_len : 0));
     char *q = jsc_out_room(c, room);
     if (!q) return;
     if (what == JSC_DENIED_MAX_SUBS) {
@@ -229,13 +229,11 @@ void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_s
     } else {
         q = jsc_copy(q, "-ERR '", 6);
         q = jsc_copy(q, denials[what], strlen(denials[what]));
-        q = jsc_copy(q, " \"", 2);
-        q = jsc_copy(q, s, n);
-        *q++ = '"';
+        *q++ = ' ';
+        q = jsc_put_quoted(q, s, n);
         if (sub && sub->queue_len) {
-            q = jsc_copy(q, " using queue \"", 14);
-            q = jsc_copy(q, sub->queue, sub->queue_len);
-            *q++ = '"';
+            q = jsc_copy(q, " using queue ", 13);
+            q = jsc_put_quoted(q, sub->queue, sub->queue_len);
         }
     }
     jsc_out_done(c, jsc_copy(q, "'\r\n", 3));
@@ -493,7 +491,13 @@ void jsc_conn_timers(jsc_plane *p) {
         if (!c || c->closing) continue;
         if (p->mono >= c->next_ping && c->layer && c->layer->stage != JSC_STAGE_OPEN) jsc_layer_late(c);
         else if (p->mono >= c->next_ping) ping(c);
+        if (c->write_due && p->mono >= c->write_due && !c->closing) {
+            p->stats.slow_consumers++;
+            jsc_conn_end(c, "Slow Consumer (Write Deadline)", NULL, 0);
+            continue;
+        }
         if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
+        if (c->write_due && c->write_due < p->next_timer) p->next_timer = c->write_due;
     }
 }
 
@@ -520,7 +524,7 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     free(c->after_pong);
     c->after_pong = more;
     c->after_pong_len = more ? o->after_pong_len : 0;
-    if (c->connected || c->subs_n) jsc_conn_drop_subs(c);
+    if (c->connected || (c->subs_n && c->account != o->account)) jsc_conn_drop_subs(c);
     if (settle(c, o->account, o->permissions, o->max_subs, o->max_payload)) return JSC_EFULL;
     c->verbose = o->verbose;
     c->pedantic = o->pedantic;

@@ -29,6 +29,7 @@ typedef struct jsc_plane_options {
     int64_t ping_interval_ns;  /* 2 min; routes min(it, 30 s) */
     int32_t ping_max;          /* 2 */
     uint32_t max_subs;         /* of one client; 0: no bound */
+    int64_t write_deadline_ns; /* a client that does not take in it what waited is closed; 0: never */
     uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
     uint8_t trace;             /* lines and payloads of both directions become JSC_EV_TRACE */
 } jsc_plane_options;

@@ -83,11 +83,7 @@ void jsc_out_err(jsc_conn *c, const char *text, const char *s, size_t n) {
     jsc_out_done(c, jsc_copy(q, "'\r\n", 3));
 }
 
-void jsc_out_send(jsc_conn *c) {
-    if (JSC_UNLIKELY(c->layer != NULL)) {
-        jsc_layer_send(c);
-        return;
-    }
+static void to_socket(jsc_conn *c) {
     while (c->out_head < c->out.len) {
         ssize_t k = send(c->fd, c->out.p + c->out_head, jsc_pending(c), MSG_NOSIGNAL | MSG_DONTWAIT);
         if (k < 0) {
@@ -104,6 +100,30 @@ void jsc_out_send(jsc_conn *c) {
     }
     c->out.len = c->out_head = 0;
     c->blocked = 0;
+}
+
+/* The deadline is for what waits when the socket stops taking more; when that is gone a new one begins. */
+static void deadline(jsc_conn *c, size_t sent) {
+    jsc_plane *p = c->plane;
+    if (!c->blocked || c->kind != JSC_CONN_CLIENT || !p->o.write_deadline_ns) {
+        c->write_due = 0;
+    } else if (c->write_due && c->write_left > sent) {
+        c->write_left -= sent;
+    } else {
+        c->write_left = jsc_pending(c);
+        c->write_due = p->mono + p->o.write_deadline_ns;
+        if (c->write_due < p->next_timer) p->next_timer = c->write_due;
+    }
+}
+
+void jsc_out_send(jsc_conn *c) {
+    size_t had = jsc_pending(c);
+    if (JSC_UNLIKELY(c->layer != NULL)) jsc_layer_send(c);
+    else to_socket(c);
+    if (JSC_UNLIKELY(c->blocked || c->write_due)) {
+        size_t left = jsc_pending(c);
+        deadline(c, had > left ? had - left : 0);
+    }
 }
 
 void jsc_out_flush(jsc_plane *p) {

@@ -158,6 +158,8 @@ struct jsc_conn {
     jsc_layer *layer; /* between socket and parser; NULL: nothing */
     jsc_buf in, out;
     size_t out_head;  /* bytes of out already sent */
+    size_t write_left; /* of what waited when the socket stopped taking it, and until when that must be gone */
+    int64_t write_due; /* 0: nothing waits, or there is no deadline */
     size_t need;      /* bytes the operation at hand needs, 0 unknown */
     uint64_t grace;   /* bytes to parse before another pause */
     jsc_sub **subs;   /* by sid (routes: by "account subject queue"), open addressing */
@@ -351,5 +353,6 @@ static inline char *jsc_copy(char *p, const void *s, size_t n) {
     memcpy(p, s, n);
     return p + n;
 }
+char *jsc_put_quoted(char *, const char *, size_t n); /* at most 4 n + 2 bytes */
 char *jsc_put_number(char *, uint64_t);
 #endif

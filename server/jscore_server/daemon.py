@@ -40,6 +40,7 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
         max_pending=options.max_pending,
         ping_interval_ns=int(options.ping_interval * NANOSECOND),
         ping_max=options.ping_max,
+        write_deadline_ns=int(options.write_deadline * NANOSECOND),
         max_subs=max(0, options.max_subscriptions),
         trace=options.trace,
     )

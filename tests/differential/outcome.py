@@ -75,6 +75,8 @@ def parts(data: bytes) -> list[bytes]:
 
 TWICE = b"-ERR 'Invalid Publish Subject'\r\n"
 """The peer says it once more when a publish comes in more than one read."""
+NOBODY = re.compile(rb"^(HMSG \S+ )\S+ (?=\d+ \d+\r\nNATS/1\.0 503\r\nNats-Subject: )")
+"""No responders: told to any subscription that takes the reply."""
 QUEUED = re.compile(rb"^(H?MSG \S+ )q([a-z])\d_\d+ ")
 
 
@@ -110,6 +112,8 @@ def canonical(outcome: Outcome) -> tuple[object, ...]:
             queued = QUEUED.match(part)
             if queued:
                 pool.append(QUEUED.sub(rb"\1q\2 ", part))
+            elif NOBODY.match(part):
+                mine.append(NOBODY.sub(rb"\1", part))
             elif not (part == TWICE and mine and mine[-1] == TWICE):
                 mine.append(part)
         kept.append(tuple(in_order(mine)))

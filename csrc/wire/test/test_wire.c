@@ -113,6 +113,39 @@ static peer client(jsc_plane *p) {
     return c;
 }
 
+static void test_write_deadline(void) {
+    jsc_plane *p = plane_with((jsc_plane_options){.write_deadline_ns = 20000000});
+    peer slow = client(p), from = client(p);
+    static char big[1 << 16];
+    memset(big, 'x', sizeof big);
+    SAY(slow, "SUB > 1\r\n");
+    turn(p);
+    closed_reason[0] = 0;
+    for (int i = 0; i < 64; i++) { /* more than the socket takes, less than may wait */
+        SAY(from, "PUB a 65536\r\n");
+        say(&from, big, sizeof big);
+        SAY(from, "\r\n");
+    }
+    for (int i = 0; i < 5000 && !*closed_reason; i++) {
+        jsc_ready r[8];
+        assert(jsc_plane_poll(p, 1000000, r, 8) >= 0);
+        events(p);
+    }
+    assert(!strcmp(closed_reason, "Slow Consumer (Write Deadline)"));
+    SAY(from, "PING\r\n");
+    EXPECT(from, "PONG\r\n");
+    leave(&slow);
+    leave(&from);
+    jsc_plane_free(p);
+}
+
+static void test_quoted_text(void) {
+    char b[256];
+    static const char in[] = "a\"b\\\a\x01\x7f\xff\xc3\xa9\xc2\xa0\xe2\x80\x8b\xed\xa0\x80";
+    *jsc_put_quoted(b, in, sizeof in - 1) = 0;
+    assert(!strcmp(b, "\"a\\\"b\\\\\\a\\x01\\x7f\\xff\xc3\xa9\\u00a0\\u200b\\xed\\xa0\\x80\""));
+}
+
 static void test_malformed(void) {
     static const struct {
         const char *in, *out;
@@ -708,6 +741,8 @@ static void test_subjects(void) {
 int main(void) {
     test_subjects();
     test_malformed();
+    test_write_deadline();
+    test_quoted_text();
     test_splits();
     test_pubsub();
     test_queues();

@@ -159,6 +159,7 @@ class Plane:
         ping_interval_ns: int = ...,
         ping_max: int = ...,
         max_subs: int = ...,
+        write_deadline_ns: int = ...,
         auth_required: bool = ...,
         trace: bool = ...,
     ) -> None: ...

@@ -55,6 +55,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint64_t max_pending
         int64_t ping_interval_ns
         int32_t ping_max
+        int64_t write_deadline_ns
         uint32_t max_subs
         uint8_t auth_required
         uint8_t trace
@@ -407,7 +408,8 @@ cdef class Plane:
     cdef readonly bytes gone_subs
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
-                  ping_interval_ns=120_000_000_000, ping_max=2, max_subs=0, auth_required=False,
+                  ping_interval_ns=120_000_000_000, ping_max=2, max_subs=0,
+                  write_deadline_ns=0, auth_required=False,
                   trace=False):
         cdef jsc_plane_options o
         o.max_payload = max_payload
@@ -415,6 +417,7 @@ cdef class Plane:
         o.max_pending = max_pending
         o.ping_interval_ns = ping_interval_ns
         o.ping_max = ping_max
+        o.write_deadline_ns = write_deadline_ns
         o.max_subs = max_subs
         o.auth_required = auth_required
         o.trace = trace

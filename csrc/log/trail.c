@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 
-#define TRAIL_BYTES ((uint64_t)256 << 20)
+#define TRAIL_BYTES ((uint64_t)128 << 20) /* opening after a crash reads as much */
 enum { TRAIL_SEGMENTS = 8 };
 
 void jsc_trail_init(jsc_log *log) { log->trail_end = &log->trail; }

@@ -29,6 +29,7 @@ jsc_account *jsc_account_find(jsc_plane *p, const char *name, size_t n, int make
     if (!a) return NULL;
     a->plane = p;
     a->hash = h;
+    a->pool_hash = jsc_pool_hash(name, n);
     a->name_len = (uint32_t)n;
     memcpy(a->name, name, n);
     a->max_clients = UINT32_MAX;

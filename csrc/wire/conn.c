@@ -336,6 +336,7 @@ void jsc_conn_reap(jsc_plane *p) {
         jsc_out_free(c);
         free(c->in.p);
         free(c->after_pong);
+        free(c->apart);
         free(c);
     }
 }
@@ -468,12 +469,12 @@ void jsc_conn_paused(jsc_plane *p) {
 /* ---- pings ---- */
 static void ping(jsc_conn *c) {
     jsc_plane *p = c->plane;
-    int64_t every = p->o.ping_interval_ns;
-    if (c->kind == JSC_CONN_ROUTE && every > 30 * SECOND) every = 30 * SECOND;
+    int route = c->kind == JSC_CONN_ROUTE;
+    int64_t every = route ? p->o.route_ping_interval_ns : p->o.ping_interval_ns;
     c->next_ping = p->mono + every;
     if (c->kind == JSC_CONN_CLIENT && p->mono - c->active < every && c->rtt && p->mono - c->rtt_at < 3600 * SECOND)
         return;
-    if (c->pings_out + 1 > p->o.ping_max) {
+    if (c->pings_out + 1 > (route ? p->o.route_ping_max : p->o.ping_max)) {
         jsc_count_stale(c);
         jsc_conn_end(c, "Stale Connection", "Stale Connection", 1);
         return;
@@ -501,9 +502,10 @@ void jsc_conn_timers(jsc_plane *p) {
     }
 }
 
-static void first_ping(jsc_conn *c, int64_t after) {
+void jsc_conn_first_ping(jsc_conn *c, int64_t after) {
     jsc_plane *p = c->plane;
-    if (after > p->o.ping_interval_ns) after = p->o.ping_interval_ns;
+    int64_t every = c->kind == JSC_CONN_ROUTE ? p->o.route_ping_interval_ns : p->o.ping_interval_ns;
+    if (after > every) after = every;
     p->rng ^= p->rng << 13;
     p->rng ^= p->rng >> 7;
     p->rng ^= p->rng << 17;
@@ -531,7 +533,7 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     c->echo = o->echo;
     c->headers = o->headers;
     c->no_responders = o->no_responders && o->headers;
-    if (!c->connected) first_ping(c, 2 * SECOND);
+    if (!c->connected) jsc_conn_first_ping(c, 2 * SECOND);
     c->connected = 1;
     c->waiting = 0;
     if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
@@ -545,28 +547,6 @@ int jsc_conn_go_on(jsc_plane *p, uint64_t id) {
     if (c->kind != JSC_CONN_CLIENT || !c->waiting) return JSC_EINVAL;
     c->waiting = 0;
     jsc_conn_resume(c);
-    return JSC_OK;
-}
-
-int jsc_conn_route_ready(jsc_plane *p, uint64_t id) {
-    jsc_conn *c = jsc_conn_find(p, id);
-    if (!c || c->closing) return JSC_ENOTFOUND;
-    if (c->kind != JSC_CONN_ROUTE) return JSC_EINVAL;
-    if (c->ready) return JSC_OK;
-    if (p->routes_n == p->routes_cap) {
-        uint32_t cap = p->routes_cap ? p->routes_cap * 2 : 8;
-        jsc_conn **v = realloc(p->routes, cap * sizeof *v);
-        if (!v) return -ENOMEM;
-        p->routes = v;
-        p->routes_cap = cap;
-    }
-    p->routes[p->routes_n++] = c;
-    p->stats.routes = p->routes_n;
-    c->ready = 1;
-    first_ping(c, SECOND);
-    jsc_interest_tell(c);
-    c->held = 0;
-    jsc_conn_resume(c); /* what it told us before counts from now */
     return JSC_OK;
 }
 

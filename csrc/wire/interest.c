@@ -7,8 +7,10 @@ static void tell(jsc_conn *c, const jsc_account *a, const jsc_interest_entry *e)
     char *q = jsc_out_room(c, need);
     if (!q) return;
     q = jsc_copy(q, e->count ? "RS+ " : "RS- ", 4);
-    q = jsc_copy(q, a->name, a->name_len);
-    *q++ = ' ';
+    if (!c->only) {
+        q = jsc_copy(q, a->name, a->name_len);
+        *q++ = ' ';
+    }
     q = jsc_copy(q, e->text, e->subject_len);
     if (e->queue_len) {
         *q++ = ' ';
@@ -76,17 +78,18 @@ void jsc_interest_change(jsc_sub *s, int by) {
     e->count += (uint32_t)by;
     s->told = by > 0;
     if (e->queue_len || e->count == (by > 0 ? 1u : 0u))
-        for (uint32_t r = 0; r < p->routes_n; r++) tell(p->routes[r], a, e);
+        for (uint32_t r = 0; r < p->routes_n; r++)
+            if (jsc_pool_carries(p->routes[r], a)) tell(p->routes[r], a, e);
     if (!e->count) {
         take_out(a, i);
         free(e);
     }
 }
 
-void jsc_interest_tell(jsc_conn *route) {
+void jsc_interest_tell(jsc_conn *route, const jsc_account *one) {
     route->whole = 1;
-    for (jsc_account *a = route->plane->all_accounts; a; a = a->next)
-        for (uint32_t i = 0; i < a->interest_cap; i++)
+    for (const jsc_account *a = one ? one : route->plane->all_accounts; a; a = one ? NULL : a->next)
+        for (uint32_t i = 0; jsc_pool_carries(route, a) && i < a->interest_cap; i++)
             if (a->interest[i]) tell(route, a, a->interest[i]);
     route->whole = 0;
 }

@@ -26,10 +26,12 @@ typedef struct jsc_plane_options {
     uint32_t max_payload;      /* 1048576 */
     uint32_t max_control_line; /* 4096; x16 on routes */
     uint64_t max_pending;      /* 67108864: above it a connection is closed as a slow consumer */
-    int64_t ping_interval_ns;  /* 2 min; routes min(it, 30 s) */
+    int64_t ping_interval_ns;  /* 2 min */
     int32_t ping_max;          /* 2 */
     uint32_t max_subs;         /* of one client; 0: no bound */
     int64_t write_deadline_ns; /* a client that does not take in it what waited is closed; 0: never */
+    int32_t route_ping_max;    /* as ping_max */
+    int64_t route_ping_interval_ns; /* min(ping_interval_ns, 30 s) */
     uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
     uint8_t trace;             /* lines and payloads of both directions become JSC_EV_TRACE */
 } jsc_plane_options;
@@ -106,7 +108,15 @@ int jsc_conn_permit(jsc_plane *, uint64_t id, jsc_permissions *);
 int jsc_conn_go_on(jsc_plane *, uint64_t id);
 /* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,
  * PONG, -ERR and JSLINK are taken from it: with the first interest or message reading stops, and goes on now. */
-int jsc_conn_route_ready(jsc_plane *, uint64_t id);
+typedef struct jsc_route_options {
+    jsc_account *only;     /* a connection for this account alone: lines on it name no account */
+    jsc_account **apart;   /* accounts with such connections: not on this one; copied */
+    uint32_t apart_n;
+    uint32_t pool_size, pool_index; /* below 2: one connection carries all the others */
+} jsc_route_options;
+int jsc_conn_route_ready(jsc_plane *, uint64_t id, const jsc_route_options *); /* NULL: the only one, for everything */
+/* The account is no longer apart: the pool's connection that it hashes to is told its interest. */
+int jsc_conn_route_share(jsc_plane *, uint64_t id, jsc_account *);
 /* From here on the connection speaks frames (see below); bytes already received after the JSLINK line are frames. */
 int jsc_conn_become_link(jsc_plane *, uint64_t id);
 int jsc_conn_write(jsc_plane *, uint64_t id, const void *bytes, size_t n); /* queued; flushed at the end of the turn */

@@ -28,6 +28,9 @@ int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
     if (!p->o.max_pending) p->o.max_pending = 67108864;
     if (p->o.ping_interval_ns <= 0) p->o.ping_interval_ns = 120000000000;
     if (p->o.ping_max <= 0) p->o.ping_max = 2;
+    if (p->o.route_ping_interval_ns <= 0 || p->o.route_ping_interval_ns > 30000000000)
+        p->o.route_ping_interval_ns = p->o.ping_interval_ns < 30000000000 ? p->o.ping_interval_ns : 30000000000;
+    if (p->o.route_ping_max <= 0) p->o.route_ping_max = p->o.ping_max;
     p->busy_hi = p->o.max_pending / 4 < JSC_BUSY_BYTES ? p->o.max_pending / 4 : JSC_BUSY_BYTES;
     p->busy_lo = p->busy_hi / 4;
     p->ev_tail = &p->ev_head;

@@ -102,6 +102,21 @@ static int split(jsc_plane *pl, const char *p, const char *end) {
     }
 }
 
+/* On a connection for one account the lines do not name it: its name is put where it would stand. */
+static int name_account(jsc_conn *c, int n, int at) {
+    jsc_plane *p = c->plane;
+    if (!c->only || n < at) return n;
+    if ((uint32_t)n == p->tokens_cap) {
+        jsc_token *v = realloc(p->tokens, ((size_t)n + 16) * sizeof *v);
+        if (!v) return -1;
+        p->tokens = v;
+        p->tokens_cap = (uint32_t)n + 16;
+    }
+    memmove(p->tokens + at + 1, p->tokens + at, (size_t)(n - at) * sizeof *p->tokens);
+    p->tokens[at] = (jsc_token){c->only->name, c->only->name_len};
+    return n + 1;
+}
+
 static int64_t size_of(const char *p, uint32_t n) {
     int64_t v = 0;
     if (!n || n > 9) return -1;
@@ -304,10 +319,16 @@ static void do_unsub(jsc_conn *c, int n) {
     if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
 }
 
-/* RS+ and RS-. A route's subscriptions are found by "account subject[ queue]". */
-static void do_interest(jsc_conn *c, int add, int n) {
+/* RS+, RS-, and LS+, LS-: what a cluster of leaf nodes behind the peer wants. A route's subscriptions are found by
+ * "account subject[ queue]", those of leaf nodes by " origin account subject[ queue]". */
+static void do_interest(jsc_conn *c, int add, int leaf, int n) {
     jsc_plane *p = c->plane;
-    jsc_token *t = p->tokens;
+    n = name_account(c, n, leaf);
+    jsc_token *t = p->tokens, origin = {NULL, 0};
+    if (leaf && n > 0) {
+        origin = *t++;
+        n--;
+    }
     if (add ? n != 2 && n != 4 : n != 2 && n != 3) {
         silent(c);
         return;
@@ -322,14 +343,21 @@ static void do_interest(jsc_conn *c, int add, int n) {
         silent(c);
         return;
     }
-    size_t kn = (size_t)t[0].n + 1 + t[1].n + (queue ? 1 + t[2].n : 0);
+    size_t kn = (leaf ? origin.n + 2 : 0) + (size_t)t[0].n + 1 + t[1].n + (queue ? 1 + t[2].n : 0);
     char small[256], *key = kn <= sizeof small ? small : malloc(kn);
     jsc_account *a = key ? jsc_account_find(p, t[0].p, t[0].n, add) : NULL;
     if (!key || (add && !a)) {
+        if (key != small) free(key);
         jsc_conn_end(c, "Internal Error", NULL, 0);
         return;
     }
-    char *q = jsc_copy(key, t[0].p, t[0].n);
+    char *q = key;
+    if (leaf) {
+        *q++ = ' ';
+        q = jsc_copy(q, origin.p, origin.n);
+        *q++ = ' ';
+    }
+    q = jsc_copy(q, t[0].p, t[0].n);
     *q++ = ' ';
     q = jsc_copy(q, t[1].p, t[1].n);
     if (queue) {
@@ -369,9 +397,10 @@ static void do_interest(jsc_conn *c, int add, int n) {
 static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *line, const char *le, const char *body,
                            const char *end) {
     jsc_plane *p = c->plane;
-    int n = split(p, line, le), hdr = verb != V_RMSG, least = 3 + hdr + (verb == V_LMSG);
-    jsc_token *t = p->tokens;
-    if (n < least) {
+    int leaf = verb == V_LMSG, hdr = verb != V_RMSG;
+    int n = name_account(c, split(p, line, le), leaf) - leaf;
+    jsc_token *t = p->tokens + leaf; /* of an LMSG's origin nothing is needed: no leaf node is connected here */
+    if (n < 3 + hdr) {
         silent(c);
         return 0;
     }
@@ -385,7 +414,7 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
         return 0;
     }
     int last = n - 1 - hdr, lists = last > 2 && t[2].n == 1 && (*t[2].p == '+' || *t[2].p == '|') && last > 3;
-    if (verb != V_LMSG && !lists && last > 3) {
+    if (!lists && last > 3) {
         silent(c);
         return 0;
     }
@@ -393,7 +422,7 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
     size_t used = (size_t)size + 2;
     if (JSC_UNLIKELY(p->o.trace)) jsc_trace_in(c, op, (size_t)(le - op), body, (size_t)size);
     count_in(c, (size_t)size);
-    jsc_account *a = verb == V_LMSG ? NULL : jsc_account_find(p, t[0].p, t[0].n, 0);
+    jsc_account *a = c->only ? c->only : jsc_account_find(p, t[0].p, t[0].n, 0);
     if (!a) return used; /* nobody here: the interest it answers is gone */
     a->routed.in_msgs++;
     a->routed.in_bytes += (size_t)size;
@@ -479,7 +508,7 @@ static void do_ping(jsc_conn *c) {
 static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
     jsc_plane *p = c->plane;
     while (e > b && is_blank(e[-1])) e--;
-    int n = v == V_SUB || v == V_UNSUB || v == V_RSP || v == V_RSM ? split(p, b, e) : 0;
+    int n = v == V_SUB || v == V_UNSUB || (v >= V_RSP && v <= V_LSM) ? split(p, b, e) : 0;
     if (n < 0) {
         jsc_conn_end(c, "Internal Error", NULL, 0);
         return;
@@ -488,7 +517,9 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
     case V_SUB: do_sub(c, n); break;
     case V_UNSUB: do_unsub(c, n); break;
     case V_RSP:
-    case V_RSM: do_interest(c, v == V_RSP, n); break;
+    case V_RSM: do_interest(c, v == V_RSP, 0, n); break;
+    case V_LSP:
+    case V_LSM: do_interest(c, v == V_LSP, 1, n); break;
     case V_PING: do_ping(c); break;
     case V_PONG: do_pong(c); break;
     case V_CONNECT:
@@ -508,7 +539,7 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
         jsc_emit_text(c, JSC_EV_ERROR, b, (size_t)(e - b));
         jsc_conn_end(c, "Parse Error", NULL, 1);
         break;
-    default: /* +OK, LS+, LS-, A+, A-: nothing to do here */ break;
+    default: /* +OK, A+, A-: nothing to do here */ break;
     }
 }
 

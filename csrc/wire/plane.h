@@ -124,7 +124,7 @@ struct jsc_account {
     jsc_tally live;         /* work space of jsc_plane_accounts */
     uint64_t subs_n, inserts, removes, matches, cache_hits, slow_consumers, conns, own_subs;
     uint8_t is_system;
-    uint32_t name_len, clients, max_clients;
+    uint32_t pool_hash, name_len, clients, max_clients;
     char name[];
 };
 
@@ -179,6 +179,8 @@ struct jsc_conn {
     uint64_t in_msgs, out_msgs, in_bytes, out_bytes, stalls;
     char *after_pong;
     size_t after_pong_len;
+    jsc_account *only, **apart; /* of a route: see jsc_route_options */
+    uint32_t apart_n, pool_size, pool_index;
     jsc_conn *next_dirty, *next_closing, *next_run, *next_paused;
     const char *reason;
     char reason_text[96];
@@ -270,6 +272,7 @@ void jsc_conn_mask(jsc_conn *);
 void jsc_conn_timers(jsc_plane *);
 void jsc_conn_paused(jsc_plane *);
 void jsc_conn_drop_subs(jsc_conn *);
+void jsc_conn_first_ping(jsc_conn *, int64_t after_ns);
 jsc_sub *jsc_conn_sub(jsc_conn *, const char *sid, uint32_t n, uint64_t hash);
 int jsc_conn_enter(jsc_conn *); /* a client's first verb is not CONNECT: whether it may, else it closes */
 void jsc_conn_denied(jsc_conn *, int what, const char *s, size_t n, const jsc_sub *); /* told to client and host */
@@ -322,7 +325,10 @@ void jsc_reply_note(jsc_conn *, const char *, uint32_t n); /* it received this r
 void jsc_replies_free(jsc_conn *);
 /* interest.c */
 void jsc_interest_change(jsc_sub *, int by);
-void jsc_interest_tell(jsc_conn *route);
+void jsc_interest_tell(jsc_conn *route, const jsc_account *); /* of one account, or NULL: of all it carries */
+/* pool.c */
+uint32_t jsc_pool_hash(const char *, size_t n);
+int jsc_pool_carries(const jsc_conn *route, const jsc_account *);
 /* route.c */
 typedef struct jsc_flow {
     jsc_msg m;         /* as shown to receivers */

@@ -141,8 +141,10 @@ static int to_route(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base
                                   m->reply_len + 48 + (size_t)m->headers_len + m->data_len + 4 + f->size_len);
     if (!q) return 0;
     q = jsc_copy(q, m->headers_len ? "HMSG " : "RMSG ", 5);
-    q = jsc_copy(q, a->name, a->name_len);
-    *q++ = ' ';
+    if (!c->only) {
+        q = jsc_copy(q, a->name, a->name_len);
+        *q++ = ' ';
+    }
     q = jsc_copy(q, f->match, f->match_len);
     *q++ = ' ';
     if (!queues && !moved && f->tail) {

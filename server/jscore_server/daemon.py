@@ -42,6 +42,8 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
         ping_max=options.ping_max,
         write_deadline_ns=int(options.write_deadline * NANOSECOND),
         max_subs=max(0, options.max_subscriptions),
+        route_ping_interval_ns=int((options.cluster.ping_interval or 0) * NANOSECOND),
+        route_ping_max=options.cluster.ping_max or 0,
         trace=options.trace,
     )
     raise_file_limit(log)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from jscore_server.admission import Admission
 from jscore_server.authentication import Identity, Right
 from jscore_server.cluster.links import LinkCallbacks, Links
-from jscore_server.cluster.routes import Route, RouteCallbacks, Routes
+from jscore_server.cluster.peer import Route
+from jscore_server.cluster.routes import RouteCallbacks, Routes, Settings
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane
@@ -44,7 +45,7 @@ from jscore_server.logs import Log
 from jscore_server.monitoring.monitor import Monitor
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, acceptable_info, read_connect
-from jscore_server.protocol.identity import server_id
+from jscore_server.protocol.identity import made_name, server_id
 from jscore_server.protocol.trace import LOST, traced
 from jscore_server.system import System
 from jscore_server.transport.context import http_context
@@ -105,7 +106,7 @@ class Server:
             port=options.port,
             max_payload=options.max_payload,
             jetstream=options.jetstream.enabled,
-            cluster=options.cluster.name if options.cluster.port else "",
+            cluster=(options.cluster.name or made_name(random_bytes(16))) if options.cluster.port else "",
             domain=options.jetstream.domain if options.jetstream.enabled else "",
         )
         self.clients: dict[int, Client] = {}
@@ -142,7 +143,7 @@ class Server:
             EV_CLOSED: self._on_closed,
             EV_ERROR: self._on_error,
             EV_FRAME: self._on_frame,
-            EV_PONG: lambda *_: None,
+            EV_PONG: self._on_pong,
             EV_TRACE: self._on_trace,
             EV_TLS: self._on_tls,
             EV_HTTP: self._on_http,
@@ -169,6 +170,7 @@ class Server:
         if options.cluster.port:
             self._start_cluster()
         self.facts.connect_urls = self._connect_urls()
+        self.facts.own_urls = self._own_urls()
         if self.jetstream is not None:
             self.jetstream.start()
         self.system.start(self.loop)
@@ -249,22 +251,62 @@ class Server:
             self.jetstream.set_transport(self.links)
         host = cluster.host or self.options.host
         sock = listen(host, cluster.port)
-        advertise = (host, int(sock.getsockname()[1]))
+        listening = (host, int(sock.getsockname()[1]))
         self._serve(sock, self._route_accepted)
-        self.log.info(f"Cluster name is {cluster.name}")
-        self.log.info(f"Listening for route connections on {shown(*advertise)}")
+        self.log.info(f"Cluster name is {self.facts.cluster}")
+        if not cluster.name:
+            self.log.warn("Cluster name was dynamically generated, consider setting one")
+        self.log.info(f"Listening for route connections on {shown(*listening)}")
         self.routes = Routes(
             self.plane,
             self.log,
             self.facts,
-            name=cluster.name,
-            advertise=advertise,
+            listening=listening,
             link=link,
-            explicit=[(url.host, url.port, url.user, url.password) for url in cluster.routes],
-            authorization=authorization,
-            callbacks=RouteCallbacks(joined=self._route_joined, changed=self._urls_changed),
             tls=tls,
+            settings=self._route_settings(dynamic=not cluster.name),
+            callbacks=RouteCallbacks(
+                joined=self._route_joined, changed=self._urls_changed, renamed=self._cluster_renamed
+            ),
         )
+
+    def _route_settings(self, *, dynamic: bool) -> Settings:
+        cluster = self.options.cluster
+        login = cluster.authorization
+        return Settings(
+            explicit=tuple((url.host, url.port, url.user, url.password) for url in cluster.routes),
+            pool_size=cluster.pool_size or 3,
+            accounts=tuple(dict.fromkeys((self.options.system_account, *cluster.accounts))),
+            authorization=(login.user, login.password) if login.user else None,
+            handshake_s=login.timeout,
+            connect_retries=cluster.connect_retries,
+            connect_backoff=cluster.connect_backoff,
+            advertise=cluster.advertise,
+            error_reports=max(1, self.options.connect_error_reports),
+            dynamic=dynamic,
+        )
+
+    def cluster_changed(self) -> None:
+        """The options' `cluster` block was read anew."""
+        if self.routes is None:
+            return
+        name = self.options.cluster.name
+        renamed = bool(name) and name != self.facts.cluster
+        if renamed:
+            self.facts.cluster = name
+        dynamic = self.routes.settings.dynamic and not name
+        self.routes.apply(self._route_settings(dynamic=dynamic))
+        if renamed:
+            self.routes.close_all("Cluster Name Conflict")
+            self._cluster_renamed()
+        self._urls_changed()
+        self.facts.own_urls = self._own_urls()
+        self.routes.broadcast_info()
+
+    def _cluster_renamed(self) -> None:
+        for client in self.clients.values():
+            client.told = None
+        self._tell_clients()
 
     def lame_duck(self, done: Callable[[], None]) -> None:
         """Sends the clients elsewhere, one by one, then calls `done`. Source: client-protocol.md section 15."""
@@ -281,10 +323,8 @@ class Server:
                 sock.close()
         if self.jetstream is not None:
             self.jetstream.engine.hand_over()
-        if not self.clients:
-            done()
-            return
         self.facts.connect_urls = self._connect_urls()
+        self.facts.own_urls = self._own_urls()
         if self.routes is not None:
             self.routes.broadcast_info()
         for client in self.clients.values():
@@ -292,6 +332,10 @@ class Server:
         self._tell_clients()
         options = self.options
         grace = options.lame_duck_grace_period
+        if not self.clients:
+            self.plane.flush()
+            done()
+            return
         interval = min(1.0, max(0.0, options.lame_duck_duration - grace) / len(self.clients))
 
         def next_client() -> None:
@@ -552,6 +596,10 @@ class Server:
         assert self.routes is not None
         self.routes.accepted(sock, ip)
 
+    def _on_pong(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        if self.routes is not None:
+            self.routes.pong(conn)
+
     def _on_info(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if kind == CONN_CLIENT:
             if acceptable_info(data):
@@ -598,14 +646,18 @@ class Server:
         cluster = self.options.cluster
         if not cluster.port or cluster.no_advertise:
             return []
-        host, port = self.facts.host, self.facts.port
-        own = (
-            [f"{address}:{port}" for address in interface_addresses()]
-            if host in ("0.0.0.0", "::", "")
-            else [shown(host, port)]
-        )
         others = self.routes.client_urls() if self.routes is not None else []
-        return list(dict.fromkeys(others if self.facts.lame_duck else own + others))
+        return list(dict.fromkeys(self._own_urls() + others))
+
+    def _own_urls(self) -> list[str]:
+        """Those of this server: what routes tell of it."""
+        cluster = self.options.cluster
+        if not cluster.port or cluster.no_advertise or self.facts.lame_duck:
+            return []
+        host, port = self.facts.host, self.facts.port
+        if host in ("0.0.0.0", "::", ""):
+            return [f"{address}:{port}" for address in interface_addresses()]
+        return [shown(host, port)]
 
     def _urls_changed(self) -> None:
         before = self.facts.connect_urls

@@ -118,6 +118,47 @@ def test_noise_on_the_cluster_port_harms_nobody(shared: Cluster, bystander: None
     still_serves(shared.servers[0].port)
 
 
+def introduction(**fields: object) -> bytes:
+    info = {"server_id": "NSTRANGER", "server_name": "stranger", "cluster": "c1", "port": 1, "route_pool_size": 3}
+    return b"INFO " + json.dumps({**info, **fields}).encode() + b"\r\n"
+
+
+BAD_POOLS = {
+    "an index behind the end": introduction(route_pool_idx=3),
+    "a negative index": introduction(route_pool_idx=-1),
+    "an index that is no number": introduction(route_pool_idx=True),
+    "a pool without bounds": introduction(route_pool_size=1 << 40),
+    "an account without a route": introduction(route_account="NOBODY\r\nINFO {}"),
+    "an account that is none": introduction(route_account=["$SYS"]),
+    "a cluster name with line ends": introduction(cluster="c2\r\n+OK"),
+}
+
+
+@ours
+@pytest.mark.parametrize("what", BAD_POOLS)
+def test_a_pool_that_cannot_be_is_refused(shared: Cluster, bystander: None, what: str) -> None:
+    with Wire(shared.servers[0].route_port, seconds=15) as wire:
+        wire.until(b"\r\n")
+        wire.seen = b""
+        wire.send(BAD_POOLS[what] + b"RS+ $G by.stander\r\nRS+ by.stander\r\n")
+        (line,) = wire.until_closed().splitlines()
+        assert line.startswith(b"-ERR '")
+    still_serves(shared.servers[0].port)
+
+
+@ours
+def test_lines_of_one_connection_of_a_pool_may_be_anything(shared: Cluster, bystander: None) -> None:
+    for account in ({}, {"route_account": "$SYS"}, {"route_pool_idx": 2}):
+        for lines in (b"RS+\r\n", b"RS+ a b c d e\r\n", b"LS+ o\r\n", b"RMSG 1\r\n", b"LMSG o x 5 1\r\nx\r\n"):
+            with Wire(shared.servers[0].route_port, seconds=15) as wire:
+                wire.until(b"\r\n")
+                wire.send(introduction(**account) + b"PING\r\n")
+                wire.until(b"PONG\r\n")
+                wire.send(lines)
+                wire.until_closed()
+    still_serves(shared.servers[0].port)
+
+
 def crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli), bit by bit: slow, and independent of the engine's own."""
     crc = 0xFFFFFFFF

@@ -13,13 +13,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (n < 2 || n > 65536 || jsc_plane_new(&o, &p)) return 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv)) abort();
     if (jsc_conn_adopt(p, sv[0], data[0] % 3, "", 0, &id)) abort();
-    if (data[0] % 3 == 1 && data[0] & 64) jsc_conn_route_ready(p, id);
+    jsc_route_options ro = {.pool_size = 3, .pool_index = data[1] % 3};
+    if (data[1] & 2) ro = (jsc_route_options){.only = jsc_plane_account(p, "$G", 2)};
+    if (data[0] % 3 == 1 && data[0] & 64) jsc_conn_route_ready(p, id, &ro);
     size_t cut = 1 + data[0] % n;
     for (int part = 0; part < 2; part++) {
         const uint8_t *b = part ? data + cut : data + 1;
         size_t k = part ? n - cut : cut - 1;
         if (k && send(sv[1], b, k, MSG_NOSIGNAL) < 0) break;
-        if (part && data[0] % 3 == 1 && data[0] & 32) jsc_conn_route_ready(p, id);
+        if (part && data[0] % 3 == 1 && data[0] & 32) jsc_conn_route_ready(p, id, &ro);
         for (int i = 0; i < 3; i++) {
             jsc_ready r[4];
             jsc_plane_poll(p, 0, r, 4);
@@ -43,6 +45,9 @@ static const char *const seeds[] = {
     "14\r\nNATS/1.0\r\n\r\nhi\r\nUNSUB 1 2\r\nPING\r\n",
     "RS+ $G a.>\r\nRS+ $G b q 2\r\nRMSG $G a | q 1\r\nx\r\nHMSG $G a + r q 2 3\r\nabc\r\nLMSG o $G a 0 1\r\nx\r\nRS- "
     "$G b q\r\nJSLINK {}\r\n",
+    "RS+ a.>\r\nRS+ b q 2\r\nLS+ o a q 1\r\nRMSG a | q 1\r\nx\r\nHMSG a + r q 2 3\r\nabc\r\nLMSG o a r 0 1\r\nx\r\nLS- "
+    "o a q\r\n"
+    "RS- b q\r\nRS+ x\r\n",
     "RMSG $G a $JS.ACK.a.b.c.d.e.f.g@sub 3\r\nabc\r\nINFO {}\r\nCONNECT {}\r\nA+ x\r\nPONG\r\n+OK\r\n-ERR 'x'\r\n",
 };
 int main(int argc, char **argv) {
@@ -57,7 +62,7 @@ int main(int argc, char **argv) {
         LLVMFuzzerTestOneInput(b, n);
     }
     for (long i = 0; i < rounds; i++) {
-        const char *s = seeds[i % 3];
+        const char *s = seeds[i % 4];
         size_t n = strlen(s) + 1;
         memcpy(b + 1, s, n - 1);
         for (int k = (int)(i % 7); k >= 0; k--) {

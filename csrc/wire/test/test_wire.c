@@ -394,12 +394,12 @@ static void test_routes(void) {
     EXPECT(b, "PONG\r\n");
     assert(!jsc_conn_adopt(p, sv[0], JSC_CONN_ROUTE, "", 0, &rp) &&
            !jsc_conn_adopt(q, sv[1], JSC_CONN_ROUTE, "", 0, &rq));
-    assert(!jsc_conn_route_ready(q, rq));
+    assert(!jsc_conn_route_ready(q, rq, NULL));
     turn(q);
     turn(p);
     jsc_account *g = jsc_plane_account(p, "$G", 2);
     assert(jsc_interest(p, g, "foo.x", 5) == 0); /* counts from ready on */
-    assert(!jsc_conn_route_ready(p, rp));
+    assert(!jsc_conn_route_ready(p, rp, NULL));
     turn(p);
     assert(jsc_interest(p, g, "foo.x", 5) == 1);
     SAY(a, "PUB foo.x 2\r\nhi\r\nPUB foo.y r 2\r\nho\r\nHPUB foo.z 12 12\r\nNATS/1.0\r\n\r\n\r\nPUB w 1\r\n1\r\nPUB w "
@@ -445,7 +445,7 @@ static void test_routes(void) {
     peer r = join(p, JSC_CONN_ROUTE), c = client(p);
     SAY(c, "SUB a 1\r\nSUB a 2\r\nSUB w g 3\r\nSUB w g 4\r\nPING\r\n");
     EXPECT(c, "PONG\r\n");
-    assert(!jsc_conn_route_ready(p, r.id));
+    assert(!jsc_conn_route_ready(p, r.id, NULL));
     turn(p);
     drain(&r);
     assert(count(r.got, "RS+ $G a\r\n") == 1 && count(r.got, "RS+ $G w g 2\r\n") == 1);
@@ -457,7 +457,8 @@ static void test_routes(void) {
     SAY(r, "RS+ $G a\r\nRS+ $G b far 3\r\nLS+ o $G a\r\nA+ $G\r\nLMSG o $G a 0 1\r\nx\r\nRMSG $G a 1\r\n1\r\nRMSG $G a "
            "| g h 1\r\n2\r\n"
            "HMSG $G a + rep g 12 13\r\nNATS/1.0\r\n\r\n3\r\nRMSG nobody a 1\r\n4\r\n");
-    EXPECT(c, "MSG a 1 1\r\n1\r\nMSG a 1 1\r\n2\r\nMSG a 2 1\r\n2\r\nHMSG a 1 rep 12 13\r\nNATS/1.0\r\n\r\n3\r\n"
+    EXPECT(c, "MSG a 1 1\r\nx\r\nMSG a 1 1\r\n1\r\nMSG a 1 1\r\n2\r\nMSG a 2 1\r\n2\r\nHMSG a 1 rep 12 "
+              "13\r\nNATS/1.0\r\n\r\n3\r\n"
               "HMSG a 2 rep 12 13\r\nNATS/1.0\r\n\r\n3\r\n");
     EXPECT(r, ""); /* never back, never on */
     SAY(c, "PUB b 1\r\nx\r\nPUB b rr 1\r\ny\r\nPUB a 1\r\nz\r\n");
@@ -466,6 +467,66 @@ static void test_routes(void) {
     EXPECT(r, "-ERR 'Unknown Protocol Operation'\r\n");
     leave(&c);
     leave(&r);
+    jsc_plane_free(p);
+}
+
+/* The pool: an account is on the connection it hashes to, or on its own one, where nobody names it. */
+static void test_route_pool(void) {
+    jsc_plane *p = plane();
+    jsc_account *g = jsc_plane_account(p, "$G", 2), *sys = jsc_plane_account(p, "$SYS", 4);
+    jsc_account *b = jsc_plane_account(p, "B", 1), *apart[] = {sys, b};
+    assert(jsc_pool_hash("", 0) == 0x811c9dc5 && jsc_pool_hash("foobar", 6) == 0xbf9cf968); /* the published ones */
+    peer c = client(p), pool[3], own = join(p, JSC_CONN_ROUTE);
+    jsc_sub *s, *t;
+    assert(!jsc_subscribe_host(p, sys, "s.x", 3, NULL, 0, 0, 1, &s));
+    assert(!jsc_subscribe_host(p, b, "b.x", 3, "q", 1, 0, 2, &t));
+    SAY(c, "SUB g.x 1\r\n");
+    for (uint32_t i = 0; i < 3; i++) {
+        pool[i] = join(p, JSC_CONN_ROUTE);
+        jsc_route_options o = {.apart = apart, .apart_n = 2, .pool_size = 3, .pool_index = i};
+        assert(!jsc_conn_route_ready(p, pool[i].id, &o));
+    }
+    jsc_route_options bad = {.pool_size = 3, .pool_index = 3}, only = {.only = sys};
+    assert(jsc_conn_route_ready(p, own.id, &bad) == JSC_EINVAL);
+    assert(!jsc_conn_route_ready(p, own.id, &only));
+    turn(p);
+    uint32_t home = jsc_pool_hash("$G", 2) % 3;
+    for (uint32_t i = 0; i < 3; i++) EXPECT(pool[i], i == home ? "RS+ $G g.x\r\n" : "");
+    EXPECT(own, "RS+ s.x\r\n");
+    /* interest and messages without the account's name */
+    SAY(own, "RS+ s.y\r\nRS+ s.y q 2\r\nLS+ o s.z\r\nRMSG s.x 1\r\n1\r\nRMSG s.x + r q 1\r\n2\r\nHMSG s.x 12 13\r\n"
+             "NATS/1.0\r\n\r\n3\r\nLMSG o s.x 0 1\r\n4\r\n");
+    turn(p);
+    assert(msgs >= 4 && jsc_interest(p, sys, "s.y", 3) == 2 && jsc_interest(p, sys, "s.z", 3) == 1);
+    jsc_msg m = {
+        .account = sys, .subject = "s.y", .subject_len = 3, .reply = "r", .reply_len = 1, .data = "d", .data_len = 1};
+    assert(jsc_publish(p, &m) > 0);
+    turn(p);
+    EXPECT(own, "RMSG s.y + r q 1\r\nd\r\n");
+    SAY(own, "RS- s.y\r\nRS- s.y q\r\nLS- o s.z\r\n");
+    turn(p);
+    assert(jsc_interest(p, sys, "s.y", 3) == 0 && jsc_interest(p, sys, "s.z", 3) == 0);
+    /* the peer refused a connection for B: it shares the pool */
+    uint32_t at = jsc_pool_hash("B", 1) % 3;
+    for (uint32_t i = 0; i < 3; i++) assert(!jsc_conn_route_share(p, pool[i].id, b));
+    turn(p);
+    for (uint32_t i = 0; i < 3; i++) EXPECT(pool[i], i == at ? "RS+ B b.x q 1\r\n" : "");
+    jsc_unsubscribe(p, t);
+    jsc_unsubscribe(p, s);
+    SAY(c, "UNSUB 1\r\n");
+    turn(p);
+    EXPECT(own, "RS- s.x\r\n");
+    for (uint32_t i = 0; i < 3; i++) {
+        drain(&pool[i]);
+        assert(count(pool[i].got, "RS- B b.x q\r\n") == (i == at) &&
+               count(pool[i].got, "RS- $G g.x\r\n") == (i == home));
+    }
+    (void)g;
+    SAY(own, "RS+\r\n"); /* not even a subject */
+    turn(p);
+    leave(&own);
+    for (uint32_t i = 0; i < 3; i++) leave(&pool[i]);
+    leave(&c);
     jsc_plane_free(p);
 }
 
@@ -486,7 +547,7 @@ static void test_route_not_ready(void) {
     assert(!strcmp(closed_reason, "Client Closed"));
     r = join(p, JSC_CONN_ROUTE);
     SAY(r, "RS+ $G far\r\nRS+ $G w q 3\r\nRMSG $G a 1\r\nx\r\nINFO {\"later\":1}\r\n");
-    assert(!jsc_conn_route_ready(p, r.id));
+    assert(!jsc_conn_route_ready(p, r.id, NULL));
     EXPECT(c, "MSG a 1 1\r\nx\r\n");
     assert(jsc_interest(p, g, "far", 3) == 1 && !strcmp(last_event, "{\"later\":1}"));
     leave(&r);
@@ -554,7 +615,7 @@ static void collect(jsc_plane *p) {
 static void test_trace(void) {
     jsc_plane *p = plane_with((jsc_plane_options){.trace = 1});
     peer c = join(p, JSC_CONN_CLIENT), r = join(p, JSC_CONN_ROUTE);
-    assert(!jsc_conn_route_ready(p, r.id));
+    assert(!jsc_conn_route_ready(p, r.id, NULL));
     collect(p);
     traced[0] = 0;
     send(c.fd, "SUB a q 1\r\nPUB a 2\r\nhi\r\nPUB b 0\r\n\r\nping\r\nSUB a..b 2\r\n", 53, 0);
@@ -596,7 +657,7 @@ static void test_trace(void) {
 static void test_deliver_waits_for_a_route(void) {
     jsc_plane *p = plane_with((jsc_plane_options){.max_pending = 1 << 20});
     peer r = join(p, JSC_CONN_ROUTE);
-    assert(!jsc_conn_route_ready(p, r.id));
+    assert(!jsc_conn_route_ready(p, r.id, NULL));
     SAY(r, "RS+ $G in\r\n");
     turn(p);
     static char big[100000];
@@ -748,6 +809,7 @@ int main(void) {
     test_queues();
     test_callbacks();
     test_routes();
+    test_route_pool();
     test_route_not_ready();
     test_subject_ends_where_it_ends();
     test_churn();

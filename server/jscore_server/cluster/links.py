@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from jscore import RecordLog
-from jscore_server.cluster.routes import CONN_ROUTE, Address, dial
+from jscore_server.cluster.dial import Address, dial
+from jscore_server.cluster.routes import CONN_ROUTE
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log

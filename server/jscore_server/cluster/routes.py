@@ -1,7 +1,8 @@
-"""Routes: one connection per pair of servers for core messages and interest, and gossip of who else is there.
+"""Routes: the connections to the other servers for core messages and interest, and gossip of who else is there.
 
-A route's life: dialled (we send CONNECT and INFO at once) or accepted (we send INFO, they send CONNECT and INFO); the
-peer's first INFO registers it; from then on C sends our interest and forwards messages. Source: cluster-protocol.md 2.
+A route's life: dialled (CONNECT; our INFO follows when the peer's has said whether it keeps a pool) or accepted (INFO
+at once; CONNECT and INFO come). The peer's first INFO registers it in a slot of its peer; from then on C sends our
+interest and forwards messages. Source: cluster-protocol.md 2.
 """
 
 from __future__ import annotations
@@ -10,48 +11,48 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
+from jscore_server.cluster.dial import Address, address_url, dial, pause, url_address
+from jscore_server.cluster.peer import Peer, Refused, Route, agree_on_name, pool_index, pool_size, quoted
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
-from jscore_server.protocol.connect import Refused, decode_object
+from jscore_server.protocol.connect import Refused as Malformed
+from jscore_server.protocol.connect import decode_object
 
 CONN_ROUTE = 1
-DIAL_TIMEOUT_S = 1.0
-RETRY_FIRST_S = 0.1
-RETRY_S = 0.5
-IMPLICIT_ATTEMPTS = 600
+IMPLICIT_ATTEMPTS = 300  # when nothing is configured: a server that was away for minutes is found again
 GOSSIP_PEERS_MAX = 1024
-HANDSHAKE_S = 5.0  # a connection that has not said by then who it is is closed
+GOSSIP_OFF = 1
+CROSSING_S = 1.0  # a connection whose slot is taken by one in the other direction waits for the peer's choice
+FILL_LATER_S = 2.0  # what the side that dialled first has not connected by then is dialled from here
+SHORT_LIFE_S = 1.0  # a route closed this soon counts as an attempt that failed
+DUPLICATE = "Duplicate Route"
 
-Address = tuple[str, int]
 
+@dataclass(frozen=True)
+class Settings:
+    """What the configuration says of routes."""
 
-@dataclass
-class Route:
-    """One route connection. `remote_id` is empty until the peer's first INFO."""
-
-    conn: int
-    solicited: bool
-    peer_ip: str
-    address: Address | None = None  # what was dialled
-    trusted: bool = True  # it has shown the cluster's password, or none is needed
-    remote_id: str = ""
-    remote_name: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    explicit: tuple[tuple[str, int, str, str], ...]  # host, port, user, password
+    pool_size: int = 3  # below 1: no pool
+    accounts: tuple[str, ...] = ()  # with a connection of their own, when there is a pool
+    authorization: tuple[str, str] | None = None
+    handshake_s: float = 2.0  # a connection that has not said by then who it is is closed
+    connect_retries: int = 0
+    connect_backoff: bool = False
+    advertise: str = ""
+    error_reports: int = 120  # every how many failed attempts are told again
+    dynamic: bool = False  # the cluster's name is made up: a configured one replaces it
 
     @property
-    def dial_address(self) -> Address:
-        """Where the peer's cluster port can be reached from here."""
-        if self.address is not None:
-            return self.address
-        return (self.peer_ip, int(self.info.get("port") or 0))
+    def apart(self) -> tuple[str, ...]:
+        return self.accounts if self.pool_size > 0 else ()
 
 
 @dataclass
@@ -60,6 +61,24 @@ class RouteCallbacks:
 
     joined: Callable[[Route], None]
     changed: Callable[[], None]  # connect_urls may differ
+    renamed: Callable[[], None] = lambda: None  # the cluster has another name
+
+
+@dataclass(eq=False)
+class Target:
+    """A server to stay connected with."""
+
+    address: Address
+    user: str
+    password: str
+    explicit: bool
+    wake: asyncio.Event
+    task: asyncio.Task[None] | None = None
+    failures: int = 0
+
+    @property
+    def done(self) -> bool:
+        return self.task is None or self.task.done()
 
 
 class Routes:
@@ -71,41 +90,69 @@ class Routes:
         log: Log,
         facts: info_lines.ServerFacts,
         *,
-        name: str,
-        advertise: Address,
+        listening: Address,
         link: dict[str, Any] | None,
-        explicit: list[tuple[str, int, str, str]],
-        authorization: tuple[str, str] | None,
+        settings: Settings,
         callbacks: RouteCallbacks,
         tls: ClusterTls | None = None,
     ) -> None:
         self.plane = plane
         self.log = log
         self.facts = facts
-        self.name = name
-        self.advertise = advertise
+        self.listening = listening
         self.link = link
-        self.authorization = authorization
+        self.settings = settings
         self.callbacks = callbacks
         self.tls = tls
-        self.explicit = explicit
         self.routes: dict[int, Route] = {}
-        self.by_id: dict[str, Route] = {}
+        self.peers: dict[str, Peer] = {}
         self.self_addresses: set[Address] = set()
         self.id_at: dict[Address, str] = {}
-        self.implicit: dict[Address, asyncio.Task[None]] = {}
+        self.targets: dict[Address, Target] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.rejected_names: set[str] = set()
         self.closing = False
 
+    @property
+    def by_id(self) -> dict[str, Route]:
+        """One connection of each peer."""
+        return {ident: route for ident, peer in self.peers.items() if (route := peer.first()) is not None}
+
     def start(self) -> None:
-        for host, port, user, password in self.explicit:
-            self._spawn(self._keep(host, port, user, password, attempts=0))
+        for host, port, user, password in self.settings.explicit:
+            self._dial_always((host, port), user, password, explicit=True)
 
     def stop(self) -> None:
         self.closing = True
         for task in self.tasks:
             task.cancel()
+
+    def apply(self, settings: Settings) -> None:
+        """The configuration was read anew: connections it no longer wants are closed, new ones dialled."""
+        old, self.settings = self.settings, settings
+        wanted = {(host, port) for host, port, _, _ in settings.explicit}
+        for address, target in list(self.targets.items()):
+            if target.explicit and address not in wanted:
+                del self.targets[address]
+                if target.task is not None:
+                    target.task.cancel()
+                peer = self.peers.get(self.id_at.get(address, ""))
+                for route in peer.routes() if peer is not None else ():
+                    if route.address == address:
+                        self.plane.close_conn(route.conn, "Route Removed")
+        self.start()
+        if (old.pool_size, old.accounts, old.authorization) != (
+            settings.pool_size,
+            settings.accounts,
+            settings.authorization,
+        ):
+            self.close_all("Route Removed")
+        elif old.advertise != settings.advertise:
+            self.broadcast_info()
+
+    def close_all(self, reason: str) -> None:
+        for route in list(self.routes.values()):
+            self.plane.close_conn(route.conn, reason)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -113,12 +160,42 @@ class Routes:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def own_info(self) -> bytes:
-        host, port = self.advertise
-        info = info_lines.route_info(self.facts, host=host, port=port, link=self.link)
+    # ---- our INFO ----
+
+    def own_info(self, route: Route | None = None) -> bytes:
+        settings = self.settings
+        host, port = self.listening
+        more: dict[str, Any] = {}
+        if settings.advertise:
+            said, _, number = settings.advertise.rpartition(":")
+            host, port = (said, int(number)) if said and number.isdigit() else (settings.advertise, port)
+            host = host.strip("[]")
+            more["ip"] = address_url((host, port))
+        if settings.authorization is not None:
+            more["auth_required"] = True
         if self.tls is not None:
-            info["tls_required"] = info["tls_verify"] = True
-        return info_lines.line(info)
+            more["tls_required"] = more["tls_verify"] = True
+        if settings.dynamic:
+            more["cluster_dynamic"] = True
+        if settings.pool_size > 0:
+            more["route_pool_size"] = settings.pool_size
+            if route is not None and route.account:
+                more["route_account"] = route.account
+            elif route is not None and route.index:
+                more["route_pool_idx"] = route.index
+        return info_lines.line(info_lines.route_info(self.facts, host=host, port=port, link=self.link, more=more))
+
+    def _introduce(self, route: Route) -> None:
+        if not route.introduced:
+            route.introduced = True
+            self.plane.write(route.conn, self.own_info(route) + b"PING\r\n")
+
+    def broadcast_info(self) -> None:
+        """Our INFO changed (lame duck, client URLs): tell all peers."""
+        for peer in self.peers.values():
+            route = peer.first()
+            if route is not None:
+                self.plane.write(route.conn, self.own_info())
 
     # ---- connections ----
 
@@ -127,14 +204,18 @@ class Routes:
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
         if self.tls is not None:
             self.tls.accepted(self.plane, conn)
-        self.routes[conn] = Route(conn, solicited=False, peer_ip=peer_ip, trusted=self.authorization is None)
+        trusted = self.settings.authorization is None
+        self.routes[conn] = Route(conn, solicited=False, peer_ip=peer_ip, trusted=trusted, introduced=True)
         self.plane.write(conn, self.own_info())
-        asyncio.get_running_loop().call_later(HANDSHAKE_S, self._introduced, conn)
+        self._expect(conn)
 
-    def _introduced(self, conn: int) -> None:
+    def _expect(self, conn: int) -> None:
+        asyncio.get_running_loop().call_later(self.settings.handshake_s, self._late, conn)
+
+    def _late(self, conn: int) -> None:
         route = self.routes.get(conn)
         if route is not None and not route.remote_id:
-            self.plane.close_conn(conn, "Authentication Timeout")
+            self.plane.close_conn(conn, "Authentication Timeout", "Authentication Timeout")
 
     def release(self, conn: int) -> bool:
         """The connection is no route after all (it asks to be a link). False when it is one already, or is unknown."""
@@ -147,48 +228,79 @@ class Routes:
     def described(self, conn: int) -> str:
         """Where a route leads, for the log."""
         route = self.routes.get(conn)
-        return (
-            f"{route.address[0]}:{route.address[1]} - "
-            if route and route.address
-            else f"{route.peer_ip} - "
-            if route
-            else ""
-        )
+        if route is None:
+            return ""
+        return f"{route.address[0]}:{route.address[1]} - " if route.address else f"{route.peer_ip} - "
 
-    async def _keep(self, host: str, port: int, user: str, password: str, attempts: int) -> None:
-        """Dials until connected, again after a loss; `attempts` 0 = for ever, else for a server learned by gossip."""
-        address = (host, port)
-        failures = 0
-        while not self.closing and address not in self.self_addresses:
-            known = self.id_at.get(address)
-            if known is not None and known in self.by_id:
-                await asyncio.sleep(RETRY_S)
-                failures = 0
+    # ---- dialling ----
+
+    def _dial_always(self, address: Address, user: str, password: str, *, explicit: bool) -> None:
+        target = self.targets.get(address)
+        if target is None or (target.done and address not in self.self_addresses):
+            target = self.targets[address] = Target(address, user, password, explicit, asyncio.Event())
+            target.task = self._spawn(self._keep(target))
+        else:
+            target.explicit = target.explicit or explicit
+            target.user, target.password = user, password
+
+    async def _keep(self, target: Target) -> None:
+        """Dials what is missing of a server's connections, for ever or, known by gossip only, a number of times."""
+        loop = asyncio.get_running_loop()
+        complete, born = False, 0.0
+        limit = 0 if target.explicit else self.settings.connect_retries or IMPLICIT_ATTEMPTS
+        while not self.closing and target.address not in self.self_addresses:
+            target.wake.clear()
+            peer = self.peers.get(self.id_at.get(target.address, ""))
+            account = peer.missing(self.settings.apart) if peer is not None else ""
+            if account is None:
+                complete = True
+                await target.wake.wait()
                 continue
+            if complete:  # something was lost
+                complete = False
+                target.failures = 1 if loop.time() - born < SHORT_LIFE_S else 0
+                await asyncio.sleep(pause(target.failures, backoff=self.settings.connect_backoff))
+                continue
+            if peer is not None and not peer.solicited:
+                left = peer.incomplete_since + FILL_LATER_S - loop.time()
+                if left > 0:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(target.wake.wait(), left)
+                    continue
+            born = loop.time()
             try:
-                sock = await dial(host, port)
-                self._solicit(sock, address, user, password)
+                why = await self._attempt(target, account)
             except OSError as err:
-                failures += 1
-                if attempts and failures >= attempts:
+                why = str(err)
+            target.failures += 1
+            if not why:
+                target.failures = 0
+            elif why != DUPLICATE:
+                if limit and target.failures >= limit and not target.explicit:
                     return
-                if failures == 1 or failures % 120 == 0:
-                    self.log.error(f"Error trying to connect to route (attempt {failures}): {err}")
-                await asyncio.sleep(RETRY_FIRST_S if failures < 20 else RETRY_S)
-                continue
-            failures = 0
-            for _ in range(20):  # the handshake is one round trip; a refused one must not be redialled in a storm
-                await asyncio.sleep(RETRY_FIRST_S)
-                if address in self.self_addresses or self.id_at.get(address) in self.by_id:
-                    break
+                if target.failures == 1 or target.failures % self.settings.error_reports == 0:
+                    self.log.error(f"Error trying to connect to route (attempt {target.failures}): {why}")
+            if why:
+                await asyncio.sleep(pause(target.failures, backoff=self.settings.connect_backoff))
 
-    def _solicit(self, sock: socket.socket, address: Address, user: str, password: str) -> None:
+    async def _attempt(self, target: Target, account: str) -> str:
+        """One connection: '' when the peer has taken it, or why it closed. Raises OSError."""
+        sock = await dial(*target.address)
         peer_ip = sock.getpeername()[0]
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
         if self.tls is not None:
-            self.tls.dialled(self.plane, conn, address[0])
-        self.routes[conn] = Route(conn, solicited=True, peer_ip=peer_ip, address=address)
-        asyncio.get_running_loop().call_later(HANDSHAKE_S, self._introduced, conn)
+            self.tls.dialled(self.plane, conn, target.address[0])
+        settled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        route = self.routes[conn] = Route(
+            conn,
+            solicited=True,
+            peer_ip=peer_ip,
+            address=target.address,
+            account=account,
+            explicit=target.explicit,
+            settled=lambda why: None if settled.done() else settled.set_result(why),
+        )
+        self._expect(conn)
         connect: dict[str, Any] = {
             "echo": True,
             "verbose": False,
@@ -198,51 +310,101 @@ class Routes:
             "name": self.facts.server_id,
             "cluster": self.facts.cluster,
             "lnoc": True,
+            "lnocu": True,
         }
-        if user:
-            connect["user"], connect["pass"] = user, password
-        self.plane.write(conn, b"CONNECT " + msgspec.json.encode(connect) + b"\r\n" + self.own_info())
+        if self.settings.dynamic:
+            connect["cluster_dynamic"] = True
+        if target.user:
+            connect["user"], connect["pass"] = target.user, target.password
+        self.plane.write(conn, b"CONNECT " + msgspec.json.encode(connect) + b"\r\n")
+        if self.settings.pool_size < 1:
+            self._introduce(route)
+        return await settled
+
+    def pong(self, conn: int) -> None:
+        """The peer answers: it has taken the route."""
+        route = self.routes.get(conn)
+        if route is not None and route.remote_id:
+            route.answered = True
+            route.settle("")
 
     def closed(self, conn: int, reason: str) -> None:
         route = self.routes.pop(conn, None)
         if route is None:
             return
         remote = f" - Remote: {route.remote_name}" if route.remote_name else ""
-        if route.remote_id and self.by_id.get(route.remote_id) is route:
-            del self.by_id[route.remote_id]
-            self.log.info(f"Router connection closed: {reason}{remote}")
-            self.callbacks.changed()
-        else:
-            self.log.debug(f"Router connection closed: {reason}{remote}")
+        peer = self.peers.get(route.remote_id)
+        had_slot = peer is not None and peer.remove(route)
+        (self.log.info if had_slot and reason != DUPLICATE else self.log.debug)(
+            f"{self._at(route)}rid:{conn} - Router connection closed: {reason}{remote}"
+        )
+        if peer is not None and had_slot:
+            peer.incomplete_since = asyncio.get_running_loop().time()
+            self._promote(peer)
+            if not peer.routes():
+                del self.peers[peer.id]
+                self.callbacks.changed()
+        route.settle(reason or "closed")
+        self._wake()
+
+    @staticmethod
+    def _at(route: Route) -> str:
+        host, port = route.dial_address
+        return f"[{host}]:{port} - " if ":" in host else f"{host}:{port} - "
+
+    def _wake(self) -> None:
+        for target in self.targets.values():
+            target.wake.set()
 
     def connect(self, conn: int, body: bytes) -> None:
         """CONNECT of the side that dialled."""
         try:
             fields = decode_object(body)
-        except Refused:
+        except Malformed:
             self.plane.close_conn(conn, "Parse Error")
             return
+        authorization = self.settings.authorization
         if fields.get("lang"):
             self.plane.close_conn(conn, "Incorrect Port", "attempted to connect to route port")
         elif fields.get("gateway"):
             self.plane.close_conn(
-                conn, "Wrong Gateway", f'Rejecting connection from gateway "{fields["gateway"]}" on the Route port'
+                conn,
+                "Wrong Gateway",
+                f'Rejecting connection from gateway "{quoted(fields["gateway"])}" on the Route port',
             )
-        elif self.authorization is not None and (fields.get("user"), fields.get("pass")) != self.authorization:
+        elif authorization is not None and (fields.get("user"), fields.get("pass")) != authorization:
             self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
         else:
             route = self.routes.get(conn)
             if route is not None:
                 route.trusted = True
+            if fields.get("cluster"):
+                # A peer with a chosen name parts at our made-up one: it is adopted here, for its next try.
+                try:
+                    self._agree_on_name(fields)
+                except Refused as err:
+                    self._refuse(conn, err)
+
+    def _refuse(self, conn: int, err: Refused) -> None:
+        if err.error:
+            route = self.routes.get(conn)
+            self.log.error(f"{self._at(route) if route is not None else ''}rid:{conn} - {err.error}")
+        self.plane.close_conn(conn, err.reason, err.error)
 
     def error(self, conn: int, text: str) -> None:
         route = self.routes.get(conn)
         name = f" - Remote: {route.remote_name}" if route is not None and route.remote_name else ""
-        if text.strip("'").startswith("Not possible to have a dedicated route"):
-            # Servers that keep a connection per account try one and go on without: no fault to show to anybody.
+        said = text.strip("'")
+        if route is not None and route.account and said.startswith(("No route for account", "Not possible to have")):
+            peer = self.peers.get(route.remote_id)
+            if peer is not None:
+                self._share(peer, route.account)
             self.log.debug(f"Route Error {text}{name}")
-            return
-        self.log.error(f"Route Error {text}{name}")
+        elif said.startswith("Not possible to have a dedicated route"):
+            # A peer that keeps connections for accounts tried one and goes on without: no fault to show to anybody.
+            self.log.debug(f"Route Error {text}{name}")
+        else:
+            self.log.error(f"Route Error {text}{name}")
 
     # ---- INFO ----
 
@@ -258,101 +420,201 @@ class Routes:
             fields = decode_object(body)
             remote_id = fields.get("server_id")
             if not isinstance(remote_id, str) or not remote_id or len(remote_id) > 128:
-                raise Refused("Parse Error", None)
+                raise Malformed("Parse Error", None)
             if not isinstance(fields.get("port"), int):
-                raise Refused("Parse Error", None)
-        except Refused as err:
+                raise Malformed("Parse Error", None)
+        except Malformed as err:
             self.plane.close_conn(conn, err.reason)
             return
         if not route.remote_id:
-            self._register(route, remote_id, fields)
+            try:
+                self._register(route, remote_id, fields)
+            except Refused as err:
+                self._refuse(conn, err)
         elif remote_id == route.remote_id:
-            before = route.info.get("connect_urls")
-            route.info.update({key: fields.get(key) for key in ("connect_urls", "ldm")})
-            if route.info.get("connect_urls") != before:
-                self.callbacks.changed()
+            self._updated(remote_id, route, fields)
         else:
             self._gossip_heard(remote_id, fields)
 
+    def _updated(self, remote_id: str, route: Route, fields: dict[str, Any]) -> None:
+        peer = self.peers.get(remote_id)
+        news = {key: fields.get(key) for key in ("connect_urls", "ldm")}
+        before = {key: route.info.get(key) for key in news}
+        for other in peer.routes() if peer is not None else [route]:
+            other.info.update(news)
+        if before != news:
+            self.callbacks.changed()
+
     def _register(self, route: Route, remote_id: str, fields: dict[str, Any]) -> None:
+        """The first INFO: who is there, and which of its connections this is. Raises Refused."""
         name = str(fields.get("server_name") or remote_id)[:256]
+        route.info = fields
         if remote_id == self.facts.server_id:
             if route.address is not None:
                 self.self_addresses.add(route.address)
-            self.plane.close_conn(route.conn, "Duplicate Route")
-            return
-        cluster = str(fields.get("cluster") or "")
-        if cluster != self.facts.cluster:
-            self.plane.close_conn(
-                route.conn,
-                "Cluster Name Conflict",
-                f'Rejecting connection, cluster name "{cluster}" does not match "{self.facts.cluster}"',
-            )
-            return
-        if name == self.facts.server_name or any(
-            r.remote_name == name and r.remote_id != remote_id for r in self.by_id.values()
-        ):
+            raise Refused(DUPLICATE)
+        self._agree_on_name(fields)
+        if name == self.facts.server_name or any(p.name == name and p.id != remote_id for p in self.peers.values()):
             if name not in self.rejected_names:
                 self.rejected_names.add(name)
                 self.log.error(f'Remote server has a duplicate name: "{name}"')
-            self.plane.close_conn(route.conn, "Duplicate Server Name")
-            return
+            raise Refused("Duplicate Server Name")
         if route.address is not None:
             self.id_at[route.address] = remote_id
-        route.remote_name, route.info = name, fields
-        existing = self.by_id.get(remote_id)
-        if existing is not None:
-            # Both dialled each other: the one dialled by the lower id stays, the same choice at both ends.
-            keep_solicited = self.facts.server_id < remote_id
-            if existing.solicited == route.solicited or existing.solicited == keep_solicited:
-                self.plane.close_conn(route.conn, "Duplicate Route")
-                return
-            route.remote_id = remote_id
-            self.by_id[remote_id] = route
-            self.plane.close_conn(existing.conn, "Duplicate Route")
-            self.plane.route_ready(route.conn)
-            return
+        size = pool_size(self.settings.pool_size, fields)
+        peer = self.peers.get(remote_id)
+        if peer is not None and (peer.pooled, len(peer.pool)) != (size > 0, size or 1):
+            raise Refused("Protocol Violation", "Invalid route pool size")
+        new = peer is None
+        if peer is None:
+            peer = Peer(remote_id, name, size > 0, route.solicited, [None] * (size or 1))
+        route.remote_name = name
+        if not self._choose_slot(route, peer, fields):
+            raise Refused(DUPLICATE)
         route.remote_id = remote_id
-        self.by_id[remote_id] = route
+        taken = peer.at(route.account, route.index)
+        if taken is not None:
+            self._crossing(peer, route, taken)
+            return
         self.rejected_names.discard(name)
-        self.plane.route_ready(route.conn)
-        host, port = route.dial_address
-        self.log.info(f"{host}:{port} - rid:{route.conn} - Route connection created")
-        self._gossip_tell(route)
-        self.callbacks.joined(route)
-        self.callbacks.changed()
+        self.peers[remote_id] = peer
+        self._occupy(peer, route)
+        if new:
+            self._gossip_tell(route)
+            self.callbacks.joined(route)
+            self.callbacks.changed()
+            if not peer.solicited:
+                asyncio.get_running_loop().call_later(2 * FILL_LATER_S, self._share_missing, peer)
+
+    def _share_missing(self, peer: Peer) -> None:
+        """Nobody has opened a connection for these accounts: they share the pool."""
+        for account in peer.apart(self.settings.apart):
+            if account not in peer.own:
+                self._share(peer, account)
+
+    def _share(self, peer: Peer, account: str) -> None:
+        if account not in peer.refused:
+            peer.refused.add(account)
+            for route in peer.pool:
+                if route is not None:
+                    self.plane.route_share(route.conn, account)
+
+    def _choose_slot(self, route: Route, peer: Peer, fields: dict[str, Any]) -> bool:
+        """Sets account or index; False when there is no slot left to choose. Raises Refused."""
+        account = fields.get("route_account")
+        if route.solicited:
+            if account or fields.get("route_pool_idx"):
+                raise Refused("Protocol Violation")
+            if route.account and not peer.pooled:
+                text = f'Not possible to have a dedicated route for account "{route.account}" between those servers'
+                raise Refused("Protocol Violation", text)
+            if not route.account:
+                free = peer.free_index()
+                if free is None and route.introduced and not peer.pooled:
+                    free = 0  # it may be the one that the peer has chosen
+                if free is None:
+                    return False
+                route.index = free
+            elif route.account in peer.own:
+                return False
+        elif account:
+            if account not in peer.apart(self.settings.apart):
+                raise Refused("Protocol Violation", f'No route for account "{quoted(account)}"')
+            route.account = str(account)
+        else:
+            route.index = pool_index(len(peer.pool), fields)
+        return True
+
+    def _agree_on_name(self, fields: dict[str, Any]) -> None:
+        name = agree_on_name(self.facts.cluster, self.settings.dynamic, fields)
+        dynamic = self.settings.dynamic and bool(fields.get("cluster_dynamic"))
+        if name == self.facts.cluster and dynamic == self.settings.dynamic:
+            return
+        renamed = name != self.facts.cluster
+        self.facts.cluster = name
+        self.settings = replace(self.settings, dynamic=dynamic)
+        if renamed:
+            self.log.info(f"Cluster name updated to {name}")
+            for peer in self.peers.values():
+                for route in peer.routes():
+                    self.plane.close_conn(route.conn, "Cluster Name Conflict")
+            self.callbacks.renamed()
+
+    def _crossing(self, peer: Peer, new: Route, old: Route) -> None:
+        """A slot is taken. Of two servers that dialled each other only one connection may go: the same at both ends."""
+        if old.solicited == new.solicited:
+            raise Refused(DUPLICATE)
+        if isinstance(new.info.get("jscore"), dict):
+            keep_solicited = self.facts.server_id < peer.id
+            if old.solicited == keep_solicited:
+                raise Refused(DUPLICATE)
+            peer.put(new)
+            self.plane.close_conn(old.conn, DUPLICATE)
+            self._occupy(peer, new)
+            return
+        # Another make closes the one that it saw second; which that is shows when it closes.
+        peer.waiting.append(new)
+        asyncio.get_running_loop().call_later(CROSSING_S, self._given_up, peer, new)
+
+    def _given_up(self, peer: Peer, route: Route) -> None:
+        if route in peer.waiting:
+            self.plane.close_conn(route.conn, DUPLICATE)
+
+    def _promote(self, peer: Peer) -> None:
+        for route in list(peer.waiting):
+            if peer.at(route.account, route.index) is None:
+                peer.waiting.remove(route)
+                self._occupy(peer, route)
+
+    def _occupy(self, peer: Peer, route: Route) -> None:
+        """The route is one of the peer's connections from here on."""
+        peer.put(route)
+        if not route.introduced:
+            self._introduce(route)
+        size = len(peer.pool) if peer.pooled else 0
+        self.plane.route_ready(
+            route.conn,
+            account=route.account,
+            apart=peer.apart(self.settings.apart),
+            pool_size=size,
+            pool_index=route.index,
+        )
+        self.log.info(f"{self._at(route)}rid:{route.conn} - Route connection created")
+        peer.incomplete_since = asyncio.get_running_loop().time()
+        self._wake()
 
     # ---- gossip ----
 
     def _gossip_tell(self, new: Route) -> None:
-        """Tells the other servers where the new one can be dialled, and the new one about them."""
-        for other in list(self.by_id.values()):
-            if other is not new:
-                self.plane.write(other.conn, gossip_line(new))
-                self.plane.write(new.conn, gossip_line(other))
+        """Tells the other servers where the new one can be dialled, unless that is known from one of them."""
+        if new.info.get("gossip_mode") == GOSSIP_OFF or (new.solicited and not new.explicit):
+            return
+        said = {key: value for key, value in new.info.items() if key not in NOT_TOLD}
+        line = info_lines.line({**said, "ip": new.url})
+        for other in self.by_id.values():
+            if other.remote_id != new.remote_id:
+                self.plane.write(other.conn, line)
 
     def _gossip_heard(self, remote_id: str, fields: dict[str, Any]) -> None:
-        if remote_id == self.facts.server_id or remote_id in self.by_id:
+        if remote_id == self.facts.server_id or remote_id in self.peers:
             return
-        if len(self.implicit) >= GOSSIP_PEERS_MAX:  # those that were given up make room
-            self.implicit = {at: task for at, task in self.implicit.items() if not task.done()}
-            if len(self.implicit) >= GOSSIP_PEERS_MAX:
-                return
         try:
             address = url_address(str(fields.get("ip") or ""))
         except ValueError:
             return
-        task = self.implicit.get(address)
-        if (task is None or task.done()) and address not in self.self_addresses:
-            if any((host, port) == address for host, port, _, _ in self.explicit):
+        implicit = [target for target in self.targets.values() if not target.explicit]
+        if len(implicit) >= GOSSIP_PEERS_MAX:  # those that were given up make room
+            for target in implicit:
+                if target.done:
+                    del self.targets[target.address]
+            if sum(not target.explicit for target in self.targets.values()) >= GOSSIP_PEERS_MAX:
                 return
-            user, password = self.authorization or ("", "")
-            self.implicit[address] = self._spawn(self._keep(*address, user, password, attempts=IMPLICIT_ATTEMPTS))
-
-    def broadcast_info(self) -> None:
-        """Our INFO changed (lame duck, client URLs): tell all peers."""
-        for route in self.by_id.values():
-            self.plane.write(route.conn, self.own_info())
+        if address not in self.self_addresses:
+            known = self.targets.get(address)
+            if known is not None and not known.done:
+                return
+            user, password = self.settings.authorization or ("", "")
+            self._dial_always(address, user, password, explicit=False)
 
     def client_urls(self) -> list[str]:
         """The client addresses of the other servers."""
@@ -364,48 +626,4 @@ class Routes:
         return urls
 
 
-def gossip_line(route: Route) -> bytes:
-    """INFO about a third server, `ip` saying where to dial it."""
-    host, port = route.dial_address
-    shown = f"[{host}]" if ":" in host else host
-    return info_lines.line({**route.info, "ip": f"nats-route://{shown}:{port}/"})
-
-
-def url_address(url: str) -> Address:
-    """(host, port) of a nats-route URL. Raises ValueError."""
-    parts = urlsplit(url)
-    if not parts.hostname or not parts.port:
-        raise ValueError(f"no host and port in {url!r}")
-    return (parts.hostname, parts.port)
-
-
-async def dial(host: str, port: int) -> socket.socket:
-    """A connected non-blocking socket, IPv4 first. Raises OSError (also on timeout)."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), DIAL_TIMEOUT_S)
-    except TimeoutError:
-        raise OSError(f"{host}: name lookup took too long") from None
-    except (OSError, UnicodeError, OverflowError) as err:  # a peer may say any name and number of itself and of others
-        raise OSError(f"dial tcp {host}:{port}: {getattr(err, 'strerror', None) or err}") from None
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    failure: OSError = OSError(f"{host}: no address")
-    for family, kind, proto, _, address in found[:4]:
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setblocking(False)
-            await asyncio.wait_for(loop.sock_connect(sock, address), DIAL_TIMEOUT_S)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if sock.getsockname() == sock.getpeername():  # a self-connect to a free ephemeral port
-                raise OSError(f"{host}:{port}: connection refused")
-            return sock
-        except TimeoutError:
-            failure = OSError(f"dial tcp {host}:{port}: i/o timeout")
-        except OSError as err:
-            failure = OSError(f"dial tcp {host}:{port}: {err.strerror or err}")
-        except asyncio.CancelledError:
-            sock.close()
-            raise
-        with contextlib.suppress(OSError):
-            sock.close()
-    raise failure
+NOT_TOLD = frozenset({"nonce", "route_pool_idx", "route_account", "route_acc_add_reqid", "gossip_mode", "jscore"})

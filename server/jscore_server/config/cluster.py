@@ -106,7 +106,7 @@ _CLUSTER = table(
         sets("connect_retries", integer),
         sets("connect_backoff", boolean),
         sets("pool_size", integer),
-        later("accounts", kind=strings),
+        sets("accounts", strings),
         later("compression", kind=compression),
         sets("ping_interval", _ping_interval),
         sets("ping_max", or_default(integer)),

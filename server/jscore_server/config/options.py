@@ -110,6 +110,8 @@ class Cluster:
     connect_retries: int = 0
     connect_backoff: bool = False
     pool_size: int = 3
+    accounts: list[str] = field(default_factory=list)
+    """With a route of their own; the system account always has one."""
     authorization: Authorization = field(default_factory=Authorization)
     tls: Tls | None = None
     ping_interval: float | None = None

@@ -53,9 +53,9 @@ cdef extern from "wire/jsc_plane.h" nogil:
     ctypedef struct jsc_plane_options:
         uint32_t max_payload, max_control_line
         uint64_t max_pending
-        int64_t ping_interval_ns
-        int32_t ping_max
         int64_t write_deadline_ns
+        int64_t ping_interval_ns, route_ping_interval_ns
+        int32_t ping_max, route_ping_max
         uint32_t max_subs
         uint8_t auth_required
         uint8_t trace
@@ -69,6 +69,10 @@ cdef extern from "wire/jsc_plane.h" nogil:
         size_t after_pong_len
         jsc_permissions *permissions
         uint32_t max_subs, max_payload
+    ctypedef struct jsc_route_options:
+        jsc_account *only
+        jsc_account **apart
+        uint32_t apart_n, pool_size, pool_index
     ctypedef struct jsc_conn_info:
         uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs
         int64_t rtt_ns, last_activity_ns, start_ns
@@ -133,7 +137,8 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_plane_default(jsc_plane *, const jsc_conn_options *)
     int jsc_conn_permit(jsc_plane *, uint64_t, jsc_permissions *)
     int jsc_conn_go_on(jsc_plane *, uint64_t)
-    int jsc_conn_route_ready(jsc_plane *, uint64_t)
+    int jsc_conn_route_ready(jsc_plane *, uint64_t, const jsc_route_options *)
+    int jsc_conn_route_share(jsc_plane *, uint64_t, jsc_account *)
     int jsc_conn_become_link(jsc_plane *, uint64_t)
     int jsc_conn_write(jsc_plane *, uint64_t, const void *, size_t)
     int jsc_conn_close(jsc_plane *, uint64_t, const char *, const char *)
@@ -408,9 +413,8 @@ cdef class Plane:
     cdef readonly bytes gone_subs
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
-                  ping_interval_ns=120_000_000_000, ping_max=2, max_subs=0,
-                  write_deadline_ns=0, auth_required=False,
-                  trace=False):
+                  ping_interval_ns=120_000_000_000, ping_max=2, max_subs=0, route_ping_interval_ns=0, route_ping_max=0,
+                  write_deadline_ns=0, auth_required=False, trace=False):
         cdef jsc_plane_options o
         o.max_payload = max_payload
         o.max_control_line = max_control_line
@@ -419,6 +423,8 @@ cdef class Plane:
         o.ping_max = ping_max
         o.write_deadline_ns = write_deadline_ns
         o.max_subs = max_subs
+        o.route_ping_interval_ns = route_ping_interval_ns
+        o.route_ping_max = route_ping_max
         o.auth_required = auth_required
         o.trace = trace
         self._callbacks = {}
@@ -572,8 +578,24 @@ cdef class Plane:
         """The answer to EV_INFO of a client."""
         return jsc_conn_go_on(self.live(), conn) >= 0
 
-    def route_ready(self, uint64_t conn):
-        return jsc_conn_route_ready(self.live(), conn) >= 0
+    def route_ready(self, uint64_t conn, *, str account="", apart=(), uint32_t pool_size=0, uint32_t pool_index=0):
+        """Makes a route active: for `account` alone, or as one of a pool that carries all but those `apart`."""
+        cdef jsc_route_options o
+        cdef jsc_account *some[64]
+        o.only = self._account(account) if account else NULL
+        o.apart_n = 0
+        for name in apart:
+            if o.apart_n == 64:
+                raise ValueError("more than 64 accounts have a route of their own")
+            some[o.apart_n] = self._account(name)
+            o.apart_n += 1
+        o.apart = some
+        o.pool_size, o.pool_index = pool_size, pool_index
+        return jsc_conn_route_ready(self.live(), conn, &o) >= 0
+
+    def route_share(self, uint64_t conn, str account):
+        """The account has no route of its own to that peer after all."""
+        return jsc_conn_route_share(self.live(), conn, self._account(account)) >= 0
 
     def become_link(self, uint64_t conn):
         return jsc_conn_become_link(self.live(), conn) >= 0

@@ -10,7 +10,7 @@ from jscore_server.monitoring.query import Asked, Option, go_duration, uptime
 from jscore_server.monitoring.subsz import LISTED_MAX, sub_detail
 
 if TYPE_CHECKING:
-    from jscore_server.cluster.routes import Route
+    from jscore_server.cluster.peer import Route
 
 OPTIONS = (Option("subscriptions", "subs", "subs"),)
 
@@ -41,6 +41,8 @@ def routez(monitor: Monitor, asked: Asked) -> Body:
             "start": format_time(info.start_ns),
             "last_activity": format_time(info.last_activity_ns),
         }
+        if route.account:
+            body["account"] = route.account
         if info.rtt_ns:
             body["rtt"] = go_duration(info.rtt_ns)
         body |= {

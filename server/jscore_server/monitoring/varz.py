@@ -108,7 +108,7 @@ def _cluster(monitor: Monitor) -> Body:
         return {}
     routes = monitor.server.routes
     body: Body = {"name": cluster.name, "addr": cluster.host}
-    body["cluster_port"] = routes.advertise[1] if routes is not None else cluster.port
+    body["cluster_port"] = routes.listening[1] if routes is not None else cluster.port
     body["auth_timeout"] = number(cluster.authorization.timeout)
     urls = [f"[{u.host}]:{u.port}" if ":" in u.host else f"{u.host}:{u.port}" for u in cluster.routes]
     if urls:

@@ -29,6 +29,7 @@ class ServerFacts:
     cluster: str = ""
     domain: str = ""
     connect_urls: list[str] = field(default_factory=list)
+    own_urls: list[str] = field(default_factory=list)  # those of connect_urls that are this server's
     lame_duck: bool = False
     tls: dict[str, bool] = field(default_factory=dict)  # of the client listener
 
@@ -74,7 +75,7 @@ def client_info(
         info["client_ip"] = client_ip
     if facts.cluster:
         info["cluster"] = facts.cluster
-    _add_optional(info, facts)
+    _add_optional(info, facts, facts.connect_urls)
     if account:
         info["connect_info"] = True
         info["remote_account"] = account
@@ -84,18 +85,20 @@ def client_info(
     return info
 
 
-def _add_optional(info: dict[str, Any], facts: ServerFacts) -> None:
+def _add_optional(info: dict[str, Any], facts: ServerFacts, urls: list[str]) -> None:
     """What either kind of INFO shows only when there is something to show."""
     if facts.domain:
         info["domain"] = facts.domain
-    if facts.connect_urls:
-        info["connect_urls"] = facts.connect_urls
+    if urls:
+        info["connect_urls"] = urls
     if facts.lame_duck:
         info["ldm"] = True
 
 
-def route_info(facts: ServerFacts, *, host: str, port: int, link: dict[str, Any] | None) -> dict[str, Any]:
-    """INFO for a route. No route_pool_size: one connection carries all accounts, as with servers before pooling.
+def route_info(
+    facts: ServerFacts, *, host: str, port: int, link: dict[str, Any] | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    """INFO for a route; `more` is what this one connection says.
 
     `link` is ours: what another jscore server needs to open the replication link; other servers ignore it.
     """
@@ -113,8 +116,10 @@ def route_info(facts: ServerFacts, *, host: str, port: int, link: dict[str, Any]
         "jetstream": facts.jetstream,
         "cluster": facts.cluster,
         "lnoc": True,
+        "lnocu": True,
+        **more,
     }
-    _add_optional(info, facts)
+    _add_optional(info, facts, facts.own_urls)
     if link is not None:
         info["jscore"] = link
     return info

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from jscore_server.cluster import routes
-from jscore_server.cluster.routes import Routes, dial
+from jscore_server.cluster.dial import dial
+from jscore_server.cluster.routes import Routes, Settings, Target
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 1 << 70), ("a" * 70 + ".example", 6222)])
@@ -20,8 +21,8 @@ def test_an_impossible_address_is_an_error_like_any_other(address: tuple[str, in
 def test_servers_that_came_and_went_leave_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     dialled: list[tuple[str, int]] = []
 
-    async def gives_up(self: Routes, host: str, port: int, user: str, password: str, attempts: int) -> None:
-        dialled.append((host, port))
+    async def gives_up(self: Routes, target: Target) -> None:
+        dialled.append(target.address)
 
     monkeypatch.setattr(routes, "GOSSIP_PEERS_MAX", 4)
     monkeypatch.setattr(Routes, "_keep", gives_up)
@@ -32,11 +33,9 @@ def test_servers_that_came_and_went_leave_room_for_new_ones(monkeypatch: pytest.
             anything,
             anything,
             anything,
-            name="C",
-            advertise=("127.0.0.1", 1),
+            listening=("127.0.0.1", 1),
             link=None,
-            explicit=[],
-            authorization=None,
+            settings=Settings(explicit=()),
             callbacks=anything,
         )
         for number in range(10):

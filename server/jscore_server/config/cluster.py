@@ -26,11 +26,11 @@ from .kinds import (
     port,
     refused,
     sets,
+    short_timeout,
     strict_duration,
     string,
     strings,
     table,
-    timeout,
 )
 from .options import Options, Url
 from .parser import Entry
@@ -39,7 +39,7 @@ from .urls import route
 
 __all__ = ["WRITE_TIMEOUT", "cluster", "compression"]
 
-WRITE_TIMEOUT = one_of("default", "close", "retry")
+WRITE_TIMEOUT = one_of("default", "close", "retry", any_case=False)
 
 _COMPRESSION = table(
     [
@@ -79,7 +79,7 @@ _AUTHORIZATION = table(
     [
         sets("user", string, "username"),
         sets("password", string, "pass"),
-        sets("timeout", timeout),
+        sets("timeout", short_timeout),
         forbidden("token", "users", "auth_callout", "auth_hook"),
         Rule(("permissions", "default_permissions", "default_permission"), _old_permissions),
         checked("proxy_required", kind=boolean),

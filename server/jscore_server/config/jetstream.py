@@ -68,11 +68,8 @@ def _limits(reader: Reader, target: Any, entry: Entry) -> None:
     reader.block(map_of(entry), _LIMITS, target.limits, "jetstream.limits.")
 
 
-def _enabled(value: bool, *names: str) -> Rule:
-    def apply(reader: Reader, target: Any, entry: Entry) -> None:
-        target.enabled = boolean(reader, entry) is value
-
-    return Rule(names, apply)
+def _enabled(reader: Reader, target: Any, entry: Entry) -> None:
+    target.enabled = boolean(reader, entry)
 
 
 def _store_dir(reader: Reader, entry: Entry) -> str:
@@ -93,8 +90,7 @@ _TPM = table(
 
 _JETSTREAM = table(
     [
-        _enabled(True, "enabled", "enable"),
-        _enabled(False, "disabled", "disable"),
+        Rule(("enabled", "enable"), _enabled),
         sets("store_dir", _store_dir, "store", "storedir"),
         sets("max_memory", size, "max_memory_store", "max_mem_store", "max_mem"),
         sets("max_store", size, "max_file_store", "max_file"),

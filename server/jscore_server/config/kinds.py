@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .lexer import Position
+from .lexer import SUFFIXES, Position
 from .options import Options
 from .parser import Entry, Node, Tree
 
@@ -154,7 +154,15 @@ def integer(reader: Reader, entry: Entry) -> int:
     value = entry.node.value
     if isinstance(value, bool) or not isinstance(value, int):
         raise mistyped(entry, "an integer")
+    fits(reader, entry)
     return value
+
+
+def fits(reader: Reader, entry: Entry) -> None:
+    """Forbids a start with an integer whose suffix took it out of 64 bits; nats-server goes on with what is left."""
+    match = re.fullmatch(r"(-?[0-9]+)([A-Za-z]+)", entry.node.text)
+    if match and not -_INT64 <= int(match[1]) * SUFFIXES.get(match[2].lower(), 1) < _INT64:
+        reader.refuse(entry.position, f'expected an integer of 64 bits for "{entry.name}", got {entry.node.text}')
 
 
 def at_least(low: int, kind: Kind = integer) -> Kind:
@@ -240,11 +248,12 @@ def strings(reader: Reader, entry: Entry) -> list[str]:
     return out
 
 
-def one_of(*words: str) -> Kind:
-    """One of some words, in any case."""
+def one_of(*words: str, any_case: bool = True) -> Kind:
+    """One of some words."""
 
     def kind(reader: Reader, entry: Entry) -> str:
-        value = string(reader, entry).lower()
+        value = string(reader, entry)
+        value = value.lower() if any_case else value
         if value not in words:
             raise Wrong(f'expected {" or ".join(words)} for "{entry.name}", got "{value}"')
         return value
@@ -267,15 +276,23 @@ def size(reader: Reader, entry: Entry) -> int:
     """Bytes: an integer, or a string of digits and one of K, M, G, T (powers of 1024)."""
     value = entry.node.value
     if isinstance(value, int) and not isinstance(value, bool):
+        fits(reader, entry)
         return value
     if not isinstance(value, str):
         raise mistyped(entry, "a size")
-    match = re.fullmatch(r"(-?[0-9]{1,15})([KMGT])", value, re.IGNORECASE)
-    if match is None:
+    if value == "":
+        return 0
+    match = re.fullmatch(r"([+-]?[0-9]{1,19})([KMGT])", value)
+    if match is None or not -_INT64 <= int(match[1]) < _INT64:
         raise Wrong(f'expected a size such as 1GB or "1G" for "{entry.name}", got "{value}"')
-    return int(match[1]) << (10 * (1 + "kmgt".index(match[2].lower())))
+    found = int(match[1]) << (10 * (1 + "KMGT".index(match[2])))
+    if not -_INT64 <= found < _INT64:
+        reader.refuse(entry.position, f'expected a size of 64 bits for "{entry.name}", got "{value}"')
+        return 0
+    return found
 
 
+_INT64 = 1 << 63
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_SECONDS = 9_223_372_036.0
 """nats-server counts int64 nanoseconds."""
@@ -328,10 +345,23 @@ def strict_duration(reader: Reader, entry: Entry) -> float:
 
 
 def timeout(reader: Reader, entry: Entry) -> float:
+    """Seconds: a number or a duration; one below 0 or beyond 64 bits of nanoseconds forbids a start."""
     value = entry.node.value
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS:
-        return float(value)
-    return strict_duration(reader, entry)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return strict_duration(reader, entry)
+    if not 0 <= value <= MAX_SECONDS:
+        reader.refuse(entry.position, f'expected a duration for "{entry.name}", got {value}')
+        return 0.0
+    return float(value)
+
+
+def short_timeout(reader: Reader, entry: Entry) -> float:
+    """A timeout that is suspicious above a minute."""
+    seconds = timeout(reader, entry)
+    if seconds > 60:
+        text = f'invalid use of field "{entry.name}": {seconds:g} seconds is high, consider keeping it under 60 seconds'
+        reader.warn(entry.position, text, strict=True)
+    return seconds
 
 
 def name_without_spaces(what: str) -> Kind:

@@ -246,8 +246,8 @@ class Lexer:
         self.at = match.end()
         return self.text[start + 1 : match.start() + 1]
 
-    def _unquoted(self) -> str:
-        parts: list[str] = []
+    def _unquoted(self, begun: str = "") -> str:
+        parts = [begun]
         while True:
             match = _PLAIN.match(self.text, self.at)
             assert match
@@ -286,13 +286,16 @@ class Lexer:
         elif c and c not in _ENDS_NUMBER and not (c == "]" and in_array):
             if digits.startswith("-"):
                 raise self.error(f"expected the end of the number, got {self.describe()}")
-            return self._unquoted_from(start)
+            # The first character that is no digit belongs to the string, even if it is a quote or a backslash.
+            self.at += 1
+            return self._unquoted(text[start : self.at])
         if len(digits.lstrip("-").lstrip("0")) > _MAX_DIGITS:
             raise self.error("expected an integer of 64 bits, got a larger one", start)
-        value = int(digits) * multiplier
+        value = int(digits)
         if not -_INT64 <= value < _INT64:
             raise self.error(f"expected an integer of 64 bits, got {value}", start)
-        return value
+        # What a suffix takes out of 64 bits is cut to them, as in nats-server; `kinds` refuses to start with it.
+        return (value * multiplier + _INT64) % (2 * _INT64) - _INT64
 
     def _unquoted_from(self, start: int) -> str:
         self.at = start

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .kinds import (
     Kind,
     Reader,
-    any_map,
     between,
     boolean,
     checked,
@@ -15,9 +16,9 @@ from .kinds import (
     maps,
     string,
     table,
-    timeout,
 )
 from .parser import Entry
+from .tls import tls_block
 
 __all__ = ["mqtt", "single_user"]
 
@@ -26,7 +27,7 @@ _SINGLE_USER = table(
         checked("user", "username", kind=string),
         checked("password", "pass", kind=string),
         checked("token", kind=string),
-        checked("timeout", kind=timeout),
+        checked("timeout"),
     ]
 )
 
@@ -45,7 +46,7 @@ mqtt: Kind = maps(
             checked("listen", kind=listen),
             checked("host", "net", kind=string),
             checked("port", kind=integer),
-            checked("tls", kind=any_map),
+            checked("tls", kind=partial(tls_block, path="mqtt.tls")),
             checked("authorization", "authentication", kind=single_user),
             checked("no_auth_user", kind=string),
             checked("ack_wait", "ackwait", kind=duration),

@@ -104,31 +104,33 @@ class _Parser:
         self.level = level
         self.scopes: list[_Scope] = []
         self.depth = depth
+        self.opened = 0
+        """Braces around the whole file that are not closed yet."""
 
     def file(self) -> Tree:
         """The whole text: entries, all of them possibly in one pair of braces."""
         lex = self.lex
         scope = _Scope()
         self.scopes.append(scope)
-        lex.skip_blank()
-        opened = -1
-        if lex.peek() == "{":
-            opened = lex.at
-            lex.at += 1
         while True:
             lex.skip_blank()
             c = lex.peek()
             if c == "":
                 break
-            if c == "}":
-                # A stray closing brace is tolerated.
-                opened = -1
+            if c == "{":
+                self.opened += 1
                 lex.at += 1
-                self._end_of_entry()
-                continue
-            self._entry(scope, top=True)
-        if opened >= 0:
-            raise lex.error("expected a '}' for this one, got the end of the file", opened)
+            elif c == "}":
+                # Closes the whole; one that closes nothing is tolerated, too, where the file ends.
+                lex.at += 1
+                if self.opened:
+                    self.opened -= 1
+                    continue
+                lex.skip_blank()
+                if lex.peek() != "":
+                    raise lex.error("expected the end of the file after this '}', which closes nothing", lex.at)
+            else:
+                self._entry(scope, top=True)
         return scope.entries
 
     def _entry(self, scope: _Scope, top: bool) -> None:
@@ -158,16 +160,28 @@ class _Parser:
 
     def _end_of_entry(self, top: bool = True) -> None:
         lex = self.lex
-        lex.skip_space()
+        self._skip_slashes()
         c = lex.peek()
         if c in (",", ";"):
             lex.at += 1
         elif c == "":
             # A map that the end of the file cuts off is reported at its brace.
-            pass
+            if top and self.opened:
+                raise lex.error("expected a '}' for the one around this file, got the end of the file")
+        elif c == "}" and top:
+            lex.at += 1
+            self.opened = max(0, self.opened - 1)
         elif c != "}" and not lex.skip_newline() and not lex.skip_comment():
             ends = "a new line, ',', ';' or a comment" if top else "a new line, ',', ';', '}' or a comment"
             raise lex.error(f"expected {ends} after the value, got {lex.describe()}")
+
+    def _skip_slashes(self) -> None:
+        """Skips spaces, and slashes that begin no comment: nats-server overlooks them after a value."""
+        lex = self.lex
+        lex.skip_space()
+        while lex.peek() == "/" and not lex.text.startswith("//", lex.at):
+            lex.at += 1
+            lex.skip_space()
 
     def _value(self, top: bool = False, in_array: bool = False) -> Node:
         lex = self.lex

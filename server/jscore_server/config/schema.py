@@ -10,6 +10,7 @@ from functools import partial
 
 from .accounts import account_rules, cross_check
 from .cluster import WRITE_TIMEOUT, cluster
+from .gateway import gateway
 from .jetstream import jetstream, top_store_dir
 from .kinds import (
     MAX_SECONDS,
@@ -17,7 +18,6 @@ from .kinds import (
     Rule,
     Warning,
     Wrong,
-    any_map,
     between,
     boolean,
     duration,
@@ -37,12 +37,15 @@ from .kinds import (
     strings,
     table,
 )
+from .leafnodes import leafnodes
 from .lexer import ConfigError
+from .mappings import mappings
 from .monitoring import http_authorization
 from .mqtt import mqtt
 from .options import Options
 from .parser import Entry, Tree
 from .tls import tls_block
+from .trust import ocsp, ocsp_cache, operators, preload, proxies, resolver, trusted
 from .urls import parse_route
 from .websocket import websocket
 
@@ -123,10 +126,10 @@ _TOP = table(
         sets("ports_file_dir", string),
         sets("max_connections", integer, "max_conn"),
         sets("max_subscriptions", integer, "max_subs"),
-        later("max_subscription_tokens", "max_sub_tokens", kind=between(0, 255)),
+        later("max_subscription_tokens", "max_sub_tokens", kind=between(1, 255)),
         sets("max_control_line", or_default(integer)),
         sets("max_payload", or_default(integer)),
-        sets("max_pending", or_default(integer, 1 << 62)),
+        sets("max_pending", or_default(integer, 1 << 63)),
         sets("max_closed_clients", integer),
         sets("ping_interval", or_default(duration, MAX_SECONDS)),
         sets("ping_max", or_default(integer)),
@@ -154,23 +157,23 @@ _TOP = table(
         # Without these the server would let in, or show, what the file wants kept out.
         listens("http_host", "https_port", "https"),
         sets("https_port", port),
-        refused("ocsp"),
-        refused("ocsp_cache"),
-        refused("resolver_tls", kind=any_map),
+        refused("ocsp", kind=ocsp),
+        refused("ocsp_cache", kind=ocsp_cache),
+        refused("resolver_tls", kind=partial(tls_block, path="resolver_tls")),
         refused("default_sentinel", kind=string),
-        refused("trusted", "trusted_keys", kind=strings),
-        refused("operator", "operators", "root", "roots", "root_operator", "root_operators", kind=strings),
-        refused("resolver", "account_resolver", "accounts_resolver"),
-        refused("resolver_preload", kind=any_map),
+        refused("trusted", "trusted_keys", kind=trusted),
+        refused("operator", "operators", "root", "roots", "root_operator", "root_operators", kind=operators),
+        refused("resolver", "account_resolver", "accounts_resolver", kind=resolver),
+        refused("resolver_preload", kind=preload),
         refused("resolver_pinned_accounts", kind=strings),
         *account_rules(),
         sets("proxy_protocol", boolean),
-        refused("proxies", kind=any_map),
+        refused("proxies", kind=proxies),
         # Without this one messages would go to other subjects than the file says.
-        refused("mappings", "maps", kind=any_map),
+        refused("mappings", "maps", kind=mappings),
         later("default_js_domain", kind=_names),
-        refused("gateway", kind=any_map),
-        refused("leafnodes", "leaf", kind=any_map),
+        refused("gateway", kind=gateway),
+        refused("leafnodes", "leaf", kind=leafnodes),
         Rule(("websocket", "ws"), websocket),
         refused("mqtt", kind=mqtt),
     ]

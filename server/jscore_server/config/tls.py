@@ -10,6 +10,7 @@ from .kinds import (
     Rule,
     Wrong,
     boolean,
+    checked,
     duration_seconds,
     integer,
     map_of,
@@ -179,6 +180,21 @@ class _Reading(Tls):
         self.pair = ["", ""]
 
 
+_OCSP_PEER = table(
+    [
+        *(checked(name, kind=boolean) for name in ("verify", "warn_only", "unknown_is_good")),
+        checked("allow_when_ca_unreachable", kind=boolean),
+        *(checked(name, kind=timeout) for name in ("ca_timeout", "allowed_clockskew")),
+        checked("cache_ttl_when_next_update_unset", kind=timeout),
+    ]
+)
+
+
+def _ocsp_peer(reader: Reader, entry: Entry) -> None:
+    if not isinstance(entry.node.value, bool):
+        reader.block(map_of(entry), _OCSP_PEER, None, "", exact=True)
+
+
 _TLS = table(
     [
         _file(0, "cert_file"),
@@ -197,7 +213,7 @@ _TLS = table(
         sets("pinned_certs", _pins),
         sets("connection_rate_limit", integer),
         Rule(("handshake_first", "first", "immediate"), _handshake_first),
-        refused("ocsp_peer"),
+        refused("ocsp_peer", kind=_ocsp_peer),
         _missing_here("cert_store", "cert_match_by", "cert_match", "ca_certs_match", "cert_match_skip_invalid"),
     ]
 )

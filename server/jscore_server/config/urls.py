@@ -14,7 +14,7 @@ __all__ = ["is_url", "parse_route", "redacted", "route", "url"]
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*\Z")
-_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?\Z")
+_BRACKETED = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?\Z")
 _USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*\Z")
 
 
@@ -38,9 +38,13 @@ def is_url(text: str) -> bool:
     user, _, host = authority.rpartition("@")
     if not _USER.match(user) or _BAD_ESCAPE.search(user) or _BAD_ESCAPE.search(path):
         return False
-    if not _HOST.match(host) or any(c in ' "<>\\^`{|}' for c in host):
+    if any(c in " \\^`{|}" for c in host):
         return False
-    return "%" not in host or host.startswith("[")
+    if host.startswith("["):
+        return bool(_BRACKETED.match(host))
+    if "[" in host or "]" in host or (":" in host and not re.fullmatch("[0-9]*", host.rpartition(":")[2])):
+        return False
+    return "%" not in host
 
 
 def url(reader: Reader, entry: Entry) -> str:

@@ -316,9 +316,11 @@ class AsyncLog:
 
     def _remote_moved(self, asked: asyncio.Future[None]) -> None:
         self._remote = None
+        # Asked for in any case: one that waits while the log closes ends with an error that is nobody's.
+        failed = not asked.cancelled() and asked.exception() is not None
         if asked.cancelled() or self._closing is not None:
             return
-        if asked.exception() is not None:
+        if failed:
             self._wake()  # whoever waits meets the error in its own call
             return
         try:

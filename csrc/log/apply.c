@@ -283,3 +283,30 @@ int jsc_apply_control(jsc_mlog *m, const jsc_record *r) {
     default: return JSC_OK; /* of a kind that says nothing about messages */
     }
 }
+
+/* ---- late ---- */
+
+int jsc_apply_late(jsc_mlog *m, const jsc_record *r, uint64_t seq) {
+    const uint8_t *p = (const uint8_t *)r->data;
+    const jsc_span text = {r->subject, r->subject_len};
+    switch (r->kind) {
+    case JSC_K_MESSAGE:
+        if (!m->limits.max_per_subject) return JSC_OK;
+        return push_out_subject(m, text.p, text.n, jsc_subject_hash(text.p, text.n));
+    case JSC_K_DELETE: return r->data_len == 8 ? apply_delete(m, jsc_get64(p)) : JSC_OK;
+    case JSC_K_PURGE: {
+        if (r->data_len != 16) return JSC_OK;
+        uint64_t before = jsc_get64(p);
+        int rc = apply_purge(m, &text, before && before <= seq ? before : seq + 1, jsc_get64(p + 8));
+        return rc == JSC_ECORRUPT ? JSC_OK : rc;
+    }
+    case JSC_K_LIMITS: {
+        if (r->data_len != 32 || r->index <= m->limits_index) return JSC_OK;
+        int rc = apply_limits(m, r->index, p);
+        return rc == JSC_ECORRUPT ? JSC_OK : rc;
+    }
+    default: return JSC_OK;
+    }
+}
+
+int jsc_apply_limits(jsc_mlog *m) { return push_out(m); }

@@ -22,6 +22,7 @@ typedef struct builder {
     jsc_piece *p;
     uint64_t end_seq; /* known at the segment's end, when end_known */
     bool end_known;
+    uint64_t told_seq; /* what the piece, or the checkpoint, had for it */
     uint64_t upto; /* records above it are left alone */
     uint64_t above; /* records above it have consequences: replay */
     const jsc_checkpoint *point; /* the state at `above`; NULL: the empty one */
@@ -338,10 +339,25 @@ static void look_behind(builder *b, uint64_t *next_first) {
         if (log->segments[i - 1] != b->p->segment) continue;
         const jsc_segment *next = log->segments[i];
         *next_first = next->first;
-        b->end_known = next->sealed || !next->head_lost;
+        b->end_known = next->sealed || next->base_known || !next->head_lost;
         b->end_seq = next->sealed ? next->info.base_seq : next->base_seq;
-        return;
+        break;
     }
+    const jsc_segment *s = b->p->segment;
+    if (!b->end_known && b->point && s->count && b->point->index == jsc_segment_last(s))
+        b->told_seq = b->point->last_seq;
+    if (b->end_known || !b->told_seq) return;
+    b->end_known = true;
+    b->end_seq = b->told_seq;
+}
+
+/* What the checkpoint says of a segment whose own head is lost. */
+static void borrow_head(const jsc_checkpoint *point, jsc_segment *s) {
+    const jsc_checkpoint_piece *x = point && s->head_lost ? jsc_checkpoint_find(point, s->first) : NULL;
+    if (!x || (s->salt && s->salt != x->salt)) return;
+    s->salt = x->salt;
+    s->base_seq = x->base_seq;
+    s->base_known = true;
 }
 
 /* start: the sequence before the segment, as far as is known from what is before it. */
@@ -349,8 +365,9 @@ static int build(builder *b, uint64_t start, bool start_known) {
     jsc_piece *p = b->p;
     const jsc_segment *s = p->segment;
     uint64_t next_first;
-    if (!start_known && !s->head_lost) start = s->base_seq;
-    b->unsure = b->adrift = s->head_lost || (start_known && s->base_seq != start);
+    bool says = s->base_known || !s->head_lost;
+    if (!start_known && says) start = s->base_seq;
+    b->unsure = b->adrift = !says || (start_known && s->base_seq != start);
     b->seq = start;
     b->next_index = s->first;
     b->ts = b->replaying ? b->m->last_ts : INT64_MIN;
@@ -388,6 +405,7 @@ int jsc_piece_build(jsc_mlog *m, jsc_piece *p) {
     size_t n = 0;
     const uint64_t *words = p->dead ? jsc_dead_words(p->dead, &n) : NULL;
     if (m->options.read_only && !m->restoring) b.upto = m->applied; /* a sealed one is taken whole */
+    if (p->segment->closed && !m->restoring) b.told_seq = p->last_seq;
     p->tail = NULL;
     p->damage = NULL;
     int rc = build(&b, p->base_seq, m->npieces && m->pieces[0] != p);
@@ -411,6 +429,7 @@ int jsc_piece_survey(jsc_mlog *m, jsc_piece *p) {
     /* What is not written yet is in no file. */
     uint64_t upto = m->options.read_only ? m->applied : jsc_log_durable(m->log);
     builder b = {.m = m, .p = &probe, .upto = upto, .above = UINT64_MAX};
+    if (p->segment->closed) b.told_seq = p->last_seq;
     int rc = build(&b, p->base_seq, m->npieces && m->pieces[0] != p);
     jsc_tail_free(probe.tail);
     if (rc == JSC_OK) {
@@ -547,6 +566,7 @@ int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
     m->first_seq = 1;
     m->limits_first = 0;
     rc = JSC_OK;
+    for (size_t i = 0; i < m->log->nsegments; i++) borrow_head(point, m->log->segments[i]);
     for (size_t i = 0; i < m->log->nsegments && rc == JSC_OK; i++) {
         if (m->log->segments[i]->first > upto && i && m->log->segments[i]->count) break;
         rc = restore_piece(m, i, upto, &b, rec);
@@ -566,6 +586,7 @@ int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
             if (m->npieces) m->pieces[m->npieces - 1]->last_seq = m->last_seq;
             if (!m->messages) m->first_seq = m->last_seq + 1;
         }
+        if (!m->options.read_only) jsc_log_set_commit(m->log, m->last_seq); /* the next segment's head says it */
     }
     m->restoring = false;
     jsc_checkpoint_free(point);

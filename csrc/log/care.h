@@ -65,6 +65,6 @@ int jsc_care_readable(jsc_mlog *, jsc_segment *, uint64_t index, uint64_t *offse
 
 /* repair.c */
 /* With the lock: records of the segment were lost to replay as well, and a replay of the whole log, once they are back,
- * is exact, as compaction has taken nothing out anywhere. */
+ * is exact, as nothing else is lost, and nothing was taken out: no segment at the front, nor what compaction drops. */
 bool jsc_repair_replays(const jsc_mlog *, const jsc_segment *);
 #endif

@@ -73,6 +73,8 @@ void jsc_store_close(jsc_store *); /* all logs must be closed */
 typedef struct jsc_log_options {
     uint64_t segment_bytes; /* 0: 64 MiB; a power of two not needed */
     uint64_t first_index;   /* of a new log; 0: 1 */
+    uint64_t synced;        /* records up to it are known to have been: what is missing of them at the end of the log
+                               was damaged, not torn. 0: not known */
     bool read_only;         /* takes no lock and changes nothing; see jsc_log_refresh */
     bool check_lock;        /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
     bool keep_images; /* the first jsc_segment_visit of the newest two segments that were read at open reads nothing */

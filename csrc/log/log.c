@@ -528,6 +528,7 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
     log->store = store;
     log->segment_bytes = segment_bytes;
     log->read_only = options->read_only;
+    log->known = options->synced;
     log->keep_images = options->keep_images;
     log->fd = log->lock_fd = log->readers_fd = -1;
     jsc_trail_init(log);

@@ -41,6 +41,7 @@ typedef struct jsc_segment {
     uint64_t base_seq, body;
     uint32_t prev_term, flags, key_id, key_check;
     bool closed; /* owner: takes no more appends */
+    bool base_known; /* although the head is lost: base_seq */
     bool head_lost; /* the head on the disk is damaged: flags, prev_term and base_seq are not known */
     jsc_pack *pack; /* when packed and opened */
     jsc_fresh *fresh;
@@ -112,6 +113,7 @@ struct jsc_log {
     size_t submitted_used;
     uint64_t first, last, bytes, commit, commit_written;
     uint64_t stated; /* what the newest trailer calls synced */
+    uint64_t known; /* records up to it were synced when the log was opened, by another's word */
     uint32_t last_term, batch_count, batch_crc;
     uint64_t batch_start;
     int64_t last_ts;
@@ -226,6 +228,9 @@ int jsc_segment_sidecar(jsc_log *, jsc_segment *, jsc_sidecar **out);
 void jsc_segment_close_sidecar(jsc_segment *);
 void jsc_segment_ref(jsc_segment *);
 void jsc_segment_unref(jsc_segment *); /* any thread */
+/* Gives up the files of a segment that is out of the log, also while it is read: its mapping stays. Not one whose file
+ * may serve again. */
+void jsc_segment_unlink(jsc_segment *);
 static inline uint64_t jsc_segment_last(const jsc_segment *s) { return s->first + s->count - 1; }
 /* A verified record at an offset of the image. *hold: a block that keeps it (packed); else NULL and a ref of the segment
  * keeps it. *fleeting: not written yet, valid only until the owner's next append or submit. */
@@ -242,6 +247,10 @@ int jsc_segment_visit(jsc_log *, jsc_segment *, const jsc_visit *, void *ctx);
 /* A segment object for a finished file at `path` (flags REWRITTEN) whose sidecar is built: not the log's yet. */
 int jsc_segment_adopt(jsc_log *, const char *path, const jsc_sidecar_info *, jsc_segment **out);
 jsc_segment *jsc_segment_find(const jsc_log *, uint64_t index);
+static inline bool jsc_name_ends(const char *name, const char *suffix) {
+    size_t n = strlen(name), k = strlen(suffix);
+    return n >= k && strcmp(name + n - k, suffix) == 0;
+}
 char *jsc_segment_path(const jsc_log *, uint64_t first, const char *suffix);
 int jsc_write_all(const jsc_vfs *, int fd, const void *bytes, size_t n, uint64_t at);
 uint64_t jsc_random(void);

@@ -244,16 +244,20 @@ static void pieces_free(jsc_mlog *m, jsc_piece **pieces, size_t n) {
 
 /* The log and its state, once. A reader beside a writer may find the two out of step: -ESTALE. */
 static int open_log(jsc_mlog *m, jsc_mlog_recovery *rec) {
+    jsc_checkpoint *before = NULL;
+    uint64_t salt = 0, synced = 0;
+    if (jsc_checkpoint_read(m, &before) == JSC_OK) {
+        salt = before->salt;
+        synced = before->index;
+    }
+    jsc_checkpoint_free(before);
     jsc_log_options o = {.segment_bytes = m->options.segment_bytes,
+                         .synced = synced,
                          .read_only = m->options.read_only,
                          .check_lock = m->options.check_lock,
                          .keep_images = true,
                          .keys = m->keys,
                          .blocks = m->blocks};
-    jsc_checkpoint *before = NULL;
-    uint64_t salt = 0;
-    if (m->options.read_only && jsc_checkpoint_read(m, &before) == JSC_OK) salt = before->salt;
-    jsc_checkpoint_free(before);
     int rc = jsc_log_open(m->store, m->dir, &o, &m->log, &rec->log);
     if (rc != JSC_OK) return rc;
     m->log->admits_control = true;

@@ -191,6 +191,10 @@ int jsc_commit_make_room(jsc_mlog *); /* too much is unwritten: lets the lock go
 /* apply.c: records to state; the same code at append and at recovery */
 int jsc_apply_message(jsc_mlog *, const jsc_record *, uint64_t offset); /* then its limits */
 int jsc_apply_control(jsc_mlog *, const jsc_record *); /* DELETE, PURGE, LIMITS; JSC_ECORRUPT: malformed */
+/* A record that was lost when its turn came, and is there again; `seq`: of the last message up to it. Kills what it would
+ * have killed for sure: of what a purge or a limit keeps it may not be known how much died since. */
+int jsc_apply_late(jsc_mlog *, const jsc_record *, uint64_t seq);
+int jsc_apply_limits(jsc_mlog *); /* of age, number and bytes, once more */
 void jsc_control_delete_encode(uint64_t seq, uint8_t out[8]);
 int jsc_control_limits_encode(const jsc_limits *, uint8_t out[32]);
 

@@ -37,11 +37,6 @@ static bool is_hex(const char *name, uint64_t *value) {
     return true;
 }
 
-static bool ends_with(const char *name, const char *suffix) {
-    size_t n = strlen(name), k = strlen(suffix);
-    return n >= k && strcmp(name + n - k, suffix) == 0;
-}
-
 static void leave_over(listing *l, const char *name) {
     char **grown = realloc(l->leftovers, (l->nleftovers + 1) * sizeof *grown);
     if (grown) l->leftovers = grown;
@@ -66,7 +61,7 @@ static void each_name(void *ctx, const char *name) {
         if (!grown) return;
         l->sidecars = grown;
         l->sidecars[l->nsidecars++] = first;
-    } else if (ends_with(name, ".tmp") || ends_with(name, ".free")) {
+    } else if (jsc_name_ends(name, ".tmp") || jsc_name_ends(name, ".free")) {
         leave_over(l, name);
     }
 }
@@ -159,7 +154,7 @@ static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open
     c->p = image->bytes;
     c->size = image->size & ~(uint64_t)7;
     c->open = f->open;
-    c->known = known;
+    c->known = known > log->known ? known : log->known;
     c->next = next;
     c->keep_trailers = log->keep_images;
     c->stop_at_next = !open && (!h || !(h->flags & JSC_SF_REWRITTEN));
@@ -168,7 +163,7 @@ static int scan_file(jsc_log *log, const found_file *f, uint64_t next, bool open
         c->salt_known = true;
         c->salt = h->salt;
         c->flags = h->flags;
-    } else if ((rc = jsc_scan_gather(c)) < 0 || (f->open && !c->ntrailers)) {
+    } else if ((rc = jsc_scan_gather(c)) < 0 || (f->open && !c->ntrailers && f->first > log->known)) {
         return rc;
     }
     return jsc_scan_run(c);
@@ -250,7 +245,7 @@ static int finish_open(jsc_log *log, jsc_segment *s, jsc_scan *c, jsc_log_recove
         rec->torn_bytes += c->end > s->used ? c->end - s->used : 0;
         say(log, rec, s->first, s->used, "torn tail, never acknowledged, was cut after record", c->expected - 1);
     }
-    return settle_file(log, s, unsure_from(s, c->durable), s->used, c->torn);
+    return settle_file(log, s, unsure_from(s, c->durable > log->known ? c->durable : log->known), s->used, c->torn);
 }
 
 /* The log ends in file i: what is behind it was never acknowledged. The last one first, so that no cut leaves a hole. */
@@ -270,7 +265,7 @@ static int end_with(jsc_log *log, listing *l, size_t i) {
  * that what is missing was synced, and it is damaged: then it is read again with that; or the log ends in it. */
 static int judge_end(jsc_log *log, listing *l, size_t i, int fd, jsc_image *image, jsc_scan *c, jsc_log_recovery *rec,
                      bool *ends) {
-    uint64_t synced = c->durable, torn = 0, next = l->at[i + 1].first;
+    uint64_t synced = c->durable > log->known ? c->durable : log->known, torn = 0, next = l->at[i + 1].first;
     bool read = c->ntrailers || c->salt_known; /* else nothing in it could be told from anything else */
     int rc = JSC_OK;
     jsc_image other = {0};
@@ -291,12 +286,14 @@ static int judge_end(jsc_log *log, listing *l, size_t i, int fd, jsc_image *imag
     return rc;
 }
 
-static int finish_full(jsc_log *log, jsc_segment *s, jsc_scan *c, uint64_t next, jsc_log_recovery *rec) {
+/* reached: the index behind the last record that is there. */
+static int finish_full(jsc_log *log, jsc_segment *s, jsc_scan *c, uint64_t reached, uint64_t next,
+                       jsc_log_recovery *rec) {
     s->closed = true;
     /* Records that a good batch should have ended are each verified: they count, up to the next file's. */
     if (c->at > s->used) s->used = c->at;
-    if (next != UINT64_MAX && c->expected < next) {
-        damaged(log, rec, s->first, c->at, c->expected);
+    if (next != UINT64_MAX && reached < next) {
+        damaged(log, rec, s->first, c->at, reached);
     } else if (next == UINT64_MAX && c->at < c->size) {
         damaged(log, rec, s->first, c->at, c->expected); /* how many, nothing says */
     } else if (c->pending) {
@@ -358,17 +355,13 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             if (open && (rc = end_with(log, l, i)) < 0) goto out;
             is_last = open;
         }
-        if (unread && open) { /* never finished: its header is synced before anything is written */
+        if (unread && open &&
+            f->first > log->known) { /* never finished: its header is synced before anything is written */
             *gone = true;
             goto out;
         }
         if (good_head) {
-            s->prev_term = f->fields.prev_term;
-            s->flags = f->fields.flags;
-            s->key_id = f->fields.key_id;
-            s->base_seq = f->fields.base_seq;
-            s->body = f->fields.body;
-            s->key_check = f->fields.key_check;
+            jsc_segment_take_head(s, &f->fields);
         } else {
             say(log, rec, s->first, 0, "damaged file header; its records start at", f->first);
             s->closed = true; /* nothing more goes behind a header that says nothing */
@@ -378,14 +371,17 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         s->allocated = (uint64_t)size;
         if (s->limit < image->size) s->limit = image->size;
         if (open) jsc_segment_widen(log, s);
-        for (size_t k = 0; k < c.nlost; k++) damaged(log, rec, s->first, c.lost[k].at, c.lost[k].first);
         if (c.bad_trailer_at)
             say(log, rec, s->first, c.bad_trailer_at, "damaged trailer; no record is lost before", c.expected);
-        take_scan(s, &c);
         /* A rewritten file may end behind the next one's first record: then it took that one's place. */
-        uint64_t end =
-            rewritten && next_first(l, i) != UINT64_MAX && c.expected < next_first(l, i) ? next_first(l, i) : next;
-        rc = open ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, end, rec);
+        uint64_t reached = c.expected, end = reached < next_first(l, i) ? next_first(l, i) : next;
+        /* Of the last one too the end may be lost: then nothing is written over what was there. */
+        bool whole = open && reached > log->known && (c.torn || !c.pending);
+        if (open) end = log->known + 1;
+        if (!whole && end != UINT64_MAX && (rc = jsc_scan_lose(&c, end - 1)) < 0) goto out;
+        for (size_t k = 0; k < c.nlost; k++) damaged(log, rec, s->first, c.lost[k].at, c.lost[k].first);
+        take_scan(s, &c);
+        rc = whole ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, reached, end, rec);
         if (rc < 0) goto out;
         if (c.durable > log->stated) log->stated = c.durable;
         s->unsettled = f->open && !open;

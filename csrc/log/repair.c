@@ -8,8 +8,12 @@
 
 bool jsc_repair_replays(const jsc_mlog *m, const jsc_segment *s) {
     if (s->sealed && !s->info.lost) return false;
-    for (size_t i = 0; i < m->npieces; i++)
-        if (m->pieces[i]->segment->flags & JSC_SF_REWRITTEN) return false;
+    if (m->pieces[0]->segment->first != 1) return false;
+    for (size_t i = 0; i < m->npieces; i++) {
+        const jsc_piece *p = m->pieces[i];
+        if (p->segment->flags & JSC_SF_REWRITTEN) return false;
+        if (p->segment != s && (p->ndamage || (p->segment->sealed && p->segment->info.lost))) return false;
+    }
     return true;
 }
 
@@ -109,17 +113,61 @@ static int close_last(jsc_mlog *m, const jsc_segment *s) {
     return rc;
 }
 
-/* Deletions among healed records that replay did not see. */
-static int apply_healed(jsc_mlog *m, const jsc_segment *s, const uint8_t *healing, size_t n) {
-    jsc_record r;
-    size_t used;
-    uint64_t applied = m->applied;
-    int rc = JSC_OK;
-    for (size_t at = 0; at < n && rc == JSC_OK; at += used) {
-        if (jsc_record_decode(healing + at, n - at, &r, &used) != JSC_OK) return JSC_ECORRUPT;
-        if (r.index - s->first < s->count && r.kind == JSC_K_DELETE) rc = jsc_apply_control(m, &r);
-        m->applied = applied;
+/* ---- what the healed records would have done ---- */
+
+typedef struct effect {
+    uint64_t seq; /* of the last message up to it */
+    size_t at; /* of the record in `healing` */
+} effect;
+
+typedef struct effects {
+    const jsc_mlog *m;
+    effect *list; /* ascending by index */
+    size_t n, cap;
+    uint64_t seq;
+} effects;
+
+static int note_effect(void *ctx, const jsc_record *r, uint64_t offset) {
+    effects *e = ctx;
+    uint64_t last, seqs = r->kind == JSC_K_MESSAGE;
+    if (r->kind == JSC_K_GAP && jsc_gap_decode(r, &last, &seqs) != JSC_OK) return JSC_ECORRUPT;
+    e->seq += seqs;
+    for (size_t at = 0; at < e->m->healing_n; at += JSC_PAD((size_t)jsc_get32(e->m->healing + at + 4))) {
+        if (jsc_get64(e->m->healing + at + 8) != r->index) continue;
+        if (e->n == e->cap) {
+            size_t cap = e->cap ? 2 * e->cap : 64;
+            effect *grown = realloc(e->list, cap * sizeof *grown);
+            if (!grown) return -ENOMEM;
+            e->list = grown;
+            e->cap = cap;
+        }
+        e->list[e->n++] = (effect){e->seq, at};
     }
+    return JSC_OK;
+}
+
+/* Applies them, in the segment that was made with them; without the lock. The state that was known stays: records that were
+ * lost behind the last checkpoint had no effect yet, those of others are there, and change nothing. */
+static int apply_healed(jsc_mlog *m, uint64_t first) {
+    static const jsc_visit visit = {.record = note_effect};
+    effects e = {.m = m};
+    pthread_mutex_lock(&m->lock);
+    jsc_segment *s = jsc_segment_find(m->log, first);
+    e.seq = s->sealed ? s->info.base_seq : s->base_seq;
+    jsc_segment_ref(s);
+    pthread_mutex_unlock(&m->lock);
+    int rc = jsc_segment_visit(m->log, s, &visit, &e);
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < e.n && rc == JSC_OK; i++) {
+        jsc_record r;
+        size_t used;
+        rc = jsc_record_decode(m->healing + e.list[i].at, m->healing_n - e.list[i].at, &r, &used);
+        if (rc == JSC_OK) rc = jsc_apply_late(m, &r, e.list[i].seq);
+    }
+    if (rc == JSC_OK) rc = jsc_apply_limits(m);
+    pthread_mutex_unlock(&m->lock);
+    jsc_segment_unref(s);
+    free(e.list);
     return rc;
 }
 
@@ -141,14 +189,11 @@ static int heal(jsc_mlog *m, jsc_segment *s) {
     pthread_mutex_unlock(&m->lock);
     if (i == m->npieces) return JSC_OK;
     rc = jsc_rewrite(m, s, 1, m->healing, m->healing_n);
+    bool applies = rc == JSC_OK && !exact && !replays;
+    if (applies) rc = apply_healed(m, s->first);
     pthread_mutex_lock(&m->lock);
-    if (rc == JSC_OK && replays) {
-        rc = jsc_mlog_reload(m);
-        if (rc == JSC_OK) rc = jsc_checkpoint_write(m);
-    } else if (rc == JSC_OK && !exact) {
-        rc = apply_healed(m, s, m->healing, m->healing_n);
-        if (rc == JSC_OK) rc = jsc_checkpoint_write(m);
-    }
+    if (rc == JSC_OK && replays) rc = jsc_mlog_reload(m);
+    if (rc == JSC_OK && (replays || applies)) rc = jsc_checkpoint_write(m);
     if (rc == JSC_OK || rc == JSC_ECORRUPT) forget(m, s);
     pthread_mutex_unlock(&m->lock);
     return rc;

@@ -9,6 +9,8 @@ typedef struct source {
     jsc_segment *segment; /* ref held */
     uint64_t *dead;       /* the bits as the checkpoint has them */
     size_t words;
+    uint64_t *dead_seqs;  /* of a piece that lost records, instead: its ordinals are not those of the new one */
+    size_t ndead, dead_at;
     uint32_t count;
     uint64_t base_seq, last_seq;
     bool exact; /* its tables knew where every record is: a record lost to the walk may still be read */
@@ -44,6 +46,16 @@ typedef struct job {
 
 static bool dead_bit(const source *s, uint32_t ord) {
     return ord / 64 < s->words && (s->dead[ord / 64] >> (ord % 64) & 1);
+}
+
+/* The next message of `now`, which is walked upward. */
+static bool dead_next(job *j) {
+    source *s = j->now;
+    uint32_t ord = j->ord++;
+    if (!s->dead_seqs) return dead_bit(s, ord);
+    uint64_t seq = jsc_draft_seq(j->draft) + 1;
+    while (s->dead_at < s->ndead && s->dead_seqs[s->dead_at] < seq) s->dead_at++;
+    return s->dead_at < s->ndead && s->dead_seqs[s->dead_at] == seq;
 }
 
 /* ---- what may go ---- */
@@ -142,7 +154,7 @@ static int take(job *j, const jsc_record *r) {
         return jsc_draft_keep(j->draft, r);
     }
     if (j->unsure && (rc = count_gap(j, true)) != JSC_OK) return rc;
-    if (!dead_bit(j->now, j->ord++)) return jsc_draft_keep(j->draft, r);
+    if (!dead_next(j)) return jsc_draft_keep(j->draft, r);
     j->dropped = true;
     return jsc_draft_drop(j->draft, r->index, r->index, 1, r->term, r->ts);
 }
@@ -236,7 +248,8 @@ static int read_source(job *j, source *s) {
         jsc_draft_skip(j->draft, s->last_seq - jsc_draft_seq(j->draft));
         j->unsure = false;
     }
-    if (j->next != s->segment->first + s->segment->count || j->ord != s->count) return JSC_ECORRUPT;
+    if (j->next != s->segment->first + s->segment->count) return JSC_ECORRUPT;
+    if (!s->dead_seqs && j->ord != s->count) return JSC_ECORRUPT;
     return jsc_draft_seq(j->draft) == s->last_seq ? JSC_OK : JSC_ECORRUPT;
 }
 
@@ -277,6 +290,17 @@ static bool fit(const jsc_mlog *mlog, size_t i, size_t n, bool healing) {
     return true;
 }
 
+/* With the lock: the dead of a piece that lost records, by sequence. */
+static int pin_seqs(source *s, const jsc_piece *p, const jsc_part *part) {
+    if (!(s->dead_seqs = malloc((s->ndead = p->dead ? jsc_dead_count(p->dead) : 0) * sizeof *s->dead_seqs + 1)))
+        return -ENOMEM;
+    size_t n = 0;
+    for (uint32_t ord = 0; ord < p->count && n < s->ndead; ord++)
+        if (jsc_dead_has(p->dead, ord)) s->dead_seqs[n++] = part->ops->seq(part, ord);
+    s->ndead = n;
+    return JSC_OK;
+}
+
 /* With the lock: pins the pieces as they are now. */
 static int pin(job *j, size_t i) {
     jsc_mlog *mlog = j->mlog;
@@ -284,6 +308,15 @@ static int pin(job *j, size_t i) {
         jsc_piece *p = mlog->pieces[i + k];
         source *s = &j->sources[k];
         size_t words = 0;
+        s->segment = p->segment;
+        jsc_segment_ref(s->segment);
+        p->busy = true;
+        /* Readers go on with the old file while another takes its name: they must have it already. */
+        int rc = jsc_segment_map(mlog->log, s->segment);
+        if (rc != JSC_OK && rc != JSC_ECORRUPT) return rc;
+        rc = JSC_OK;
+        const jsc_part *part = jsc_piece_part(mlog, p, &rc); /* where its sidecar is bad, it is another one now */
+        if (!part) return rc;
         const uint64_t *dead = p->dead ? jsc_dead_words(p->dead, &words) : NULL;
         if (j->keep_all) words = 0;
         if (words && !(s->dead = malloc(words * sizeof *s->dead))) return -ENOMEM;
@@ -293,14 +326,7 @@ static int pin(job *j, size_t i) {
         s->base_seq = p->base_seq;
         s->last_seq = p->last_seq;
         s->exact = p->segment->sealed && !p->segment->info.lost;
-        s->segment = p->segment;
-        jsc_segment_ref(s->segment);
-        p->busy = true;
-        /* Readers go on with the old file while another takes its name: they must have it already. */
-        int rc = jsc_segment_map(mlog->log, s->segment);
-        if (rc != JSC_OK && rc != JSC_ECORRUPT) return rc;
-        jsc_piece_part(mlog, p, &rc);
-        if (!p->segment->sealed) s->exact = false;
+        if (j->healing && !s->exact && !j->keep_all && (rc = pin_seqs(s, p, part)) != JSC_OK) return rc;
     }
     j->limits = mlog->limits_index;
     j->clean_before = true;
@@ -345,8 +371,11 @@ static int carry_over(job *j, size_t i, jsc_dead **out) {
                 uint32_t ord = (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(more);
                 uint64_t seq = part->ops->seq(part, ord);
                 uint32_t to = fresh->ops->find_seq(fresh, seq);
-                if (to >= fresh->ops->count(fresh) || fresh->ops->seq(fresh, to) != seq) rc = JSC_ECORRUPT;
-                if (rc == JSC_OK && !dead) rc = jsc_dead_new(&dead);
+                if (to >= fresh->ops->count(fresh) || fresh->ops->seq(fresh, to) != seq) {
+                    if (!j->healing) rc = JSC_ECORRUPT; /* else it was taken for one that is lost, and was no message */
+                    continue;
+                }
+                if (!dead) rc = jsc_dead_new(&dead);
                 if (rc == JSC_OK) jsc_dead_add(dead, fresh, to, &rc);
             }
         }
@@ -453,6 +482,7 @@ static void let_go(job *j) {
     for (size_t k = 0; k < j->n; k++) {
         jsc_segment_unref(j->sources[k].segment);
         free(j->sources[k].dead);
+        free(j->sources[k].dead_seqs);
     }
     free(j->sources);
     free(j->records);

@@ -96,6 +96,8 @@ static int lose(jsc_scan *c, uint64_t hi) {
     return rc;
 }
 
+int jsc_scan_lose(jsc_scan *c, uint64_t last) { return last - c->first < JSC_SPAN_MAX ? lose(c, last) : JSC_OK; }
+
 static void rewind_to(jsc_scan *c, uint64_t index) {
     c->count = (size_t)(index - c->first);
     c->expected = index;

@@ -54,6 +54,8 @@ void jsc_scan_init(jsc_scan *, uint64_t first, uint32_t last_term);
 /* All trailers that verify under the salt (the file's own, when not known), wherever they stand. */
 int jsc_scan_gather(jsc_scan *);
 int jsc_scan_run(jsc_scan *);
+/* What was to follow up to `last` is lost. Nothing where that is more than a file holds. */
+int jsc_scan_lose(jsc_scan *, uint64_t last);
 void jsc_scan_free(jsc_scan *);
 
 /* image.c: what a segment file holds, in plain. Blocks or batches that do not verify are zeros in it. */
@@ -79,6 +81,15 @@ int jsc_image_seal(jsc_cipher *, const jsc_segment_head *, uint64_t at, uint8_t 
 /* Opens the batch of trailer f (in file bytes p) into plain. */
 int jsc_image_open(jsc_cipher *, const jsc_segment_head *, const uint8_t *p, const jsc_found_trailer *f,
                    uint8_t *plain);
+static inline void jsc_segment_take_head(jsc_segment *s, const jsc_segment_head *h) {
+    s->salt = h->salt;
+    s->prev_term = h->prev_term;
+    s->flags = h->flags;
+    s->key_id = h->key_id;
+    s->base_seq = h->base_seq;
+    s->body = h->body;
+    s->key_check = h->key_check;
+}
 static inline jsc_segment_head jsc_segment_head_of(const jsc_segment *s) {
     uint32_t recycled = atomic_load(&s->recycled) ? JSC_SF_RECYCLED : 0;
     uint32_t ahead = atomic_load(&s->ahead) ? JSC_SF_AHEAD : 0;

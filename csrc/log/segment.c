@@ -43,6 +43,20 @@ void jsc_segment_widen(const jsc_log *log, jsc_segment *s) {
 
 void jsc_segment_ref(jsc_segment *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
 
+void jsc_segment_unlink(jsc_segment *s) {
+    const jsc_vfs *vfs = s->vfs;
+    if (!s->path) return;
+    /* The sidecar first, also one that does not fit, so that a power cut leaves none behind. A file that cannot be
+     * unlinked is found again, and judged again, at the next open. */
+    char *end = s->path + strlen(s->path) - 4;
+    memcpy(end, ".idx", 4);
+    vfs->unlink(vfs->self, s->path);
+    memcpy(end, ".seg", 4);
+    if (!s->spares || !jsc_spares_offer(s->spares, s->path)) vfs->unlink(vfs->self, s->path);
+    free(s->path);
+    s->path = NULL;
+}
+
 void jsc_segment_unref(jsc_segment *s) {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
     const jsc_vfs *vfs = s->vfs;
@@ -55,16 +69,7 @@ void jsc_segment_unref(jsc_segment *s) {
     }
     if (s->image) munmap(s->image, s->map_len);
     else if (s->map) vfs->unmap(vfs->self, s->map, s->map_len);
-    if (s->path) {
-        /* The sidecar first, also one that does not fit, so that a power cut leaves none behind. A file that cannot be
-         * unlinked is found again, and judged again, at the next open. */
-        char *end = s->path + strlen(s->path) - 4;
-        memcpy(end, ".idx", 4);
-        vfs->unlink(vfs->self, s->path);
-        memcpy(end, ".seg", 4);
-        if (!s->spares || !jsc_spares_offer(s->spares, s->path)) vfs->unlink(vfs->self, s->path);
-        free(s->path);
-    }
+    jsc_segment_unlink(s);
     jsc_spares_unref(s->spares);
     jsc_cipher_free(s->cipher);
     free(s->at);
@@ -188,13 +193,7 @@ int jsc_segment_sidecar(jsc_log *log, jsc_segment *s, jsc_sidecar **out) {
 }
 
 void jsc_segment_trust(jsc_segment *s, const jsc_segment_head *h, const jsc_sidecar_info *info) {
-    s->salt = h->salt;
-    s->prev_term = h->prev_term;
-    s->flags = h->flags;
-    s->key_id = h->key_id;
-    s->base_seq = h->base_seq;
-    s->body = h->body;
-    s->key_check = h->key_check;
+    jsc_segment_take_head(s, h);
     s->info = *info;
     s->count = (size_t)(info->last - info->first + 1);
     s->used = info->used;

@@ -3,9 +3,9 @@
  *
  * Between two segments the log's other work goes on; while one is read it is `busy`, so that its file stays. Of a segment
  * that is still written to, what the sync thread has written counts. */
-#include "scan.h"
 #include "verify.h"
 #include "care.h"
+#include "scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -186,13 +186,7 @@ static int check_head(walk *w, int fd) {
 /* Each block on its own, so that a finding names its place in the file. JSC_ECORRUPT: nothing of it can be read. */
 static int check_blocks(walk *w, int fd) {
     jsc_mlog *m = w->run->m;
-    jsc_segment_head h = {.salt = w->s->salt,
-                          .first = w->s->first,
-                          .prev_term = w->s->prev_term,
-                          .flags = w->s->flags,
-                          .key_id = w->s->key_id,
-                          .base_seq = w->s->base_seq,
-                          .body = w->s->body};
+    jsc_segment_head h = jsc_segment_head_of(w->s);
     jsc_unpacker *u = NULL;
     uint8_t *block = malloc(JSC_PACK_BLOCK);
     int rc = block ? jsc_unpacker_new(&u) : -ENOMEM;
@@ -274,7 +268,8 @@ static int check_file(jsc_verify_run *run, jsc_segment *real, jsc_segment *s, bo
     if (rc == JSC_OK) jsc_index_check_end(w.index, jsc_segment_last(s));
     if (rc == JSC_OK && !s->sealed) check_unused_sidecar(&w, sidecar);
     if (rc == JSC_ECORRUPT && !run->findings) jsc_verify_say(run, w.name, 0, "damage: the segment cannot be walked");
-    if (rc == JSC_ECORRUPT) rc = JSC_OK;
+    if (rc == JSC_EKEY) jsc_verify_say(run, w.name, 0, "damage: no key at hand fits the segment");
+    if (rc == JSC_ECORRUPT || rc == JSC_EKEY) rc = JSC_OK;
     if (rc < 0 && rc > JSC_ENOTFOUND && rc != -ENOMEM && rc != -ECANCELED && rc != -ESTALE) {
         bool gone = rc == -ENOENT && run->m->options.read_only && !run->m->options.check_lock;
         if (gone) rc = -ESTALE;
@@ -290,21 +285,17 @@ static int check_file(jsc_verify_run *run, jsc_segment *real, jsc_segment *s, bo
 
 /* With the lock: the numbers of a segment as far as it is on the disk. false: nothing of it is. */
 static bool snapshot(const jsc_mlog *m, const jsc_segment *s, jsc_segment *view) {
+    jsc_segment_head head = jsc_segment_head_of(s);
     *view = (jsc_segment){.first = s->first,
-                          .salt = s->salt,
                           .base = s->base,
                           .limit = s->limit,
                           .used = s->used,
                           .count = s->count,
-                          .base_seq = s->base_seq,
-                          .body = s->body,
-                          .prev_term = s->prev_term,
-                          .flags = jsc_segment_head_of(s).flags,
-                          .key_id = s->key_id,
                           .closed = true,
                           .head_lost = s->head_lost,
                           .sealed = s->sealed,
                           .info = s->info};
+    jsc_segment_take_head(view, &head);
     if (atomic_load_explicit(&s->left, memory_order_acquire) || !s->at) return true;
     uint64_t written = atomic_load_explicit(&m->log->written, memory_order_acquire);
     view->closed = false;
@@ -373,11 +364,6 @@ static bool is_name(const char *name, const char *suffix) {
     return strspn(name, "0123456789abcdef") == 16 && strcmp(name + 16, suffix) == 0;
 }
 
-static bool ends_with(const char *name, const char *suffix) {
-    size_t n = strlen(name), k = strlen(suffix);
-    return n >= k && strcmp(name + n - k, suffix) == 0;
-}
-
 static void check_name(jsc_verify_run *run, const names *l, const char *name) {
     char segment[24], *key = segment;
     run->findings = 0;
@@ -387,10 +373,10 @@ static void check_name(jsc_verify_run *run, const names *l, const char *name) {
         snprintf(segment, sizeof segment, "%.16s.seg", name);
         if (!bsearch(&key, l->at, l->n, sizeof *l->at, by_name))
             jsc_verify_say(run, name, 0, "remains: a sidecar without its segment");
-    } else if (ends_with(name, ".tmp")) {
+    } else if (jsc_name_ends(name, ".tmp")) {
         jsc_verify_say(run, name, 0,
                        "remains: left by a job that was cut short; the next opening for writing removes it");
-    } else if (!ends_with(name, ".free")) { /* those are files that may serve as segments again */
+    } else if (!jsc_name_ends(name, ".free")) { /* those are files that may serve as segments again */
         jsc_verify_say(run, name, 0, "remains: unknown file");
     }
 }

@@ -293,12 +293,7 @@ static int next_segment(jsc_log *log, bool full, bool *moved) {
     if (h.flags & JSC_SF_REWRITTEN) return -ESTALE; /* the writer is far ahead: open again */
     jsc_segment *before = log->nsegments ? log->segments[log->nsegments - 1] : NULL, *s = jsc_segment_new(log, h.first);
     if (!s) return -ENOMEM;
-    s->salt = h.salt;
-    s->prev_term = h.prev_term;
-    s->flags = h.flags;
-    s->key_id = h.key_id;
-    s->base_seq = h.base_seq;
-    s->key_check = h.key_check;
+    jsc_segment_take_head(s, &h);
     s->created = true;
     jsc_segment_widen(log, s);
     s->base = before ? before->base + before->used : 0;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import jscore
 
 KEY = bytes(range(32))
@@ -136,3 +138,129 @@ def test_a_reader_whose_last_segment_went_finds_those_behind_it():
             log.compact()
             reader.refresh()
             assert [m.seq for m in reader] == [m.seq for m in log]
+
+
+def segments(disk: jscore.SimDisk) -> list[str]:
+    return sorted(f"{PATH}/{name}" for name in disk.list(PATH) if name.endswith(".seg"))
+
+
+def test_a_repair_keeps_what_was_known_where_the_front_is_gone():
+    """All was replayed, although the limits under which messages had been pushed out were gone with the front."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, max_messages=20) as log:
+        log.extend([("a", b"x" * 300)] * 60)
+        log.set_limits(max_messages=1000)
+        log.extend([("b", b"y" * 300)] * 20)
+        log.delete(75)
+        live = [m.seq for m in log]
+        first, position = log.stats().first_index, log.position
+        assert first > 1
+        replica = log.copy_records(first, position)
+    disk.flip(segments(disk)[1], 200, 4)
+    with opened(disk) as log:
+        assert log.repair(replica) == 1
+        assert [m.seq for m in log] == live
+        assert log.damage() == []
+    with opened(disk) as log:
+        assert [m.seq for m in log] == live
+
+
+@pytest.mark.parametrize("compression", [None, 1])
+def test_a_lost_only_batch_of_a_full_encrypted_segment_heals(compression: int | None):
+    """Its records were in no table, so that nothing was there that could be healed."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, keys=KEY, compression=compression) as log:
+        log.extend([("a", b"x" * 20)] * 4)
+        log.append(b"x" * 5000)
+        log.append(b"x" * 5000)
+        replica = log.copy_records(1, 6)
+    name = segments(disk)[0]
+    disk.flip(name, len(disk.read(name)) - 80, 3)
+    with opened(disk, keys=KEY, compression=compression) as log:
+        with pytest.raises(jscore.Corrupt):
+            log[2]
+        assert log.repair(replica) == 4
+        assert [m.seq for m in log] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("keys", [None, KEY])
+def test_damage_to_an_end_that_the_checkpoint_knows_is_not_taken_for_a_torn_tail(keys: bytes | None):
+    """An encrypted log that was opened after a crash and closed again had its last batch cut. Nor is a cut end."""
+    for cut in (False, True):
+        disk = jscore.SimDisk(1)
+        log = opened(disk, keys=keys)
+        log.extend([("a", b"x" * 20)] * 5)
+        log.delete(5)
+        replica = log.copy_records(1, 6)
+        log.abandon()
+        opened(disk, keys=keys).close()
+        name = segments(disk)[0]
+        if cut:
+            for at in (0, 100, 150, 300):
+                disk.flip(name, at, 2)
+        else:
+            disk.flip(name, 80, 2)
+        for mode in ("r", "a", "a"):
+            with opened(disk, mode, keys=keys) as log:
+                assert log.last == 5
+                assert log.damage()
+        with opened(disk, keys=keys) as log:
+            log.repair(replica)
+            assert [m.seq for m in log] == [1, 2, 3, 4]
+            assert log.append(b"next") == 6
+        with opened(disk, keys=keys) as log:
+            assert [m.seq for m in log] == [1, 2, 3, 4, 6]
+
+
+def test_verify_of_a_borrowed_head_asks_for_no_other_key():
+    """The check of the key was not part of the head that the sidecar lent, and verify() raised KeyMissing."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, keys=KEY) as log:
+        log.extend([("a", b"x" * 200)] * 40)
+        log.seal()
+    disk.flip(segments(disk)[0], 13, 3)
+    with opened(disk, keys=KEY) as log:
+        assert any("head" in finding.what for finding in log.verify())
+
+
+def test_files_that_are_let_go_of_go_from_the_front():
+    """A file whose message somebody held stayed; those behind it went, and a reader took the hole for damage."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, max_per_subject=1) as log:
+        log.extend([("a", b"x" * 1000)] * 10)
+        held = log[10]
+        log.extend([("a", b"x" * 1000)] * 10)
+        log.maintain()
+        with opened(disk, "r") as reader:
+            assert reader.damage() == []
+            assert [m.seq for m in reader] == [m.seq for m in log]
+        assert bytes(held) == b"x" * 1000
+
+
+@pytest.mark.parametrize("keys", [None, KEY])
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_lost_head_without_a_sidecar_is_damage_and_the_log_goes_on(keys: bytes | None, which: int):
+    """The checkpoint knows where the segment begins, what of it is deleted, and that it was there."""
+    for at in range(0, 64, 5):
+        disk = jscore.SimDisk(1)
+        with opened(disk, keys=keys) as log:
+            log.extend([("a", b"x" * 200)] * 40)
+            log.delete(3)
+            log.delete(20)
+            log.extend([("b", b"y" * 200)] * 10)
+            replica = log.copy_records(1, log.position)
+            live = [m.seq for m in log]
+        disk.flip(segments(disk)[which], at, at % 8)
+        with opened(disk, "r", keys=keys) as reader:
+            assert reader.verify()
+            assert reader.last == 50
+        with opened(disk, keys=keys) as log:
+            log.verify()
+            log.seal()
+            log.compact(all=True)
+            log.scrub()
+            assert log.append(b"more") == 51
+            log.repair(replica)
+            assert [m.seq for m in log] == [*live, 51]
+        with opened(disk, keys=keys) as log:
+            assert [m.seq for m in log] == [*live, 51]

@@ -297,6 +297,7 @@ static bool snapshot(const jsc_mlog *m, const jsc_segment *s, jsc_segment *view)
                           .info = s->info};
     jsc_segment_take_head(view, &head);
     if (atomic_load_explicit(&s->left, memory_order_acquire) || !s->at) return true;
+    if (s->used <= JSC_SEGMENT_HEAD) return s->count > 0; /* all of it was lost when the log was opened */
     uint64_t written = atomic_load_explicit(&m->log->written, memory_order_acquire);
     view->closed = false;
     if (written <= s->base + JSC_SEGMENT_HEAD) return false;

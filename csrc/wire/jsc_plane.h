@@ -109,8 +109,8 @@ int jsc_conn_go_on(jsc_plane *, uint64_t id);
 /* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,
  * PONG, -ERR and JSLINK are taken from it: with the first interest or message reading stops, and goes on now. */
 typedef struct jsc_route_options {
-    jsc_account *only;     /* a connection for this account alone: lines on it name no account */
-    jsc_account **apart;   /* accounts with such connections: not on this one; copied */
+    jsc_account *only; /* a connection for this account alone: lines on it name no account */
+    jsc_account **apart; /* accounts with such connections: not on this one; copied */
     uint32_t apart_n;
     uint32_t pool_size, pool_index; /* below 2: one connection carries all the others */
 } jsc_route_options;

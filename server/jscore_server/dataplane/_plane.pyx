@@ -313,7 +313,7 @@ cdef class Tls:
 
     def __cinit__(self, *, bint server, bint verify, bint tls13_only=False, certificates=(), ca_file=None,
                   ciphers12=None, ciphers13=None, groups=None, pins=()):
-        """certificates: [(cert_file, key_file)]; lists in OpenSSL's notation; pins: SHA-256 digests. Raises ValueError."""
+        """certificates: [(cert_file, key_file)]; lists in OpenSSL's notation; pins: SHA-256. Raises ValueError."""
         cdef jsc_tls_options o
         cdef char why[512]
         cdef const char *certs[64]
@@ -370,7 +370,8 @@ cdef class Permissions:
 
     cdef jsc_permissions *handle
 
-    def __cinit__(self, *, publish_allow=(), publish_deny=(), subscribe_allow=(), subscribe_deny=(), bint no_publish=False,
+    def __cinit__(self, *, publish_allow=(), publish_deny=(), subscribe_allow=(), subscribe_deny=(),
+                  bint no_publish=False,
                   int max_responses=0, int64_t expires_ns=0):
         cdef list texts = []  # keeps the bytes alive while they are copied
         cdef jsc_permissions_options o
@@ -574,6 +575,7 @@ cdef class Plane:
 
     def account_system(self, str account, bint on):
         jsc_account_system(self._account(account), on)
+
     def go_on(self, uint64_t conn):
         """The answer to EV_INFO of a client."""
         return jsc_conn_go_on(self.live(), conn) >= 0

@@ -36,6 +36,9 @@ typedef struct jsc_plane_options {
     uint8_t trace;             /* lines and payloads of both directions become JSC_EV_TRACE */
 } jsc_plane_options;
 int jsc_plane_new(const jsc_plane_options *, jsc_plane **out);
+/* Other bounds from now on, for connections that are there, too; max_pending, max_subs and auth_required stay. A ping that
+ * is due comes when it was. */
+void jsc_plane_tune(jsc_plane *, const jsc_plane_options *);
 void jsc_plane_free(jsc_plane *);
 jsc_account *jsc_plane_account(jsc_plane *, const char *name, size_t n); /* found or made; lives as long as the plane */
 const char *jsc_account_name(const jsc_account *, size_t *n);

@@ -19,18 +19,31 @@ static void clocks(jsc_plane *p) {
     p->unix_ns = clock_ns(CLOCK_REALTIME);
 }
 
+static void defaults(jsc_plane_options *o) {
+    if (!o->max_payload) o->max_payload = 1048576;
+    if (!o->max_control_line) o->max_control_line = 4096;
+    if (!o->max_pending) o->max_pending = 67108864;
+    if (o->ping_interval_ns <= 0) o->ping_interval_ns = 120000000000;
+    if (o->ping_max <= 0) o->ping_max = 2;
+    if (o->route_ping_interval_ns <= 0 || o->route_ping_interval_ns > 30000000000)
+        o->route_ping_interval_ns = o->ping_interval_ns < 30000000000 ? o->ping_interval_ns : 30000000000;
+    if (o->route_ping_max <= 0) o->route_ping_max = o->ping_max;
+}
+
+void jsc_plane_tune(jsc_plane *p, const jsc_plane_options *o) {
+    jsc_plane_options was = p->o;
+    p->o = *o;
+    p->o.max_pending = was.max_pending;
+    p->o.max_subs = was.max_subs;
+    p->o.auth_required = was.auth_required;
+    defaults(&p->o);
+}
+
 int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
     jsc_plane *p = calloc(1, sizeof *p);
     if (!p) return -ENOMEM;
     if (o) p->o = *o;
-    if (!p->o.max_payload) p->o.max_payload = 1048576;
-    if (!p->o.max_control_line) p->o.max_control_line = 4096;
-    if (!p->o.max_pending) p->o.max_pending = 67108864;
-    if (p->o.ping_interval_ns <= 0) p->o.ping_interval_ns = 120000000000;
-    if (p->o.ping_max <= 0) p->o.ping_max = 2;
-    if (p->o.route_ping_interval_ns <= 0 || p->o.route_ping_interval_ns > 30000000000)
-        p->o.route_ping_interval_ns = p->o.ping_interval_ns < 30000000000 ? p->o.ping_interval_ns : 30000000000;
-    if (p->o.route_ping_max <= 0) p->o.route_ping_max = p->o.ping_max;
+    defaults(&p->o);
     p->busy_hi = p->o.max_pending / 4 < JSC_BUSY_BYTES ? p->o.max_pending / 4 : JSC_BUSY_BYTES;
     p->busy_lo = p->busy_hi / 4;
     p->ev_tail = &p->ev_head;

@@ -251,10 +251,20 @@ def _main(prog: str, argv: list[str]) -> int:
     if flags.get("t") and not config:
         raise _Stop(f"{prog}: must specify [-c, --config] option to check configuration file syntax", 1)
 
-    options, notes = load(config) if config else (Options(), [])
-    _check_tls(options)
     if flags.get("t"):
+        options, notes = load(config)
+        _check_tls(options)
         return _check(prog, options, notes + warnings(options))
+    options, notes = _resolve(config, flags)
+    from . import daemon
+
+    reread = (lambda: _resolve(config, flags)[0]) if config else None
+    return daemon.run(options, [note.text for note in notes + warnings(options)], reread)
+
+
+def _resolve(config: str, flags: dict[str, Any]) -> tuple[Options, list[Warning]]:
+    """Options to start with, or to go on with after a reload. Raises: ConfigError."""
+    options, notes = load(config) if config else (Options(), [])
     if options.refusals:
         raise ConfigError(*options.refusals)
     notes += _apply(options, flags)
@@ -262,9 +272,7 @@ def _main(prog: str, argv: list[str]) -> int:
     found = faults(options)
     if found:
         raise ConfigError(*found)
-    from . import daemon
-
-    return daemon.run(options, [note.text for note in notes + warnings(options)])
+    return options, notes
 
 
 def _check_tls(options: Options) -> None:

@@ -7,22 +7,31 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jscore
 from jscore_server.authentication import plaintext
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane, PlaneSelector
 from jscore_server.logs import Log
+from jscore_server.reload import Reload, plane_bounds, write_pid
 from jscore_server.server import Server
 from jscore_server.version import NATS_VERSION, VERSION
 
-NANOSECOND = 1_000_000_000
-SIGNAL_NAMES = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminated"}
+SIGNAL_NAMES = {
+    signal.SIGINT: "interrupt",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "hangup",
+    signal.SIGUSR1: "user defined signal 1",
+    signal.SIGUSR2: "user defined signal 2",
+}
 
 
-def run(options: Options, warnings: Sequence[str] = ()) -> int:
-    """Serves until SIGINT or SIGTERM; the exit code. `warnings` of the configuration go to the log first."""
+def run(options: Options, warnings: Sequence[str] = (), reread: Callable[[], Options] | None = None) -> int:
+    """Serves until SIGINT or SIGTERM; the exit code. `warnings` of the configuration go to the log first.
+
+    `reread` gives the options anew when a reload is asked for, or raises ConfigError; None: they came from no file.
+    """
     log = Log(
         options.log_file,
         debug=options.debug,
@@ -34,24 +43,13 @@ def run(options: Options, warnings: Sequence[str] = ()) -> int:
     )
     for warning in warnings:
         log.warn(warning)
-    plane = Plane(
-        max_payload=options.max_payload,
-        max_control_line=options.max_control_line,
-        max_pending=options.max_pending,
-        ping_interval_ns=int(options.ping_interval * NANOSECOND),
-        ping_max=options.ping_max,
-        write_deadline_ns=int(options.write_deadline * NANOSECOND),
-        max_subs=max(0, options.max_subscriptions),
-        route_ping_interval_ns=int((options.cluster.ping_interval or 0) * NANOSECOND),
-        route_ping_max=options.cluster.ping_max or 0,
-        trace=options.trace,
-    )
+    plane = Plane(max_pending=options.max_pending, max_subs=max(0, options.max_subscriptions), **plane_bounds(options))
     raise_file_limit(log)
     selector = PlaneSelector(plane)
     loop = asyncio.SelectorEventLoop(selector)
     try:
         asyncio.set_event_loop(loop)
-        return loop.run_until_complete(_serve(options, log, plane, selector))
+        return loop.run_until_complete(_serve(options, log, plane, selector, reread))
     finally:
         loop.close()
         plane.close()
@@ -67,38 +65,50 @@ def raise_file_limit(log: Log) -> None:
         log.debug(f"The limit of {soft} open files stays: {err}")
 
 
-async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelector) -> int:
+async def _serve(
+    options: Options, log: Log, plane: Plane, selector: PlaneSelector, reread: Callable[[], Options] | None
+) -> int:
     loop = asyncio.get_running_loop()
     stopped = loop.create_future()
 
     def trapped(number: signal.Signals) -> None:
         log.info(f'Trapped "{SIGNAL_NAMES[number]}" signal')
-        if number is signal.SIGTERM and server.facts.lame_duck:
-            return  # it ends by itself; an interrupt still ends it now
-        end()
+        match number:
+            case signal.SIGHUP:
+                server.ask_reload()
+            case signal.SIGUSR1:
+                reopen()
+            case signal.SIGUSR2:
+                server.lame_duck(end)
+            case signal.SIGTERM if server.facts.lame_duck:
+                pass  # it ends by itself; an interrupt still ends it now
+            case _:
+                end()
+
+    def reopen() -> None:
+        try:
+            log.reopen()
+        except OSError as err:
+            log.error(f"Unable to reopen the log file, the old one stays: {err}")
 
     def end() -> None:
         if not stopped.done():
             stopped.set_result(0)
-
-    def hangup() -> None:
-        log.error("Reloading the configuration is not supported yet: nothing changed")
 
     try:
         server = Server(options, log, plane, os.urandom)
     except ValueError as err:
         log.fatal(str(err))
         return 1
+    server.ask_reload = Reload(server, plane, reread)
     for number in SIGNAL_NAMES:
         loop.add_signal_handler(number, trapped, number)
-    loop.add_signal_handler(signal.SIGUSR1, log.reopen)
-    loop.add_signal_handler(signal.SIGUSR2, lambda: server.lame_duck(end))
-    # Left to itself a hangup would kill the server of somebody who only wanted new options to count.
-    loop.add_signal_handler(signal.SIGHUP, hangup)
     log.info(f"Starting jscore-server {VERSION}")
     log.info(f"  Version:  {NATS_VERSION}")
     log.info(f"  Name:     {server.facts.server_name}")
     log.info(f"  ID:       {server.facts.server_id}")
+    if reread is not None:
+        log.info(f"Using configuration file: {options.config_file} ({options.config_digest})")
     if plaintext(options):
         log.warn("Plaintext passwords detected, use nkeys or bcrypt")
     runtime = None
@@ -120,7 +130,7 @@ async def _serve(options: Options, log: Log, plane: Plane, selector: PlaneSelect
             runtime.stop()
         return 1
     if options.pid_file:
-        _write_pid(options.pid_file, log)
+        write_pid(options.pid_file, log)
     gc.collect()
     gc.freeze()
     code = await stopped
@@ -143,11 +153,3 @@ def _dispatcher(plane: Plane, server: Server, loop: asyncio.AbstractEventLoop): 
             return True
 
     return dispatch
-
-
-def _write_pid(path: str, log: Log) -> None:
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(str(os.getpid()))
-    except OSError as err:
-        log.error(f"Could not write pidfile: {err}")

@@ -78,6 +78,23 @@ class Log:
         if self.trace_on:
             self._line("TRC", text)
 
+    def configure(self, path: str, *, debug: bool, trace: bool, logtime: bool, logtime_utc: bool) -> None:
+        """Other settings from now on; the bounds of files stay. Raises: OSError: the file cannot be opened."""
+        if path != self._path:
+            before = self._path, self._fd
+            self._path = path
+            try:
+                self._fd = self._open() if path else 2
+            except OSError:
+                self._path = before[0]
+                raise
+            if before[0]:
+                os.close(before[1])
+            self._colour = not path and sys.stderr is not None and os.isatty(2)
+        self.debug_on, self.trace_on = debug, trace
+        self._time, self._utc = logtime, logtime_utc
+        self._second = -1
+
     def reopen(self) -> None:
         """Opens the file anew after a rotation from outside (SIGUSR1). Raises: OSError; the old file stays in use."""
         if self._path:

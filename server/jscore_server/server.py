@@ -119,7 +119,7 @@ class Server:
         self.web: WebListener | None = None
         if options.websocket.port:
             self.web = WebListener(plane, log, options.websocket, self._web_client)
-        self.started_ns = time.time_ns()
+        self.started_ns = self.loaded_ns = time.time_ns()
         self.client_port = 0
         self.client_listener: socket.socket | None = None
         self.web_listener: socket.socket | None = None
@@ -162,11 +162,7 @@ class Server:
         self.client_port = self.facts.port = client_sock.getsockname()[1]
         self.client_listener = client_sock
         self._serve(client_sock, self._client_accepted)
-        if options.client_advertise:
-            host, _, port = options.client_advertise.rpartition(":")
-            self.facts.host, self.facts.port = (
-                (host, int(port)) if host else (options.client_advertise, self.facts.port)
-            )
+        self._advertised()
         if options.cluster.port:
             self._start_cluster()
         self.facts.connect_urls = self._connect_urls()
@@ -186,6 +182,24 @@ class Server:
             self.routes.start()
         if self.links is not None:
             self.links.start()
+
+    def _advertised(self) -> None:
+        """Host and port that INFO shows."""
+        options = self.options
+        self.facts.host, self.facts.port = options.host, self.client_port
+        if options.client_advertise:
+            host, _, port = options.client_advertise.rpartition(":")
+            self.facts.host, self.facts.port = (
+                (host, int(port)) if host else (options.client_advertise, self.client_port)
+            )
+
+    def advertise(self) -> None:
+        """client_advertise was read anew."""
+        self._advertised()
+        self.facts.own_urls = self._own_urls()
+        self._urls_changed()
+        if self.routes is not None:
+            self.routes.broadcast_info()
 
     def _start_websocket(self, web: WebListener) -> None:
         sock = listen(web.options.host, web.options.port)

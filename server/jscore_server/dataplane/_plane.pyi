@@ -165,6 +165,18 @@ class Plane:
         auth_required: bool = ...,
         trace: bool = ...,
     ) -> None: ...
+    def tune(
+        self,
+        *,
+        max_payload: int,
+        max_control_line: int,
+        ping_interval_ns: int,
+        ping_max: int,
+        write_deadline_ns: int,
+        route_ping_interval_ns: int,
+        route_ping_max: int,
+        trace: bool,
+    ) -> None: ...
     def attach_store(self, store: Store) -> None: ...
     def own_log(self, log: RecordLog, log_id: int) -> None: ...
     def disown_log(self, log: RecordLog) -> None: ...

@@ -121,6 +121,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         JSC_SUB_LENIENT
     const uint32_t JSC_LIMIT_ZERO
     int jsc_plane_new(const jsc_plane_options *, jsc_plane **)
+    void jsc_plane_tune(jsc_plane *, const jsc_plane_options *)
     void jsc_plane_free(jsc_plane *)
     jsc_account *jsc_plane_account(jsc_plane *, const char *, size_t)
     void jsc_account_limit(jsc_account *, uint32_t)
@@ -439,6 +440,21 @@ cdef class Plane:
         if self.handle == NULL:
             raise ValueError("the plane is closed")
         return self.handle
+
+    def tune(self, *, max_payload, max_control_line, ping_interval_ns, ping_max, write_deadline_ns,
+             route_ping_interval_ns, route_ping_max, trace):
+        """Other bounds from now on; the rest stays as it was made."""
+        cdef jsc_plane_options o
+        o.max_pending = o.max_subs = o.auth_required = 0  # not looked at
+        o.max_payload = max_payload
+        o.max_control_line = max_control_line
+        o.ping_interval_ns = ping_interval_ns
+        o.ping_max = ping_max
+        o.write_deadline_ns = write_deadline_ns
+        o.route_ping_interval_ns = route_ping_interval_ns
+        o.route_ping_max = route_ping_max
+        o.trace = trace
+        jsc_plane_tune(self.live(), &o)
 
     def attach_store(self, Store store not None):
         """From here the store's progress drives streams and becomes events. Once."""

@@ -159,7 +159,7 @@ def _setup(monitor: Monitor) -> Body:
     server, options = monitor.server, monitor.server.options
     stats = server.plane.stats()
     body: Body = {
-        "config_load_time": format_time(server.started_ns),
+        "config_load_time": format_time(server.loaded_ns),
         "config_digest": options.config_digest,
     }
     if options.server_tags:

@@ -19,7 +19,7 @@ def started(monkeypatch):
     seen = []
     daemon = types.ModuleType("jscore_server.daemon")
 
-    def run(options, warnings=()):
+    def run(options, warnings=(), reread=None):
         seen.append(options)
         return 0
 

@@ -70,7 +70,7 @@ static void test_figures(void) {
     int a = join(p, JSC_CONN_CLIENT, "CONNECT {}\r\nSUB x.* q 7\r\nSUB y 8\r\n", &a_id);
     int b = join(p, JSC_CONN_CLIENT, "CONNECT {  }\r\nSUB x.1 9\r\n", &b_id);
     int r = join(p, JSC_CONN_ROUTE, "", &r_id);
-    assert(!jsc_conn_route_ready(p, r_id));
+    assert(!jsc_conn_route_ready(p, r_id, NULL));
     say(p, a, "PUB x.1 3\r\nabc\r\nPUB x.1 3\r\nabc\r\nPUB nobody 1\r\n.\r\n");
     say(p, r, "RS+ A over\r\nRMSG A y 2\r\nhi\r\n");
     say(p, a, "PUB over 5\r\n12345\r\n");

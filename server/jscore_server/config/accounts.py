@@ -17,7 +17,6 @@ from .kinds import (
     Reader,
     Rule,
     Wrong,
-    any_map,
     boolean,
     duration_seconds,
     integer,
@@ -26,14 +25,15 @@ from .kinds import (
     mistyped,
     refused,
     sets,
-    size,
     string,
     strings,
     table,
 )
 from .lexer import Position
+from .mappings import mappings
 from .options import Options
 from .parser import Entry, Node, Tree
+from .sharing import auth_callout, cluster_traffic, exports, imports, sharing_faults, trace
 from .users import (
     GLOBAL_ACCOUNT,
     Account,
@@ -216,6 +216,7 @@ def users(reader: Reader, entry: Entry) -> list[User]:
     if not isinstance(value, list):
         raise Wrong(f"Expected users field to be an array, got {entry.node.kind}")
     found = []
+    keys = set()
     for node in value:
         if not isinstance(node.value, dict):
             reader.fault(node.position, f"Expected user entry to be a map/struct, got {node.kind}")
@@ -225,6 +226,9 @@ def users(reader: Reader, entry: Entry) -> list[User]:
         reader.block(node.value, _USER, draft, "")
         place = next((inner.position for inner in node.value.values()), node.position)
         if draft.nkey:
+            if draft.nkey in keys:
+                reader.fault(place, f'Duplicate nkey "{draft.nkey}" detected')
+            keys.add(draft.nkey)
             if draft.name or draft.password:
                 reader.fault(place, "Nkey users do not take usernames or passwords")
             continue
@@ -265,7 +269,7 @@ _AUTHORIZATION = table(
         sets("timeout", _timeout),
         sets("users", users),
         sets("default_permissions", permissions, "default_permission", "permissions"),
-        refused("auth_callout", "auth_hook", kind=any_map),
+        refused("auth_callout", "auth_hook", kind=auth_callout, allow=lambda node: False),
         refused("proxy_required", kind=boolean),
     ]
 )
@@ -322,10 +326,11 @@ def _limits(reader: Reader, target: Any, entry: Entry) -> None:
 
 
 def _any_size(reader: Reader, entry: Entry) -> int:
+    """Bytes: strings with a unit, which the server's own block takes, are none here."""
     try:
-        return size(reader, entry)
+        return integer(reader, entry)
     except Wrong:
-        raise Wrong(f'Expected a parseable size for "{entry.name}", got {entry.node.value}') from None
+        raise Wrong(f'Expected a parseable size for "{entry.name}", got {entry.node.kind}') from None
 
 
 _JETSTREAM = table(
@@ -338,7 +343,7 @@ _JETSTREAM = table(
         sets("memory_max_stream_bytes", _any_size, "mem_max_stream_bytes"),
         sets("disk_max_stream_bytes", _any_size, "store_max_stream_bytes"),
         sets("max_ack_pending", integer),
-        later("cluster_traffic", kind=string),
+        later("cluster_traffic", kind=cluster_traffic),
     ]
 )
 
@@ -371,10 +376,10 @@ _ACCOUNT = table(
         Rule(("limits",), _limits),
         Rule(("jetstream",), _jetstream),
         Rule(("nkey",), _account_nkey),
-        refused("imports"),
-        refused("exports"),
-        refused("mappings", "maps", kind=any_map),
-        later("msg_trace", "trace_dest"),
+        refused("imports", kind=imports),
+        refused("exports", kind=exports),
+        refused("mappings", "maps", kind=mappings),
+        later("msg_trace", "trace_dest", kind=trace),
     ]
 )
 
@@ -404,6 +409,7 @@ def _accounts(reader: Reader, target: Options, entry: Entry) -> None:
         return
     for inner in value.values():
         _account(reader, target, inner)
+    sharing_faults(reader, entry)
 
 
 def _account(reader: Reader, target: Options, entry: Entry) -> None:

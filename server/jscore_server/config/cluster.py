@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from .accounts import permissions
 from .kinds import (
     MAX_SECONDS,
     Reader,
     Rule,
+    Wrong,
     boolean,
     checked,
     duration,
@@ -75,6 +77,17 @@ def _old_permissions(reader: Reader, target: Any, entry: Entry) -> None:
     reader.lacks(entry)
 
 
+def _permissions(reader: Reader, entry: Entry) -> None:
+    found = permissions(reader, entry)
+    if found.responses is not None:
+        raise Wrong("Cluster permissions do not support dynamic responses")
+    queued = [
+        text for side in (found.publish, found.subscribe) for text in (*(side.allow or ()), *side.deny) if " " in text
+    ]
+    if queued:
+        raise Wrong(f'subject "{queued[0]}" is not a valid subject')
+
+
 _AUTHORIZATION = table(
     [
         sets("user", string, "username"),
@@ -98,7 +111,7 @@ _CLUSTER = table(
         sets("host", string, "net"),
         sets("port", port),
         Rule(("authorization",), _authorization),
-        refused("permissions"),
+        refused("permissions", kind=_permissions),
         sets("tls", partial(tls_block, path="cluster.tls", mutual=True)),
         sets("routes", _routes),
         sets("advertise", string, "cluster_advertise"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from .accounts import permissions
 from .cluster import WRITE_TIMEOUT
 from .kinds import (
     Kind,
     Reader,
-    any_map,
     boolean,
     checked,
     duration,
@@ -35,7 +35,7 @@ _AUTHORIZATION = table(
         checked("user", "username", kind=string),
         checked("password", "pass", kind=string),
         checked("timeout", kind=short_timeout),
-        checked("permissions", "default_permissions", "default_permission", kind=any_map),
+        checked("permissions", "default_permissions", "default_permission", kind=permissions),
         checked("proxy_required", kind=boolean),
         forbidden("token", "users", "auth_callout", "auth_hook"),
     ]

@@ -71,6 +71,7 @@ class Wrong(Exception):
     """A value is not what its key takes; the text says what was expected, or the whole fault."""
 
 
+ADVISED_FAULTS = 50
 Kind = Callable[["Reader", Entry], Any]
 
 
@@ -109,7 +110,8 @@ class Reader:
     def unknown(self, entry: Entry, known: Iterable[str]) -> None:
         """A key that no rule knows: a fault, with the likely word where one is close."""
         name = entry.name.lower()[:64]
-        near = difflib.get_close_matches(name, known, 3, 0.7)
+        # The search costs as much as reading some thousand keys: the first faults are helped with.
+        near = difflib.get_close_matches(name, known, 3, 0.7) if len(self.errors) < ADVISED_FAULTS else []
         # Of words equally close, the one with the same letters was meant.
         near.sort(key=lambda word: sorted(word) != sorted(name))
         advice = f', did you mean "{near[0]}"?' if near else ""

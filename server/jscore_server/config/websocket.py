@@ -9,6 +9,7 @@ from .kinds import (
     MAX_SECONDS,
     Reader,
     Rule,
+    Wrong,
     boolean,
     duration,
     listens,
@@ -18,6 +19,7 @@ from .kinds import (
     port,
     refused,
     sets,
+    strict_duration,
     string,
     strings,
     table,
@@ -32,12 +34,30 @@ __all__ = ["websocket", "websocket_faults"]
 
 RESERVED = {"host", "content-length", "connection", "upgrade", "nats-no-masking"}
 
+
+def _auth_timeout(reader: Reader, entry: Entry) -> float | None:
+    """nats-server takes a value of any kind; one that is no timeout forbids a start."""
+    try:
+        return timeout(reader, entry)
+    except Wrong as err:
+        reader.refuse(entry.position, str(err))
+        return None
+
+
+def _handshake_timeout(reader: Reader, entry: Entry) -> float:
+    """Seconds as an integer, or a duration."""
+    value = entry.node.value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return timeout(reader, entry)
+    return strict_duration(reader, entry)
+
+
 _AUTHORIZATION = table(
     [
         sets("user", string, "username"),
         sets("password", string, "pass"),
         sets("token", string),
-        sets("timeout", timeout),
+        sets("timeout", _auth_timeout),
     ]
 )
 
@@ -69,7 +89,7 @@ _WEBSOCKET = table(
         sets("no_tls", boolean),
         sets("same_origin", boolean),
         sets(_ORIGINS[0], strings, *_ORIGINS[1:]),
-        sets("handshake_timeout", duration),
+        sets("handshake_timeout", _handshake_timeout),
         sets("compression", boolean, "compress"),
         Rule(("authorization", "authentication"), _authorization),
         sets("jwt_cookie", string),

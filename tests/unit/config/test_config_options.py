@@ -12,6 +12,7 @@ from jscore_server.config.parser import parse
 from jscore_server.config.schema import duration_seconds, options_from, parse_listen, parse_route
 from jscore_server.config.validate import faults, warnings
 
+ACCOUNT_KEY = "AC5GRL36RQV7MJ2GT6WQSCKDKJKYTK4T2LGLWJ2SEJKRDHFOQQWGGFQL"
 CONF = Path(__file__).resolve().parents[3] / "server" / "conf"
 
 
@@ -139,7 +140,7 @@ def test_all_faults_are_collected():
 @pytest.mark.parametrize(
     "text",
     [
-        "authorization { auth_callout { issuer: A } }",
+        f"authorization {{ auth_callout {{ issuer: {ACCOUNT_KEY}, auth_users: [a] }} }}",
         "accounts { A { exports: [{ stream: a }] } }",
         "accounts { A { mappings { a: b } } }",
         "resolver: MEMORY",

@@ -10,21 +10,8 @@
 #include <unistd.h>
 
 static uint64_t seed;
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-
-static uint64_t state;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "check.h"
 
 /* Short spellings of the calls. */
 static int create(const jsc_vfs *v, const char *path) { return v->open(v->self, path, O_RDWR | O_CREAT, 0644); }
@@ -376,7 +363,7 @@ static void test_kill(void) {
 int main(int argc, char **argv) {
     unsigned long seeds = argc > 1 ? strtoul(argv[1], NULL, 10) : 20;
     for (seed = 1; seed <= seeds; seed++) {
-        state = seed;
+        rnd_state = seed;
         test_bytes();
         test_names();
         test_mappings();

@@ -6,31 +6,10 @@
 #include <fcntl.h>
 #include <sched.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (seed %llu)\n", __FILE__, __LINE__, #x, rc_, (unsigned long long)seed);    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "../../base/test/check.h"
 
 static uint64_t seed;
-static uint64_t state;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
-
 /* ---- the model: what is alive ---- */
 
 enum { MOST = 200000, KEYS = 400 };
@@ -517,9 +496,9 @@ static jsc_mlog *prepare(const jsc_vfs *vfs, const jsc_mlog_options *o, model *m
 
 static void dies_anywhere(int zstd, jsc_keys *keys, int what, uint64_t step) {
     jsc_mlog_options o = options_of(4096, zstd, keys);
-    uint64_t start = state;
+    uint64_t start = rnd_state;
     for (uint64_t n = 1, ran = 0;; n += step, ran++) {
-        state = start;
+        rnd_state = start;
         jsc_sim *sim = jsc_sim_new(seed * 1000 + n);
         const jsc_vfs *vfs = jsc_sim_vfs(sim);
         model *m = model_new();
@@ -877,14 +856,14 @@ static void beside_others(int zstd, jsc_keys *keys) {
 #define RUN(x)                                                                                                         \
     do {                                                                                                               \
         if (argc > 3 && !strstr(#x, argv[3])) break; /* seeds, first seed, part of a test's name */                    \
-        state = seed;                                                                                                  \
+        rnd_state = seed;                                                                                              \
         if (getenv("TELL")) fprintf(stderr, "%s\n", #x);                                                               \
         x;                                                                                                             \
     } while (0)
 int main(int argc, char **argv) {
     int seeds = argc > 1 ? atoi(argv[1]) : 2;
     for (int i = argc > 2 ? atoi(argv[2]) : 1; i <= seeds; i++) {
-        seed = state = (uint64_t)i;
+        seed = rnd_state = (uint64_t)i;
         jsc_keys *keys = keys_of(2);
         RUN(seals());
         RUN(follows_live(0, NULL));

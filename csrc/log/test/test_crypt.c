@@ -3,14 +3,7 @@
 
 #include <pthread.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                                    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x) CHECK((x) == JSC_OK)
+#include "../../base/test/check.h"
 
 static const uint64_t SALT = 0x0123456789abcdefu;
 

@@ -1,22 +1,10 @@
 /* Subject filters against a matcher that is too simple to be wrong, on random subjects and filters of a small alphabet. */
 #include "../filter.h"
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "../../base/test/check.h"
 
-static uint64_t seed, state;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
-
+static uint64_t seed;
 static jsc_span span(const char *text) { return (jsc_span){text, strlen(text)}; }
 
 /* ---- the simple matcher: token by token, by its own recursion ---- */
@@ -275,7 +263,7 @@ int main(int argc, char **argv) {
     test_texts();
     test_skips();
     for (seed = 1; seed <= rounds; seed++) {
-        state = seed;
+        rnd_state = seed;
         random_round();
         unordered_round();
     }

@@ -8,25 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu, round %d)\n", __FILE__, __LINE__, #x, (unsigned long long)seed,     \
-                    round_);                                                                                           \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x) CHECK((x) == JSC_OK)
+#define CHECK_CASE " (seed %llu, round %d)", (unsigned long long)seed, round_
+#define CHECK_END() abort()
+#include "../../base/test/check.h"
 
-static uint64_t seed, state;
+static uint64_t seed;
 static int round_;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
-
 enum { SEGMENT = 16384, CAPACITY = 150000, MOST = 800 };
 
 typedef struct run {
@@ -204,7 +191,7 @@ static void one_round(run *r) {
 
 static void one_run(uint64_t s) {
     seed = s;
-    state = s * 77 + 5;
+    rnd_state = s * 77 + 5;
     run r = {.sim = jsc_sim_new(s)};
     r.options = (jsc_mlog_options){.segment_bytes = SEGMENT,
                                    .sync_mode = rnd(3) ? JSC_SYNC_ALWAYS : JSC_SYNC_NEVER,

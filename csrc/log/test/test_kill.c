@@ -23,23 +23,9 @@
 static const char *running = "start"; /* what a failure names */
 static uint64_t at_call;
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (%s, call %llu)\n", __FILE__, __LINE__, #x, running,                            \
-                    (unsigned long long)at_call);                                                                      \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (%s, call %llu)\n", __FILE__, __LINE__, #x, rc_, running,                  \
-                    (unsigned long long)at_call);                                                                      \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (%s, call %llu)", running, (unsigned long long)at_call
+#include "../../base/test/check.h"
+
 #define TRY(x)                                                                                                         \
     do {                                                                                                               \
         if ((rc = (x)) != JSC_OK) goto out;                                                                            \

@@ -5,32 +5,11 @@
 #include <pthread.h>
 #include <sched.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (seed %llu)\n", __FILE__, __LINE__, #x, rc_, (unsigned long long)seed);    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "../../base/test/check.h"
 
 static uint64_t seed;
 static jsc_keys *keys; /* new segments are encrypted, when set */
-static uint64_t state;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
-
 /* Record i of generation g has contents that follow from (i, g). */
 static size_t body_len(uint64_t i, uint32_t g) {
     uint64_t h = i * 1000003 + g * 7919;
@@ -433,14 +412,14 @@ int main(int argc, char **argv) {
     test_mark();
     test_dropped_pages();
     for (seed = 1; seed <= 3; seed++) {
-        state = seed;
+        rnd_state = seed;
         jsc_sim *disk = jsc_sim_new(seed);
         test_round_trip(jsc_sim_vfs(disk), "/d/a", (int)(seed % 3), 65536);
         test_round_trip(jsc_sim_vfs(disk), "/d/b", (int)(seed % 3), 0);
         jsc_sim_free(disk);
     }
     for (seed = 1; seed <= seeds; seed++) {
-        state = seed;
+        rnd_state = seed;
         test_crashes(JSC_SYNC_ALWAYS);
         uint8_t secrets[2][JSC_KEY_BYTES] = {{1}, {2}};
         OK(jsc_keys_new((uint32_t[]){7, 9}, secrets, 2, seed % 2 ? 7 : 9, &keys));

@@ -9,33 +9,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu, step %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed,    \
-                    (unsigned long long)step);                                                                         \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (seed %llu, step %llu)\n", __FILE__, __LINE__, #x, rc_,                    \
-                    (unsigned long long)seed, (unsigned long long)step);                                               \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (seed %llu, step %llu)", (unsigned long long)seed, (unsigned long long)step
+#define CHECK_END() abort()
+#include "../../base/test/check.h"
 
 static uint64_t seed, step;
-static uint64_t state;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
-
 /* With TRACE in the environment, a line for each event. */
 static bool trace;
 #define TELL(...)                                                                                                      \
@@ -417,7 +395,7 @@ static void one_run(uint64_t s, int steps, bool background) {
     static run r;
     r = (run){0};
     seed = s;
-    state = s * 7919 + 1;
+    rnd_state = s * 7919 + 1;
     step = 0;
     r.sim = jsc_sim_new(s);
     r.now = (model){.first = 1, .last_ts = INT64_MIN};
@@ -642,7 +620,7 @@ static void test_damage(uint64_t s) {
     static run r;
     r = (run){.clock = 0};
     seed = s;
-    state = s * 31 + 7;
+    rnd_state = s * 31 + 7;
     step = 0;
     r.sim = jsc_sim_new(s);
     r.now = (model){.first = 1, .last_ts = INT64_MIN};

@@ -5,31 +5,9 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                                    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d\n", __FILE__, __LINE__, #x, rc_);                                          \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#include "../../base/test/check.h"
 
 static const jsc_segment_head HEAD = {.salt = 0x1234, .first = 17, .prev_term = 3, .base_seq = 9};
-
-static uint64_t state = 1;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
 
 static jsc_keys *ring(uint8_t first) {
     uint8_t key[1][JSC_KEY_BYTES] = {{first, 2, 3}};
@@ -444,6 +422,7 @@ static void test_threads(void) {
 }
 
 int main(void) {
+    rnd_state = 1;
     test_round_trips();
     test_known_files();
     test_damage();

@@ -2,30 +2,10 @@
  * disk, and between them every kind of question. */
 #include "../jsc_mlog.h"
 
-static uint64_t seed, state;
+static uint64_t seed;
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (seed %llu)\n", __FILE__, __LINE__, #x, rc_, (unsigned long long)seed);    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "../../base/test/check.h"
 
 /* ---- the model ---- */
 
@@ -320,7 +300,7 @@ int main(int argc, char **argv) {
     make_names();
     make_filters();
     for (seed = first; seed < first + rounds; seed++) {
-        state = seed * 0x2545f4914f6cdd1du;
+        rnd_state = seed * 0x2545f4914f6cdd1du;
         history();
     }
     for (size_t i = 0; i < nfilters; i++) jsc_filter_free(filters[i]);

@@ -5,24 +5,10 @@
 
 #include <fcntl.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                                    \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x) CHECK((x) == JSC_OK)
+#define CHECK_END() abort()
+#include "../../base/test/check.h"
 
 enum { MESSAGES = 3000, SUBJECTS = 7 };
-
-static uint64_t state = 1;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
 
 static const jsc_vfs *vfs;
 static jsc_mlog *m;
@@ -139,6 +125,7 @@ static void run(bool deletions) {
 }
 
 int main(void) {
+    rnd_state = 1;
     run(false);
     run(true);
     printf("rot ok\n");

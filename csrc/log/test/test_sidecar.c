@@ -4,23 +4,10 @@
 
 #include <errno.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x) CHECK((x) == JSC_OK)
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "../../base/test/check.h"
 
-static uint64_t seed, state;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
-
+static uint64_t seed;
 /* ---- one file in memory ---- */
 
 typedef struct file {
@@ -852,11 +839,11 @@ int main(int argc, char **argv) {
     test_keys();
     test_many_subjects();
     for (seed = 1; seed <= rounds; seed++) {
-        state = seed;
+        rnd_state = seed;
         random_round();
     }
     for (seed = 1; seed <= 6; seed++) {
-        state = seed;
+        rnd_state = seed;
         model *m = model_new(12, 5);
         every_byte(m, NULL);
         every_byte_forged(m);

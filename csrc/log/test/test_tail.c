@@ -20,22 +20,10 @@ static void *test_realloc(void *p, size_t n) { return fails() ? NULL : realloc(p
 #undef calloc
 #undef realloc
 
-static uint64_t seed, state;
+static uint64_t seed;
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (seed %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)seed);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
+#define CHECK_CASE " (seed %llu)", (unsigned long long)seed
+#include "../../base/test/check.h"
 
 /* ---- the model ---- */
 
@@ -285,7 +273,7 @@ static void sizes(void) {
 int main(int argc, char **argv) {
     uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 10) : 300;
     for (seed = 1; seed <= rounds; seed++) {
-        state = seed * 0x2545f4914f6cdd1du;
+        rnd_state = seed * 0x2545f4914f6cdd1du;
         history();
     }
     sizes();

@@ -7,22 +7,8 @@
 
 static uint64_t round_now;
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (round %llu)\n", __FILE__, __LINE__, #x, (unsigned long long)round_now);        \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (round %llu)\n", __FILE__, __LINE__, #x, rc_,                              \
-                    (unsigned long long)round_now);                                                                    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (round %llu)", (unsigned long long)round_now
+#include "../../base/test/check.h"
 
 enum { SEGMENT = 4096, PLENTY = 1 << 30 };
 static const char dir[] = "/d/log";

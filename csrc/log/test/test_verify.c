@@ -9,31 +9,10 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define CHECK(x)                                                                                                       \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__, #x, about);                                        \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-#define OK(x)                                                                                                          \
-    do {                                                                                                               \
-        int rc_ = (x);                                                                                                 \
-        if (rc_ != JSC_OK) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s = %d (%s)\n", __FILE__, __LINE__, #x, rc_, about);                              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define CHECK_CASE " (%s)", about
+#include "../../base/test/check.h"
 
 static char about[200] = "";
-
-static uint64_t state = 7;
-static uint64_t rnd(uint64_t n) {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
 
 /* ---- what verification says ---- */
 
@@ -465,6 +444,7 @@ static void test_at_work(void) {
 }
 
 int main(int argc, char **argv) {
+    rnd_state = 7;
     test_sound();
     test_names();
     test_torn_tail();

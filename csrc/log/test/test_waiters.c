@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHECK(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#define OK(x) CHECK((x) == JSC_OK)
+#define CHECK_END() abort()
+#include "../../base/test/check.h"
 
 enum { THREADS = 16, EACH = 400 };
 
@@ -22,7 +22,7 @@ typedef struct crowd {
     bool until_failure;
 } crowd;
 
-static uint32_t rnd(uint32_t *x) { return *x = *x * 1664525 + 1013904223, *x >> 16; }
+static uint32_t draw(uint32_t *x) { return *x = *x * 1664525 + 1013904223, *x >> 16; }
 
 static void *writer(void *arg) {
     crowd *c = arg;
@@ -34,14 +34,14 @@ static void *writer(void *arg) {
         if (rc == JSC_OK) rc = jsc_mlog_submit(c->log, &position);
         while (rc == JSC_OK) {
             bool to_pass;
-            int64_t timeout = rnd(&x) % 4 ? -1 : (int64_t)(rnd(&x) % 100) * 1000;
-            if (rnd(&x) % 2) {
+            int64_t timeout = draw(&x) % 4 ? -1 : (int64_t)(draw(&x) % 100) * 1000;
+            if (draw(&x) % 2) {
                 rc = jsc_mlog_wait(c->log, position, timeout);
             } else {
                 rc = jsc_mlog_await(c->log, position, timeout, &to_pass);
                 pthread_mutex_lock(&c->turn);
                 if (to_pass) jsc_mlog_pass(c->log);
-                if (rnd(&x) % 8 == 0) sched_yield();
+                if (draw(&x) % 8 == 0) sched_yield();
                 pthread_mutex_unlock(&c->turn);
             }
             if (rc == JSC_OK) CHECK(jsc_mlog_durable_position(c->log) >= position);

@@ -69,7 +69,7 @@ int jsc_conn_adopt(jsc_plane *p, int fd, int kind, const char *greeting, size_t 
     c->active = p->mono;
     c->active_unix = c->start_unix = p->unix_ns;
     c->next_ping = kind == JSC_CONN_CLIENT && !p->o.auth_required ? p->mono + p->o.ping_interval_ns : INT64_MAX;
-    if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
+    jsc_timer_by(p, c->next_ping);
     p->conns[slot] = c;
     if (kind == JSC_CONN_CLIENT) p->stats.clients++;
     if (n) jsc_out_put(c, greeting, n);
@@ -497,8 +497,8 @@ void jsc_conn_timers(jsc_plane *p) {
             jsc_conn_end(c, "Slow Consumer (Write Deadline)", NULL, 0);
             continue;
         }
-        if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
-        if (c->write_due && c->write_due < p->next_timer) p->next_timer = c->write_due;
+        jsc_timer_by(p, c->next_ping);
+        if (c->write_due) jsc_timer_by(p, c->write_due);
     }
 }
 
@@ -510,7 +510,7 @@ void jsc_conn_first_ping(jsc_conn *c, int64_t after) {
     p->rng ^= p->rng >> 7;
     p->rng ^= p->rng << 17;
     c->next_ping = p->mono + after + (int64_t)(p->rng % (uint64_t)(after / 5 + 1)); /* they do not all start together */
-    if (c->next_ping < p->next_timer) p->next_timer = c->next_ping;
+    jsc_timer_by(p, c->next_ping);
 }
 
 /* ---- calls of the host ---- */

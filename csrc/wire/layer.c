@@ -7,7 +7,7 @@
 
 static void deadline(jsc_conn *c, int64_t after) {
     c->next_ping = after > 0 ? c->plane->mono + after : INT64_MAX; /* pings begin when the connection is open */
-    if (c->next_ping < c->plane->next_timer) c->plane->next_timer = c->next_ping;
+    jsc_timer_by(c->plane, c->next_ping);
 }
 
 static void drop(jsc_conn *c) {
@@ -38,7 +38,7 @@ void jsc_layer_opened(jsc_conn *c) {
     l->stage = JSC_STAGE_OPEN;
     l->hold = 0;
     c->next_ping = l->ping;
-    if (c->next_ping < c->plane->next_timer) c->plane->next_timer = c->next_ping;
+    jsc_timer_by(c->plane, c->next_ping);
     if (!l->tls && !l->ws) drop(c);
     if (jsc_pending(c) && !c->blocked) jsc_out_send(c);
 }

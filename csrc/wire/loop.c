@@ -2,21 +2,20 @@
 #include "layer.h"
 #include <errno.h>
 #include <sys/epoll.h>
-#include <time.h>
 #include <unistd.h>
 
 #define HOST_FD (1ull << 63)
 #define CALL_FD (1ull << 62)
 
-static int64_t clock_ns(clockid_t id) {
+int64_t jsc_clock(clockid_t id) {
     struct timespec t;
     clock_gettime(id, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static void clocks(jsc_plane *p) {
-    p->mono = clock_ns(CLOCK_MONOTONIC);
-    p->unix_ns = clock_ns(CLOCK_REALTIME);
+    p->mono = jsc_clock(CLOCK_MONOTONIC);
+    p->unix_ns = jsc_clock(CLOCK_REALTIME);
 }
 
 static void defaults(jsc_plane_options *o) {

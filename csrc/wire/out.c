@@ -112,7 +112,7 @@ static void deadline(jsc_conn *c, size_t sent) {
     } else {
         c->write_left = jsc_pending(c);
         c->write_due = p->mono + p->o.write_deadline_ns;
-        if (c->write_due < p->next_timer) p->next_timer = c->write_due;
+        jsc_timer_by(p, c->write_due);
     }
 }
 

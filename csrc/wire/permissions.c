@@ -114,14 +114,6 @@ static hits find(const list *l, const char *s, uint32_t n, uint64_t hash, const 
     return h;
 }
 
-/* A subject with an empty token is none: no pattern covers it. */
-static int has_gap(const char *s, uint32_t n) {
-    if (s[0] == '.' || s[n - 1] == '.') return 1;
-    for (const char *p = s; (p = memchr(p, '.', (size_t)(s + n - p))); p++)
-        if (p[1] == '.') return 1;
-    return 0;
-}
-
 /* ---- life ---- */
 int jsc_permissions_new(const jsc_permission *v, int n, const jsc_permissions_options *o, jsc_permissions **out) {
     jsc_permissions *p = calloc(1, sizeof *p);
@@ -236,7 +228,7 @@ static int listed(jsc_conn *c, const char *s, uint32_t n) {
     verdict *v = judge(c, s, n);
     if (JSC_UNLIKELY(!v->publish)) {
         const list *allow = &p->lists[JSC_PUBLISH_ALLOW], *deny = &p->lists[JSC_PUBLISH_DENY];
-        int gap = has_gap(s, n), yes = !p->no_publish;
+        int gap = !jsc_subject_routable(s, n), yes = !p->no_publish;
         if (allow->n) yes = !gap && find(allow, s, n, v->hash, NULL, 0).plain;
         if (yes && deny->n && !gap && find(deny, s, n, v->hash, NULL, 0).plain) yes = 0;
         v->publish = (uint8_t)(1 + yes);
@@ -256,7 +248,7 @@ int jsc_may_deliver(const jsc_sub *s, const char *subject, uint32_t n) {
 int jsc_may_subscribe(const jsc_permissions *p, const char *s, uint32_t n, const char *queue, uint32_t qn) {
     const list *allow = &p->lists[JSC_SUBSCRIBE_ALLOW], *deny = &p->lists[JSC_SUBSCRIBE_DENY];
     uint64_t h = jsc_hash(s, n);
-    int gap = has_gap(s, n);
+    int gap = !jsc_subject_routable(s, n); /* no pattern covers it */
     if (allow->n) {
         hits a = gap ? (hits){0, 0, 0} : find(allow, s, n, h, queue, qn);
         if (!(qn && a.queued ? a.fitting : a.plain)) return 0;

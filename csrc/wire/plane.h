@@ -5,6 +5,7 @@
 #define _GNU_SOURCE /* memrchr, accept4 */
 #endif
 #include "jsc_plane.h"
+#include <time.h>
 
 typedef struct jsc_conn jsc_conn;
 typedef struct jsc_node jsc_node;
@@ -260,6 +261,12 @@ struct jsc_plane {
     jsc_plane_stats stats;
 };
 
+/* Timers are looked at then, at the latest. */
+static inline void jsc_timer_by(jsc_plane *p, int64_t mono) {
+    if (mono < p->next_timer) p->next_timer = mono;
+}
+/* loop.c */
+int64_t jsc_clock(clockid_t); /* ns */
 /* conn.c */
 jsc_conn *jsc_conn_find(jsc_plane *, uint64_t id);
 /* Closes at the end of the turn; the first reason given stays. err: text of a last -ERR. flush: send what waits. */
@@ -359,6 +366,8 @@ static inline char *jsc_copy(char *p, const void *s, size_t n) {
     memcpy(p, s, n);
     return p + n;
 }
+/* quote.c */
+uint32_t jsc_utf8(const uint8_t *, size_t n, uint32_t *code); /* bytes of the character that is first, 0: it is none */
 char *jsc_put_quoted(char *, const char *, size_t n); /* at most 4 n + 2 bytes */
 char *jsc_put_number(char *, uint64_t);
 #endif

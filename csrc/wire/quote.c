@@ -1,8 +1,7 @@
 /* Text of a client inside quotes, as in Go's %q: what is shown in an -ERR cannot end it early or draw on a terminal. */
 #include "plane.h"
 
-/* Bytes of the UTF-8 character at s, 0 when it is none. */
-static uint32_t character(const uint8_t *s, size_t n, uint32_t *code) {
+uint32_t jsc_utf8(const uint8_t *s, size_t n, uint32_t *code) {
     uint32_t len = s[0] < 0x80                   ? 1
                    : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
                    : (s[0] & 0xf0) == 0xe0       ? 3
@@ -42,7 +41,7 @@ char *jsc_put_quoted(char *q, const char *text, size_t n) {
     const uint8_t *s = (const uint8_t *)text;
     *q++ = '"';
     for (size_t i = 0; i < n;) {
-        uint32_t c = 0, len = character(s + i, n - i, &c);
+        uint32_t c = 0, len = jsc_utf8(s + i, n - i, &c);
         if (!len) {
             q = hex(q, 'x', s[i++], 2);
             continue;

@@ -9,7 +9,6 @@
 #include <openssl/x509v3.h>
 #include <arpa/inet.h>
 #include <sys/socket.h>
-#include <time.h>
 
 /* ---- the BIO: ciphertext of the plane's two work buffers ---- */
 static int bio_read(BIO *b, char *out, int n) {
@@ -234,17 +233,11 @@ static int pinned(jsc_conn *c) {
     return found;
 }
 
-static int64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 int jsc_tls_shake(jsc_conn *c) {
     jsc_layer *l = c->layer;
     jsc_plane *p = c->plane;
     char why[160];
-    int64_t begin = now();
+    int64_t begin = jsc_clock(CLOCK_MONOTONIC);
     if (p->shake_turn != p->mono) {
         p->shake_turn = p->mono;
         p->shake_spent = 0;
@@ -258,7 +251,7 @@ int jsc_tls_shake(jsc_conn *c) {
     ERR_clear_error();
     int rc = SSL_do_handshake(l->ssl);
     int code = rc == 1 ? SSL_ERROR_NONE : SSL_get_error(l->ssl, rc);
-    p->shake_spent += now() - begin;
+    p->shake_spent += jsc_clock(CLOCK_MONOTONIC) - begin;
     if (push(c) < 0 && code != SSL_ERROR_SSL) {
         l->broken = 1;
         jsc_tls_fail(c, "EOF");

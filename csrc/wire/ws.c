@@ -226,20 +226,9 @@ static void unmask(jsc_ws *w, uint8_t *out, const uint8_t *in, size_t n) {
 }
 
 static int is_utf8(const uint8_t *b, size_t n) {
-    for (size_t i = 0; i < n;) {
-        uint8_t f = b[i++];
-        int more = f < 0x80                ? 0
-                   : f >= 0xc2 && f < 0xe0 ? 1
-                   : f >= 0xe0 && f < 0xf0 ? 2
-                   : f >= 0xf0 && f < 0xf5 ? 3
-                                           : -1;
-        if (more < 0 || n - i < (size_t)more) return 0;
-        if (more && ((f == 0xe0 && b[i] < 0xa0) || (f == 0xed && b[i] > 0x9f) || (f == 0xf0 && b[i] < 0x90) ||
-                     (f == 0xf4 && b[i] > 0x8f)))
-            return 0;
-        for (; more; more--)
-            if ((b[i++] & 0xc0) != 0x80) return 0;
-    }
+    uint32_t code, k;
+    for (size_t i = 0; i < n; i += k)
+        if (!(k = jsc_utf8(b + i, n - i, &code))) return 0;
     return 1;
 }
 

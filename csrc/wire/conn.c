@@ -219,23 +219,27 @@ static const char *const denials[] = {
     [JSC_DENIED_REPLY] = "Permissions Violation for Publish with Reply of",
 };
 
+static size_t denial_room(size_t n, const jsc_sub *sub) {
+    return 128 + 4 * (n + (sub ? (size_t)sub->queue_len + sub->sid_len : 0));
+}
+
+/* The -ERR up to its closing quote. sub: its queue is told too. */
+static char *put_denial(char *q, int what, const char *s, size_t n, const jsc_sub *sub) {
+    if (what == JSC_DENIED_MAX_SUBS) return jsc_copy(q, "-ERR 'maximum subscriptions exceeded", 36);
+    q = jsc_copy(q, "-ERR '", 6);
+    q = jsc_copy(q, denials[what], strlen(denials[what]));
+    *q++ = ' ';
+    q = jsc_put_quoted(q, s, n);
+    if (!sub || !sub->queue_len) return q;
+    q = jsc_copy(q, " using queue ", 13);
+    return jsc_put_quoted(q, sub->queue, sub->queue_len);
+}
+
 void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_sub *sub) {
     jsc_plane *p = c->plane;
-    size_t room = 96 + 4 * (n + (sub ? (size_t)sub->queue_len : 0));
-    char *q = jsc_out_room(c, room);
+    char *q = jsc_out_room(c, denial_room(n, sub));
     if (!q) return;
-    if (what == JSC_DENIED_MAX_SUBS) {
-        q = jsc_copy(q, "-ERR 'maximum subscriptions exceeded", 36);
-    } else {
-        q = jsc_copy(q, "-ERR '", 6);
-        q = jsc_copy(q, denials[what], strlen(denials[what]));
-        *q++ = ' ';
-        q = jsc_put_quoted(q, s, n);
-        if (sub && sub->queue_len) {
-            q = jsc_copy(q, " using queue ", 13);
-            q = jsc_put_quoted(q, sub->queue, sub->queue_len);
-        }
-    }
+    q = put_denial(q, what, s, n, sub);
     jsc_out_done(c, jsc_copy(q, "'\r\n", 3));
     /* The log hears of each, but not more than it can take of one that does nothing else. */
     if (p->mono - c->denied_at > SECOND) {
@@ -273,19 +277,12 @@ int jsc_conn_permit(jsc_plane *p, uint64_t id, jsc_permissions *x) {
             i++;
             continue;
         }
-        size_t n = s->subject_len + s->queue_len + s->sid_len;
-        char *q = jsc_out_room(c, 96 + n);
+        char *q = jsc_out_room(c, denial_room(s->subject_len, s));
         if (q) {
-            q = jsc_copy(q, "-ERR 'Permissions Violation for Subscription to \"", 49);
-            q = jsc_copy(q, s->subject, s->subject_len);
-            if (s->queue_len) {
-                q = jsc_copy(q, "\" using queue \"", 15);
-                q = jsc_copy(q, s->queue, s->queue_len);
-            }
-            q = jsc_copy(q, "\" (sid \"", 8);
-            q = jsc_copy(q, s->sid, s->sid_len);
-            q = jsc_copy(q, "\")'\r\n", 5);
-            jsc_out_done(c, q);
+            q = put_denial(q, JSC_DENIED_SUBSCRIBE, s->subject, s->subject_len, s);
+            q = jsc_copy(q, " (sid ", 6);
+            q = jsc_put_quoted(q, s->sid, s->sid_len);
+            jsc_out_done(c, jsc_copy(q, ")'\r\n", 4));
         }
         jsc_conn_sub_remove(c, s); /* the next one may have moved here */
         jsc_sub_leave(s);

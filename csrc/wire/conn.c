@@ -490,7 +490,7 @@ void jsc_conn_timers(jsc_plane *p) {
         if (p->mono >= c->next_ping && c->layer && c->layer->stage != JSC_STAGE_OPEN) jsc_layer_late(c);
         else if (p->mono >= c->next_ping) ping(c);
         if (c->write_due && p->mono >= c->write_due && !c->closing) {
-            p->stats.slow_consumers++;
+            jsc_count_slow(c);
             jsc_conn_end(c, "Slow Consumer (Write Deadline)", NULL, 0);
             continue;
         }

@@ -132,6 +132,9 @@ static void test_write_deadline(void) {
         events(p);
     }
     assert(!strcmp(closed_reason, "Slow Consumer (Write Deadline)"));
+    jsc_plane_stats st;
+    jsc_plane_stat(p, &st);
+    assert(st.slow_consumers == 1 && st.slow_clients == 1);
     SAY(from, "PING\r\n");
     EXPECT(from, "PONG\r\n");
     leave(&slow);

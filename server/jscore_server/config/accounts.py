@@ -6,8 +6,6 @@ without it would let in, or carry, something else than the file says.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -31,6 +29,7 @@ from .kinds import (
 )
 from .lexer import Position
 from .mappings import mappings
+from .nkeys import public_kind
 from .options import Options
 from .parser import Entry, Node, Tree
 from .sharing import auth_callout, cluster_traffic, exports, imports, sharing_faults, trace
@@ -50,8 +49,6 @@ __all__ = ["account_rules", "cross_check"]
 
 CONNECTION_TYPES = frozenset({"STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS", "MQTT", "MQTT_WS", "IN_PROCESS"})
 HIGH_TIMEOUT = 60.0
-USER_NKEY, ACCOUNT_NKEY = 20 << 3, 0
-NKEY_BYTES = 35
 
 
 # ---- permissions ----
@@ -64,7 +61,7 @@ def _valid(subject: str) -> bool:
 
 
 def _subject(text: str, queues: bool) -> str:
-    """The subject, or with `queues` also `subject queue`, as `_compiled` in the server splits it."""
+    """The subject, or with `queues` also `subject queue`, as `authentication.compile_permissions` splits it."""
     parts = re.split(r"[ \t]+", text.strip()) if queues else [text]
     if len(parts) > 2 or not _valid(parts[0]) or (len(parts) == 2 and not _valid(parts[1])):
         raise Wrong(f'subject "{text}" is not a valid subject')
@@ -160,22 +157,9 @@ def _connection_types(reader: Reader, entry: Entry) -> frozenset[str]:
     return frozenset(types)
 
 
-def _is_nkey(text: str, kind: int) -> bool:
-    """Whether it is a public nkey whose prefix byte is `kind`. Source: security.md section 2.3."""
-    try:
-        raw = base64.b32decode(text + "=" * (-len(text) % 8))
-    except ValueError:
-        return False
-    return (
-        len(raw) == NKEY_BYTES
-        and raw[0] == kind
-        and binascii.crc_hqx(raw[:-2], 0) == int.from_bytes(raw[-2:], "little")
-    )
-
-
 def _user_nkey(reader: Reader, entry: Entry) -> str:
     text = string(reader, entry)
-    if not _is_nkey(text, USER_NKEY):
+    if public_kind(text) != "U":
         raise Wrong("Not a valid public nkey for a user")
     reader.lacks(entry)
     return text
@@ -183,7 +167,7 @@ def _user_nkey(reader: Reader, entry: Entry) -> str:
 
 def _account_nkey(reader: Reader, target: Account, entry: Entry) -> None:
     text = string(reader, entry)
-    if not _is_nkey(text, ACCOUNT_NKEY):
+    if public_kind(text) != "A":
         raise Wrong(f'Not a valid public nkey for an account: "{text}"')
     reader.lacks(entry)
 

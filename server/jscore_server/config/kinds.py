@@ -25,6 +25,7 @@ __all__ = [
     "Wrong",
     "any_map",
     "anything",
+    "array_of_strings",
     "at_least",
     "between",
     "boolean",
@@ -248,6 +249,13 @@ def strings(reader: Reader, entry: Entry) -> list[str]:
             raise Wrong(f'expected strings in "{entry.name}", got {node.kind}')
         out.append(node.value)
     return out
+
+
+def array_of_strings(reader: Reader, entry: Entry) -> list[str]:
+    """Strings where one alone is none."""
+    if not isinstance(entry.node.value, list):
+        raise mistyped(entry, "an array of strings")
+    return strings(reader, entry)
 
 
 def one_of(*words: str, any_case: bool = True) -> Kind:

@@ -27,6 +27,7 @@ from .kinds import (
     table,
 )
 from .lexer import Position
+from .mappings import valid_subject
 from .nkeys import public_kind, seed_kind
 from .parser import Entry, Tree
 from .tls import tls_block
@@ -103,8 +104,7 @@ def _seed(reader: Reader, entry: Entry) -> None:
 
 def _subjects(reader: Reader, entry: Entry) -> None:
     for subject in strings(reader, entry):
-        tokens = subject.split(".")
-        if re.search(r"[ \t\r\n\f]", subject) or not all(tokens) or ">" in tokens[:-1]:
+        if not valid_subject(subject):
             raise Wrong(f'subject "{subject}" is not a valid subject')
 
 

@@ -11,6 +11,7 @@ from .kinds import (
     Rule,
     Wrong,
     any_map,
+    array_of_strings,
     boolean,
     checked,
     integer,
@@ -20,7 +21,6 @@ from .kinds import (
     one_of,
     strict_duration,
     string,
-    strings,
     table,
 )
 from .lexer import Position
@@ -31,12 +31,6 @@ from .parser import Entry, Tree
 __all__ = ["auth_callout", "cluster_traffic", "exports", "imports", "sharing_faults", "trace"]
 
 _RESPONSES = one_of("single", "singleton", "stream", "chunk", "chunked")
-
-
-def _array(reader: Reader, entry: Entry) -> list[str]:
-    if not isinstance(entry.node.value, list):
-        raise mistyped(entry, "an array of strings")
-    return strings(reader, entry)
 
 
 def _percentage(entry: Entry, low: int, high: int, *, words: tuple[str, ...] = ()) -> None:
@@ -73,7 +67,7 @@ def _latency(reader: Reader, entry: Entry) -> None:
 _EXPORT = table(
     [
         checked("stream", "service", kind=string),
-        checked("accounts", kind=_array),
+        checked("accounts", kind=array_of_strings),
         checked("response", "response_type", kind=_RESPONSES),
         checked("threshold", "response_threshold", "response_max_time", "response_time", kind=strict_duration),
         checked("latency", kind=_latency),
@@ -271,10 +265,10 @@ def _xkey(reader: Reader, entry: Entry) -> None:
 _CALLOUT = table(
     [
         checked("issuer", kind=_issuer),
-        checked("auth_users", "users", kind=_array),
+        checked("auth_users", "users", kind=array_of_strings),
         checked("account", "acc", kind=string),
         checked("xkey", "key", kind=_xkey),
-        checked("allowed_accounts", kind=_array),
+        checked("allowed_accounts", kind=array_of_strings),
     ]
 )
 

@@ -9,6 +9,7 @@ from .kinds import (
     Reader,
     Rule,
     Wrong,
+    array_of_strings,
     boolean,
     checked,
     duration_seconds,
@@ -18,7 +19,6 @@ from .kinds import (
     refused,
     sets,
     string,
-    strings,
     table,
     timeout,
 )
@@ -68,7 +68,7 @@ CURVES = {
 
 
 def _suites(reader: Reader, entry: Entry) -> list[str]:
-    names = _array(reader, entry)
+    names = _some(reader, entry)
     for name in names:
         if name not in SUITES and name not in INSECURE_SUITES and name not in TLS13_SUITES:
             raise Wrong(f"unrecognized cipher {name}")
@@ -76,26 +76,23 @@ def _suites(reader: Reader, entry: Entry) -> list[str]:
 
 
 def _curves(reader: Reader, entry: Entry) -> list[str]:
-    names = _array(reader, entry)
+    names = _some(reader, entry)
     for name in names:
         if name not in CURVES:
             raise Wrong(f"unrecognized curve preference {name}")
     return names
 
 
-def _array(reader: Reader, entry: Entry) -> list[str]:
-    if not isinstance(entry.node.value, list):
-        raise mistyped(entry, "an array of strings")
-    if not entry.node.value:
+def _some(reader: Reader, entry: Entry) -> list[str]:
+    found = array_of_strings(reader, entry)
+    if not found:
         raise Wrong(f"'{entry.name}' cannot be empty")
-    return strings(reader, entry)
+    return found
 
 
 def _pins(reader: Reader, entry: Entry) -> frozenset[str]:
-    if not isinstance(entry.node.value, list):
-        raise mistyped(entry, "an array of strings")
     found = []
-    for pin in strings(reader, entry):
+    for pin in array_of_strings(reader, entry):
         if not re.fullmatch("[0-9a-f]{64}", pin.lower()):
             text = "does not look like hex-encoded sha256 of DER encoded SubjectPublicKeyInfo"
             raise Wrong(f"'pinned_certs' key {pin} {text}")

@@ -51,7 +51,7 @@ class Right:
 
 
 class Authentication:
-    """The users of one configuration. `replaced` makes the next one on a reload."""
+    """The users of one configuration; a reload makes another one."""
 
     def __init__(self, options: Options, passwords: Passwords) -> None:
         self._passwords = passwords

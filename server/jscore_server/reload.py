@@ -17,12 +17,14 @@ from typing import Any
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.config.lexer import ConfigError
 from jscore_server.config.options import Options
+from jscore_server.config.validate import named_users
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
+from jscore_server.protocol.duration import go_duration
 from jscore_server.server import Server
 from jscore_server.transport.listener import TlsListener
 
-__all__ = ["Reload", "go_duration", "plane_bounds", "write_pid"]
+__all__ = ["Reload", "plane_bounds", "write_pid"]
 
 NANOSECOND = 1_000_000_000
 WITHOUT_FILE = "can only reload config when a file is provided using -c or --config"
@@ -77,21 +79,6 @@ def plane_bounds(options: Options) -> dict[str, Any]:
     }
 
 
-def go_duration(seconds: float) -> str:
-    """As Go writes it: `2m0s`, `1h0m0s`, `1.5s`, `250ms`."""
-    ns = round(seconds * NANOSECOND)
-    sign, ns = ("-", -ns) if ns < 0 else ("", ns)
-    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1_000_000)):
-        if 0 < ns < size * 1000 and ns < NANOSECOND:
-            return f"{sign}{ns / size:.12g}{unit}"
-    minutes, rest = divmod(ns, 60 * NANOSECOND)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{rest / NANOSECOND:.12g}s"
-    if hours:
-        return f"{sign}{hours}h{minutes}m{text}"
-    return f"{sign}{minutes}m{text}" if minutes else sign + text
-
-
 class Reload:
     """Applies what `reread` returns to a running server. Made before the server starts: it keeps what was asked for."""
 
@@ -128,7 +115,7 @@ class Reload:
                 before, after = _without_files(before), _without_files(after)
             if before != after:
                 raise ConfigError(_unsupported(field, self._shown(name, before), self._shown(name, after)))
-        removed = not new.no_auth_user and not any(user.name == old.no_auth_user for user in _users(new))
+        removed = not new.no_auth_user and old.no_auth_user not in named_users(new)
         if old.no_auth_user != new.no_auth_user and not removed:
             raise ConfigError(_unsupported("NoAuthUser", old.no_auth_user, new.no_auth_user))
         for name in ("host", "port"):
@@ -146,9 +133,7 @@ class Reload:
     def _apply(self, new: Options) -> None:
         server, old = self._server, self._asked
         tls = TlsListener(new.tls, optional=new.allow_non_tls) if new.tls is not None else None
-        cluster_tls = None
-        if new.cluster.tls is not None:
-            cluster_tls = ClusterTls(new.cluster.tls, [url.host for url in new.cluster.routes])
+        cluster_tls = ClusterTls.of(new.cluster)
         server.log.configure(
             new.log_file, debug=new.debug, trace=new.trace, logtime=new.logtime, logtime_utc=new.logtime_utc
         )
@@ -170,13 +155,8 @@ class Reload:
             server.log.info(line)
         if old.client_advertise != new.client_advertise:
             server.advertise()
-        if old.cluster != new.cluster and server.routes is not None:
-            server.routes.tls = cluster_tls
-            if server.links is not None:
-                login = new.cluster.authorization
-                server.links.tls = cluster_tls
-                server.links.authorization = (login.user, login.password) if login.user else None
-            server.cluster_changed()
+        if old.cluster != new.cluster:
+            server.cluster_changed(cluster_tls)
 
     def _listener_tls(self, tls: TlsListener | None) -> None:
         server = self._server
@@ -223,7 +203,7 @@ def _unsupported(field: str, before: str, after: str) -> str:
 
 def _text(name: str, value: Any) -> str:
     if name in DURATIONS:
-        return go_duration(value)
+        return go_duration(round(value * NANOSECOND))
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str | int | float) else "…"
@@ -237,12 +217,6 @@ def _without_files(websocket: Any) -> Any:
     plain = copy.copy(websocket)
     plain.tls = None if websocket.tls is None else True
     return plain
-
-
-def _users(options: Options) -> Iterator[Any]:
-    yield from options.authorization.users
-    for account in options.accounts.values():
-        yield from account.users
 
 
 def write_pid(path: str, log: Log) -> None:

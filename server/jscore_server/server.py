@@ -241,10 +241,8 @@ class Server:
 
     def _start_cluster(self) -> None:
         cluster = self.options.cluster
-        login = cluster.authorization
-        authorization = (login.user, login.password) if login.user else None
         link = None
-        tls = ClusterTls(cluster.tls, [url.host for url in cluster.routes]) if cluster.tls is not None else None
+        tls = ClusterTls.of(cluster)
         if self.jetstream is not None:
             link = {"link": 1, "dir": self.jetstream.raft.directory_id}
             self.links = Links(
@@ -252,7 +250,7 @@ class Server:
                 self.log,
                 self.facts.server_name,
                 cluster.name,
-                authorization,
+                cluster.authorization.login,
                 LinkCallbacks(
                     hello=self.jetstream.hello,
                     up=self.jetstream.link_up,
@@ -286,13 +284,12 @@ class Server:
 
     def _route_settings(self, *, dynamic: bool) -> Settings:
         cluster = self.options.cluster
-        login = cluster.authorization
         return Settings(
             explicit=tuple((url.host, url.port, url.user, url.password) for url in cluster.routes),
             pool_size=cluster.pool_size or 3,
             accounts=tuple(dict.fromkeys((self.options.system_account, *cluster.accounts))),
-            authorization=(login.user, login.password) if login.user else None,
-            handshake_s=login.timeout,
+            authorization=cluster.authorization.login,
+            handshake_s=cluster.authorization.timeout,
             connect_retries=cluster.connect_retries,
             connect_backoff=cluster.connect_backoff,
             advertise=cluster.advertise,
@@ -300,10 +297,14 @@ class Server:
             dynamic=dynamic,
         )
 
-    def cluster_changed(self) -> None:
-        """The options' `cluster` block was read anew."""
+    def cluster_changed(self, tls: ClusterTls | None) -> None:
+        """The options' `cluster` block was read anew, and its `tls` block loaded."""
         if self.routes is None:
             return
+        self.routes.tls = tls
+        if self.links is not None:
+            self.links.tls = tls
+            self.links.authorization = self.options.cluster.authorization.login
         name = self.options.cluster.name
         renamed = bool(name) and name != self.facts.cluster
         if renamed:

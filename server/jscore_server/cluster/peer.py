@@ -11,17 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jscore_server.cluster.dial import Address, address_url, url_address
+from jscore_server.protocol.connect import Refused
 
 POOL_MAX = 256  # connections to one peer, however many it asks for
-
-
-class Refused(Exception):
-    """The route must close; `error` is the text of the -ERR line, None for a silent close."""
-
-    def __init__(self, reason: str, error: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.error = error
 
 
 @dataclass(eq=False)

@@ -17,13 +17,12 @@ from typing import Any
 import msgspec
 
 from jscore_server.cluster.dial import Address, address_url, dial, pause, url_address
-from jscore_server.cluster.peer import Peer, Refused, Route, agree_on_name, pool_index, pool_size, quoted
+from jscore_server.cluster.peer import Peer, Route, agree_on_name, pool_index, pool_size, quoted
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
-from jscore_server.protocol.connect import Refused as Malformed
-from jscore_server.protocol.connect import decode_object
+from jscore_server.protocol.connect import Refused, decode_object
 
 CONN_ROUTE = 1
 IMPLICIT_ATTEMPTS = 300  # when nothing is configured: a server that was away for minutes is found again
@@ -128,7 +127,7 @@ class Routes:
             task.cancel()
 
     def apply(self, settings: Settings) -> None:
-        """The configuration was read anew: connections it no longer wants are closed, new ones dialled."""
+        """The configuration was read anew: closes what it no longer wants, dials what is new. The caller sends INFO."""
         old, self.settings = self.settings, settings
         wanted = {(host, port) for host, port, _, _ in settings.explicit}
         for address, target in list(self.targets.items()):
@@ -147,8 +146,6 @@ class Routes:
             settings.authorization,
         ):
             self.close_all("Route Removed")
-        elif old.advertise != settings.advertise:
-            self.broadcast_info()
 
     def close_all(self, reason: str) -> None:
         for route in list(self.routes.values()):
@@ -360,7 +357,7 @@ class Routes:
         """CONNECT of the side that dialled."""
         try:
             fields = decode_object(body)
-        except Malformed:
+        except Refused:
             self.plane.close_conn(conn, "Parse Error")
             return
         authorization = self.settings.authorization
@@ -420,10 +417,10 @@ class Routes:
             fields = decode_object(body)
             remote_id = fields.get("server_id")
             if not isinstance(remote_id, str) or not remote_id or len(remote_id) > 128:
-                raise Malformed("Parse Error", None)
+                raise Refused("Parse Error")
             if not isinstance(fields.get("port"), int):
-                raise Malformed("Parse Error", None)
-        except Malformed as err:
+                raise Refused("Parse Error")
+        except Refused as err:
             self.plane.close_conn(conn, err.reason)
             return
         if not route.remote_id:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from jscore_server.config.options import Cluster
 from jscore_server.config.transport import Tls as TlsOptions
 from jscore_server.dataplane import Plane
 from jscore_server.transport.context import context
@@ -23,6 +24,11 @@ class ClusterTls:
         self.timeout_ns = int(options.timeout * NANOSECOND)
         # A server learned by gossip is known by its address; its certificate may only have a name.
         self.name = next((host for host in hosts if not _is_address(host)), "")
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> ClusterTls | None:
+        """Those of a configuration; None: there is no TLS. Raises: ValueError."""
+        return cls(cluster.tls, [url.host for url in cluster.routes]) if cluster.tls is not None else None
 
     def accepted(self, plane: Plane, conn: int) -> None:
         """Before anything is written to a connection that was accepted."""

@@ -44,6 +44,11 @@ class Authorization:
     password: str = field(default="", repr=False)
     timeout: float = 2.0
 
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User and password; None when nothing is asked for."""
+        return (self.user, self.password) if self.user else None
+
 
 @dataclass(slots=True)
 class MonitoringAuthorization:

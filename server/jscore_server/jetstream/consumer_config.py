@@ -31,13 +31,13 @@ from jscore_server.jetstream.stream_config import (
     LEVEL_KEY,
     NO_LIMITS,
     JetStreamLimits,
-    go_duration,
     metadata_bytes,
     own_metadata,
     pedantic_error,
     refuse,
     unsupported,
 )
+from jscore_server.protocol.duration import go_duration
 
 DEFAULT_ACK_WAIT_NS = 30_000_000_000
 DEFAULT_MAX_WAITING = 512

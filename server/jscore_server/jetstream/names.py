@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, Protocol
 
+from jscore_server.protocol.identity import BASE62
+
 MAX_NAME_BYTES = 255
 MAX_DESCRIPTION_BYTES = 4096
 MAX_METADATA_BYTES = 128 * 1024
 MAX_COMPARE_STEPS = 1_000_000  # under a second of Python: what one request may cost by its list of subjects
 
-DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 BLANKS = frozenset(" \t\r\n\f")
 NOT_IN_NAMES = BLANKS | frozenset(".*>")
 
@@ -152,7 +153,7 @@ def overlapping_pair(subjects: list[str]) -> tuple[str, str] | None:
 
 def short_hash(text: str) -> str:
     """8 base-62 characters of the SHA-256 of the text (nats-server `getHash`)."""
-    return "".join(DIGITS[byte % 62] for byte in hashlib.sha256(text.encode()).digest()[:8])
+    return "".join(BASE62[byte % 62] for byte in hashlib.sha256(text.encode()).digest()[:8])
 
 
 def peer_id(server_name: str) -> str:
@@ -167,7 +168,7 @@ def account_hash(account: str) -> str:
 
 def random_name(rng: Rng, length: int = 8) -> str:
     """A name for a consumer whose creator gave none."""
-    return "".join(DIGITS[rng.randrange(62)] for _ in range(length))
+    return "".join(BASE62[rng.randrange(62)] for _ in range(length))
 
 
 def new_group_name(kind: Literal["S", "C"], replicas: int, storage: str, rng: Rng) -> str:

@@ -11,9 +11,10 @@ from jscore_server.monitoring.accountz import accounts
 from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.closed import Closed, Who, subs_of
 from jscore_server.monitoring.monitor import PAGE, SECOND, Body, Monitor, Sliced
-from jscore_server.monitoring.query import Asked, BadQuery, Option, go_duration, uptime
+from jscore_server.monitoring.query import Asked, BadQuery, Option, uptime
 from jscore_server.monitoring.subsz import LISTED_MAX, sub_detail
 from jscore_server.monitoring.who import who_is
+from jscore_server.protocol.duration import go_duration
 
 if TYPE_CHECKING:
     from jscore_server.dataplane import ConnInfo

@@ -208,7 +208,7 @@ def account_of(monitor: Monitor, engine: JetStream, name: str, asked: Asked) -> 
         for count, asset in enumerate(sorted(held, key=lambda a: a.assignment.name)):
             if count % SLICE == SLICE - 1:
                 yield
-            if asset.failed or (asked["stream_leader_only"] and not asset.leading):
+            if asked["stream_leader_only"] and not asset.leading:
                 continue
             shown.append(_stream(engine, asset, asked))
         if shown:

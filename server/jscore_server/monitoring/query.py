@@ -16,7 +16,6 @@ __all__ = [
     "NotAsked",
     "Option",
     "boolean",
-    "go_duration",
     "integer",
     "nothing",
     "number",
@@ -230,13 +229,3 @@ def uptime(seconds: float) -> str:
         if count or text:
             text += f"{count}{unit}"
     return f"{text}{rest}s"
-
-
-def go_duration(ns: int) -> str:
-    """A duration under a minute as Go prints it: `1.5ms`, `240µs`, `3s`."""
-    for size, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1000, "µs")):
-        if ns >= size:
-            whole, part = divmod(ns, size)
-            decimals = f"{part:0{len(str(size)) - 1}d}".rstrip("0")
-            return f"{whole}.{decimals}{unit}" if decimals else f"{whole}{unit}"
-    return f"{ns}ns" if ns else "0s"

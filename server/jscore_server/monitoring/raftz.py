@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import jscore
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.monitor import Body, Monitor
-from jscore_server.monitoring.query import Asked, Option, go_duration
+from jscore_server.monitoring.query import Asked, Option
+from jscore_server.protocol.duration import go_duration
 from jscore_server.raft import Role
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.monitor import SECOND, Body, Monitor
-from jscore_server.monitoring.query import Asked, Option, go_duration, uptime
+from jscore_server.monitoring.query import Asked, Option, uptime
 from jscore_server.monitoring.subsz import LISTED_MAX, sub_detail
+from jscore_server.protocol.duration import go_duration
 
 if TYPE_CHECKING:
     from jscore_server.cluster.peer import Route

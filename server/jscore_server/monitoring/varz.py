@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 
+from jscore_server.dataplane import PlaneStats
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.jsz import js_summary
@@ -19,7 +20,14 @@ CERTIFICATE_MAX = 1 << 20
 
 
 def varz(monitor: Monitor, asked: Asked) -> Body:
-    return {**_identity(monitor), **_limits(monitor), **_listeners(monitor), **_figures(monitor), **_setup(monitor)}
+    stats = monitor.server.plane.stats()  # a sum over all connections
+    return {
+        **_identity(monitor),
+        **_limits(monitor),
+        **_listeners(monitor),
+        **_figures(monitor, stats),
+        **_setup(monitor, stats),
+    }
 
 
 def _identity(monitor: Monitor) -> Body:
@@ -121,9 +129,8 @@ def _cluster(monitor: Monitor) -> Body:
     return body
 
 
-def _figures(monitor: Monitor) -> Body:
+def _figures(monitor: Monitor, stats: PlaneStats) -> Body:
     server = monitor.server
-    stats = server.plane.stats()
     routes = active_routes(monitor)
     now = monitor.clock()
     return {
@@ -155,9 +162,8 @@ def _figures(monitor: Monitor) -> Body:
     }
 
 
-def _setup(monitor: Monitor) -> Body:
+def _setup(monitor: Monitor, stats: PlaneStats) -> Body:
     server, options = monitor.server, monitor.server.options
-    stats = server.plane.stats()
     body: Body = {
         "config_load_time": format_time(server.loaded_ns),
         "config_digest": options.config_digest,

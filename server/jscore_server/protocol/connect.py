@@ -10,7 +10,7 @@ from typing import Any
 class Refused(Exception):
     """The connection must close; `error` is the text of the -ERR line, None for a silent close."""
 
-    def __init__(self, reason: str, error: str | None) -> None:
+    def __init__(self, reason: str, error: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.error = error
@@ -61,11 +61,11 @@ def decode_pairs(body: bytes) -> list[tuple[str, Any]]:
     try:
         value = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=Members, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise Refused("Parse Error", None) from None
+        raise Refused("Parse Error") from None
     if value is None:
         return []
     if not isinstance(value, Members):
-        raise Refused("Parse Error", None)
+        raise Refused("Parse Error")
     return [(name.casefold(), plain(item)) for name, item in value]
 
 
@@ -95,10 +95,10 @@ def read_connect(body: bytes, before: Connect | None = None) -> Connect:
         kind = KINDS.get(name)
         if kind is not None:
             if type(value) is not kind or (isinstance(value, int) and not -INT_MAX <= value < INT_MAX):
-                raise Refused("Parse Error", None)
+                raise Refused("Parse Error")
             setattr(connect, FIELDS[name], value)
         elif (name in UNREAD and type(value) is not UNREAD[name]) or (name in PERMISSIONS and not _permission(value)):
-            raise Refused("Parse Error", None)
+            raise Refused("Parse Error")
     if connect.protocol not in (0, 1):
         raise Refused("Bad Client Protocol Version", "invalid client protocol")
     if connect.account or connect.new_account:

@@ -8,13 +8,13 @@ import binascii
 SERVER_PREFIX = 13 << 3  # the nkey prefix byte whose base32 form begins with N
 
 
-NAME_CHARS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def made_name(random: bytes) -> str:
-    """A name for a cluster that was given none: 22 letters and digits."""
+    """22 letters and digits of 16 random bytes, as a NUID has: a cluster's name that was given none, an event's id."""
     number = int.from_bytes(random, "big")
-    return "".join(NAME_CHARS[number // 62**i % 62] for i in range(22))
+    return "".join(BASE62[number // 62**i % 62] for i in range(22))
 
 
 def server_id(random32: bytes) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.monitor import Monitor, to_json
+from jscore_server.protocol.identity import made_name
 
 Body = dict[str, Any]
 EVENT_TYPES = "io.nats.server.advisory.v1."
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 FLAGS_JETSTREAM = 7  # has JetStream, binary snapshots of streams, groups in the account of their stream
 COMPRESSED_MIN = 256  # shorter answers gain nothing
 
@@ -67,7 +67,7 @@ class Envelope:
 
 def event_id() -> str:
     """22 digits of base 62, as a NUID has."""
-    return "".join(secrets.choice(_DIGITS) for _ in range(22))
+    return made_name(secrets.token_bytes(16))
 
 
 def encoding_asked(headers: bytes) -> str:

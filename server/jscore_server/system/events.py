@@ -71,10 +71,7 @@ class Events:
         self.tell_statsz()
 
     def tell_statsz(self) -> None:
-        self._tell(
-            f"$SYS.SERVER.{self._monitor.server_id}.STATSZ",
-            lambda: self._envelope.answer(statsz(self._monitor, self._fleet), "statsz"),
-        )
+        self._tell(f"$SYS.SERVER.{self._monitor.server_id}.STATSZ", self.statsz_answer)
 
     def statsz_answer(self) -> bytes:
         return self._envelope.answer(statsz(self._monitor, self._fleet), "statsz")

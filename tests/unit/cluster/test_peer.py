@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from jscore_server.cluster.dial import BACKOFF_MAX_S, pause
-from jscore_server.cluster.peer import Peer, Refused, Route, agree_on_name, pool_index, pool_size, quoted
+from jscore_server.cluster.peer import Peer, Route, agree_on_name, pool_index, pool_size, quoted
+from jscore_server.protocol.connect import Refused
 
 
 def peer(size: int = 3, *, pooled: bool = True) -> Peer:

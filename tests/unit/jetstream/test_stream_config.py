@@ -27,10 +27,10 @@ from jscore_server.jetstream.stream_config import (
     check_reservation,
     check_stream_config,
     check_stream_update,
-    go_duration,
     same_config,
     to_limits,
 )
+from jscore_server.protocol.duration import go_duration
 
 
 def refused(number: int, config: StreamConfig, **options: object) -> str:

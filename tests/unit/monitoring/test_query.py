@@ -7,13 +7,13 @@ from jscore_server.monitoring.query import (
     BadQuery,
     Option,
     boolean,
-    go_duration,
     integer,
     number,
     read_json,
     read_query,
     uptime,
 )
+from jscore_server.protocol.duration import go_duration
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("true", True), ("T", True), ("0", False), ("", False)])

@@ -167,8 +167,9 @@ struct jsc_store {
     bool trail_runs;
     int64_t sync_at;
     int logs;
-    /* The message log's: called by the sync thread, or the trail's, without the lock after it wrote or synced a log, or failed to. Set
-     * before the first submit. Who holds a lock that it takes must not wait for the sync thread. NULL: none */
+    /* The message log's: called by the sync thread, or the trail's, without the lock after it wrote or synced a log, or
+     * failed to. Set before the first submit. Who holds a lock that it takes must not wait for the sync thread.
+     * NULL: none */
     void (*served)(void *);
     void *served_arg;
     /* owner */

@@ -186,7 +186,7 @@ static int look_ahead(jsc_log *log, const found_file *f, jsc_image *image, uint6
         c.salt_known = h != NULL;
         c.salt = h ? h->salt : 0;
         rc = jsc_scan_gather(&c);
-        for (c.end = c.size; c.end >= 8 && jsc_get64(c.p + c.end - 8) == 0;) c.end -= 8;
+        jsc_scan_end(&c);
         *bytes += c.end;
     }
     for (size_t i = 0; i < c.ntrailers; i++)
@@ -355,8 +355,8 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             if (open && (rc = end_with(log, l, i)) < 0) goto out;
             is_last = open;
         }
-        if (unread && open &&
-            f->first > log->known) { /* never finished: its header is synced before anything is written */
+        /* Never finished: its header is synced before anything is written. */
+        if (unread && open && f->first > log->known) {
             *gone = true;
             goto out;
         }

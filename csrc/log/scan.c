@@ -309,9 +309,12 @@ static int walk(jsc_scan *c) {
     return JSC_OK;
 }
 
+void jsc_scan_end(jsc_scan *c) {
+    for (c->end = c->size; c->end >= 8 && jsc_get64(c->p + c->end - 8) == 0;) c->end -= 8;
+}
+
 int jsc_scan_run(jsc_scan *c) {
-    c->end = c->size;
-    while (c->end >= 8 && jsc_get64(c->p + c->end - 8) == 0) c->end -= 8;
+    jsc_scan_end(c);
     if (!c->open && c->next == UINT64_MAX && c->flags & JSC_SF_REWRITTEN) c->end = c->size; /* no reserved space */
     start_batch(c, JSC_SEGMENT_HEAD);
     int rc = walk(c);

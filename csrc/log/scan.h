@@ -53,6 +53,7 @@ typedef struct jsc_scan {
 void jsc_scan_init(jsc_scan *, uint64_t first, uint32_t last_term);
 /* All trailers that verify under the salt (the file's own, when not known), wherever they stand. */
 int jsc_scan_gather(jsc_scan *);
+void jsc_scan_end(jsc_scan *); /* finds `end` alone */
 int jsc_scan_run(jsc_scan *);
 /* What was to follow up to `last` is lost. Nothing where that is more than a file holds. */
 int jsc_scan_lose(jsc_scan *, uint64_t last);

@@ -150,9 +150,12 @@ static int control(jsc_mlog *m, uint8_t kind, const jsc_span *subject, const uin
     m->unsubmitted += JSC_RECORD_HEAD + subject->n + n;
     if (m->unsubmitted >= FLUSH_BYTES) jsc_mlog_flush(m);
     if (m->trim_wanted) jsc_mlog_trim(m);
-    if (JSC_UNLIKELY(atomic_load_explicit(&m->log->full, memory_order_relaxed)) && jsc_mlog_held(m)) {
-        m->patience = 0;
-        jsc_store_retry(m->log);
+    if (JSC_UNLIKELY(atomic_load_explicit(&m->log->full, memory_order_relaxed))) {
+        jsc_mlog_reap(m); /* what somebody held when the disk was asked last may be free now */
+        if (jsc_mlog_held(m)) {
+            m->patience = 0;
+            jsc_store_retry(m->log);
+        }
     }
     return JSC_OK;
 }

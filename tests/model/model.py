@@ -23,9 +23,9 @@ class Limits(NamedTuple):
 
 
 class Message:
-    """One message; `born` and `killed` are ticks, killed 0: it lives."""
+    """One message; `born` and `killed` are ticks, killed 0: it lives. `early`: deleted by name on a full disk."""
 
-    __slots__ = ("born", "data", "headers", "killed", "seq", "size", "subject", "ts")
+    __slots__ = ("born", "data", "early", "headers", "killed", "seq", "size", "subject", "ts")
 
     def __init__(self, seq: int, ts: int, subject: str, headers: bytes, data: bytes, born: int) -> None:
         self.seq = seq
@@ -35,6 +35,7 @@ class Message:
         self.data = data
         self.born = born
         self.killed = 0
+        self.early = False
         n = RECORD_HEAD + (HEADERS_HEAD if headers else 0) + len(subject.encode()) + len(headers) + len(data)
         self.size = (n + 7) & ~7
 
@@ -77,6 +78,7 @@ class Model:
         self.bytes = 0
         self.limits = Limits()
         self.tick = 0
+        self.cramped = False  # the disk may be full: files of what is deleted go before the record of it is there
         # Since the last record that is sure to survive.
         self.journal: list[Entry] = []
         self.kills: list[Message] = []
@@ -140,7 +142,7 @@ class Model:
 
     def delete(self, seq: int, position: int) -> None:
         self._control(position)
-        self._kill(self.live[seq])
+        self._kill(self.live[seq], early=self.cramped)
 
     def purge(self, filters: tuple[str, ...], before: int | None, keep: int, position: int) -> int:
         """How many went. Nothing is recorded when the log holds no more than `keep` in all."""
@@ -151,7 +153,7 @@ class Model:
         those = [m for m in self.matching(filters) if m.seq < end]
         gone = those[: len(those) - keep] if keep < len(those) else []
         for m in gone:
-            self._kill(m)
+            self._kill(m, early=self.cramped and not keep)
         return len(gone)
 
     def set_limits(self, limits: Limits, position: int) -> None:
@@ -170,8 +172,9 @@ class Model:
         self.tick += 1
         self.journal.append(Entry(self.tick, 0, position))
 
-    def _kill(self, m: Message) -> None:
+    def _kill(self, m: Message, early: bool = False) -> None:
         m.killed = self.tick
+        m.early = early
         self.kills.append(m)
         del self.live[m.seq]
         del self.by_subject[m.subject][m.seq]
@@ -211,8 +214,10 @@ class Model:
             self.kills.clear()
             self.limits_before.clear()
 
-    def rollback(self, last: int, position: int) -> int:
-        """Back to what a log holds that was found with this last sequence and so many records; how many records went.
+    def rollback(self, first: int, last: int, position: int) -> int:
+        """Back to what a log holds that was found with these sequences and so many records; how many records went.
+
+        At the front also what was deleted on a full disk may be gone, with or without the record that says so.
 
         Fails when they are no beginning of what was done since the last settle().
         """
@@ -240,6 +245,9 @@ class Model:
             if tick > until:
                 self.limits = limits
         self.live = {m.seq: m for m in self.all if not m.killed}
+        while self.first < first and (m := self.live[self.first]).early:
+            m.killed = until
+            del self.live[m.seq]
         self.by_subject = {}
         for m in self.live.values():
             self.by_subject.setdefault(m.subject, {})[m.seq] = m

@@ -186,13 +186,13 @@ class Player(Writing, Reading):
         if controls or self.program.shape >> 24 & 7 == 0:
             with self.opened("r") as reader:
                 position, last = reader.position, reader.last
-                gone = model.rollback(last, position)
+                gone = model.rollback(reader.first, last, position)
                 self.see(reader)
             self.open()
             assert self.log.last == last, f"the reader saw {last} messages, the writer {self.log.last}"
         else:
             self.open()
-            gone = model.rollback(self.log.last, self.log.position)
+            gone = model.rollback(self.log.first, self.log.last, self.log.position)
         if gone:
             self.say(f"    {gone} records are gone, {model.last} is the last message")
         model.settle()
@@ -239,6 +239,7 @@ class Player(Writing, Reading):
             return
         op = FAULTS[a % len(FAULTS)]
         err = errno.ENOSPC if op in "wa" and c & 1 else errno.EIO
+        self.model.cramped |= err == errno.ENOSPC
         self.begin_trouble(1 + c)
         self.say(f"    call {1 + b % 12} of {op!r} will fail: {errno.errorcode[err]}")
         # After a sync that failed nobody can tell what of it a power cut takes, not even who opens the log anew.
@@ -263,12 +264,14 @@ class Player(Writing, Reading):
         self.begin_trouble(3 + c)
         self.say(f"    the disk has room for {a * 64} bytes")
         self.disk.capacity(self.disk.used() + a * 64)
+        self.model.cramped = True
 
     def heal(self) -> None:
         self.disk.die(0, 0)
         for op in set(FAULTS):
             self.disk.fail(op, 1, 0)
         self.disk.capacity((1 << 64) - 1)
+        self.model.cramped = False
         self.disk.habits(10, 0)
         self.dropping = False
         self.trouble = False

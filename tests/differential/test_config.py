@@ -21,6 +21,9 @@ SHARE = 11
 def folder(tmp_path, monkeypatch):
     lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
+    # The whole of it: a variable that the tester happens to have is a variable of every file.
+    for name in os.environ.keys() - {"PYTEST_CURRENT_TEST"}:
+        monkeypatch.delenv(name)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     return tmp_path

@@ -245,7 +245,9 @@ static int finish_open(jsc_log *log, jsc_segment *s, jsc_scan *c, jsc_log_recove
         rec->torn_bytes += c->end > s->used ? c->end - s->used : 0;
         say(log, rec, s->first, s->used, "torn tail, never acknowledged, was cut after record", c->expected - 1);
     }
-    return settle_file(log, s, unsure_from(s, c->durable > log->known ? c->durable : log->known), s->used, c->torn);
+    /* The image of an encrypted file has only what its trailers vouch for: what is torn behind them does not show in it. */
+    bool cut = c->torn || s->flags & JSC_SF_ENCRYPTED;
+    return settle_file(log, s, unsure_from(s, c->durable > log->known ? c->durable : log->known), s->used, cut);
 }
 
 /* The log ends in file i: what is behind it was never acknowledged. The last one first, so that no cut leaves a hole. */

@@ -305,8 +305,9 @@ class AsyncLog:
         """Another process writes: a thread waits for it, while somebody here does."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "jscore-follow")
-        self._remote = self._loop.run_in_executor(self._thread, self._wait_remote, self.log.durable)
-        self._remote.add_done_callback(self._remote_moved)
+        durable = self.log.durable
+        self._remote = self._loop.run_in_executor(self._thread, self._wait_remote, durable)
+        self._remote.add_done_callback(functools.partial(self._remote_moved, durable))
 
     def _wait_remote(self, durable: int) -> None:
         try:
@@ -314,7 +315,8 @@ class AsyncLog:
         except TimeoutError:
             pass
 
-    def _remote_moved(self, asked: asyncio.Future[None]) -> None:
+    def _remote_moved(self, durable: int, asked: asyncio.Future[None]) -> None:
+        """`durable`: as of when it was asked. The waiting itself takes in what comes, so that it may be past by now."""
         self._remote = None
         # Asked for in any case: one that waits while the log closes ends with an error that is nobody's.
         failed = not asked.cancelled() and asked.exception() is not None
@@ -324,9 +326,8 @@ class AsyncLog:
             self._wake()  # whoever waits meets the error in its own call
             return
         try:
-            before = self.log.durable
             self.log.refresh()
-            if self.log.durable > before or self.log.error is not None:
+            if self.log.durable > durable or self.log.error is not None:
                 self._wake()
         except (jscore.Error, OSError, ValueError):
             self._wake()

@@ -233,3 +233,20 @@ def test_a_reader_follows_a_writer_elsewhere(tmp_path):
                 assert await task == [1, 2, 3, 4, 5]
 
     run(main)
+
+
+def test_a_follower_hears_of_what_its_reader_took_in_meanwhile(tmp_path):
+    """Whoever refreshes the log first, its waiting thread or somebody else, the follower is told."""
+
+    async def main() -> None:
+        with jscore.open(tmp_path / "log") as writer:
+            async with await jscore.aio.open(tmp_path / "log", "r") as log:
+                task = asyncio.create_task(collect(log.follow(after=0), 1))
+                while log._remote is None:
+                    await asyncio.sleep(0)
+                writer.append(b"")
+                log.log.refresh()
+                assert log.durable == 1
+                assert await task == [1]
+
+    run(main)

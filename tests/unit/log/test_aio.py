@@ -242,8 +242,9 @@ def test_a_follower_hears_of_what_its_reader_took_in_meanwhile(tmp_path):
         with jscore.open(tmp_path / "log") as writer:
             async with await jscore.aio.open(tmp_path / "log", "r") as log:
                 task = asyncio.create_task(collect(log.follow(after=0), 1))
-                while log._remote is None:
+                for _ in range(3):  # its turns until it waits
                     await asyncio.sleep(0)
+                assert log._remote is not None
                 writer.append(b"")
                 log.log.refresh()
                 assert log.durable == 1

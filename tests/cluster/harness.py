@@ -78,12 +78,29 @@ def run(work: Coroutine[Any, Any, T], seconds: float = 120) -> T:
     return result
 
 
+class Hosts(Cluster):
+    """A cluster of servers that a test configured itself."""
+
+    def __init__(self, servers: list[Server], home: Path) -> None:
+        self.servers = servers
+        self.home = home
+
+
+MEMBER = """server_name={name}
+listen=127.0.0.1:PORT
+jetstream {{ store_dir=HOME/store {unique} }}
+server_tags: [{tags}]
+cluster {{ name: many, listen: localhost:{route}, routes: [ {routes} ] }}
+"""
+
+
 class Lab:
     """Every server one test started."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.servers: list[Server] = []
+        self.route_ports: dict[str, int] = {}
 
     def example(self, **options: Any) -> Cluster:
         """The example's cluster, not started."""
@@ -109,6 +126,30 @@ class Lab:
         server = Server(name, cmd or command(), conf, home / f"{name}.log", port, route_port)
         self.servers.append(server)
         return server
+
+    def hosts(self, names: list[str], *, tags: dict[str, str] | None = None, unique: str = "") -> Hosts:
+        """A cluster of these servers, not started; `tags` of each by name, `unique`: the tag that names a zone."""
+        ports = free_ports(2 * len(names))
+        self.route_ports = dict(zip(names, ports[::2], strict=True))
+        servers = [
+            self.member(name, (tags or {}).get(name, ""), unique, port)
+            for name, port in zip(names, ports[1::2], strict=True)
+        ]
+        return Hosts(servers, self.home)
+
+    def member(self, name: str, tags: str = "", unique: str = "", port: int = 0) -> Server:
+        """One more server of the cluster that `hosts` made."""
+        ports = self.route_ports
+        spare = free_ports(2)
+        route = ports.get(name) or spare[0]
+        text = MEMBER.format(
+            name=name,
+            tags=tags,
+            unique=f", unique_tag={unique}" if unique else "",
+            route=route,
+            routes=", ".join(f"nats-route://localhost:{port}" for port in ports.values() if port != route),
+        )
+        return self.server(name, text, port=port or spare[1])
 
     def solo(self, extra: str = "") -> Server:
         """One standalone JetStream server, started and ready."""

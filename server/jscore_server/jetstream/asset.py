@@ -4,7 +4,8 @@ The log is the Raft log. C applies messages, purges and consumer progress; this 
 kind when C comes to them: CONFIG, CONSUMER_CREATE, CONSUMER_DELETE. They are applied in log order on every replica, so
 they use nothing but the record itself. Source: clustering.md §1, §5; jetstream-consumers.md §2.
 
-A group of one runs solo: C commits what is durable here, and only the start and host records pass through Python.
+A stream that was never held by more than one server runs solo: C commits what is durable here, and only the start and
+host records pass through Python. When it gets more replicas its Raft group takes over, in the same term and log.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Asset:
         log: RecordLog,
         *,
         plane: Plane,
-        raft: RaftHost | None,
+        raft: RaftHost,
         on_ready: Callable[[Asset], None],
         lines: Logger,
     ) -> None:
@@ -110,6 +111,7 @@ class Asset:
         self._held = False  # the stream takes no publishes while its leadership is handed over
         self._busy = False
         self._commit = 0
+        self._term = 0
 
     # ---- life ----
 
@@ -118,19 +120,40 @@ class Asset:
         recovery = self.log.recovery
         if recovery.message:
             self._lines.warn(f"stream {self.assignment.account}/{self.assignment.name}: {recovery.message}")
-        if self._raft is None:
+        if self._is_alone():
             self._start_solo()
-            return
+        else:
+            self._take_part()
+
+    def _is_alone(self) -> bool:
+        """Nobody else ever held the stream, so there is nobody to agree with."""
+        assignment = self.assignment
+        return assignment.peers == assignment.birth == [self._raft.name] and not self._raft.remembers(assignment.group)
+
+    def _take_part(self, alone: int = 0) -> None:
+        assignment = self.assignment
         self.group = self._raft.create_group(
-            self.assignment.group,
+            assignment.group,
             self.log,
-            list(self.assignment.peers),
+            list(assignment.birth),
             on_commit=self.advance,
             on_role=self._on_role,
             on_hold=self._on_hold,
-            preferred=self.assignment.preferred,
-            lost=self._raft.lost(self.assignment.born),
+            preferred=assignment.preferred,
+            lost=self._raft.lost(assignment.born),
+            joins=self._raft.name in assignment.joined or self._raft.name not in assignment.birth,
+            alone=alone,
         )
+
+    def _end_solo(self) -> None:
+        """Others shall hold the stream too: Raft leads on where C did alone, with everything committed that was."""
+        if self.log.recovery.damaged_index:
+            damaged = self.log.recovery.damaged_index
+            why = f"record {damaged} of its only log is damaged, so it cannot be copied"
+            self._lines.error(f"stream {self.assignment.account}/{self.assignment.name} gets no replicas: {why}")
+            return
+        self._take_part(alone=self._term)
+        self.stream.set_solo(False)
 
     def _start_solo(self) -> None:
         """Alone, all that is on this disk is committed. A term of its own separates what this process adds."""
@@ -152,7 +175,7 @@ class Asset:
         """Stops serving; the log stays open and is the caller's. `forget`: for good, the stream was deleted."""
         self._step_down()
         self.failed = self.failed or "closed"
-        if self.group is not None and self._raft is not None:
+        if self.group is not None:
             if forget:
                 self._raft.remove_group(self.assignment.group)
             else:
@@ -173,7 +196,7 @@ class Asset:
         """The server known to lead, None while unknown."""
         if self.group is not None:
             return self.group.leader
-        return self.assignment.peers[0] if self.leading else None
+        return self._raft.name if self.leading else None
 
     # ---- leadership ----
 
@@ -212,6 +235,7 @@ class Asset:
         try:
             self.stream.lead(term)
             self.leading = True
+            self._term = term
             if self.group is None:
                 self.stream.propose(jscore.KIND_NOOP, b"")
             self.reconcile()
@@ -260,11 +284,16 @@ class Asset:
     def reassign(self, assignment: Assignment) -> None:
         """A newer version of the assignment was committed by the meta group."""
         self.assignment = assignment
+        if self.group is None and self.leading and not self._is_alone():
+            self._end_solo()
         self.reconcile()
 
     def reconcile(self) -> None:
         """As leader, puts the assigned configuration into the log if it is newer than the applied one."""
         wanted = self.assignment.version
+        if self.leading and self.group is not None and wanted == self.version:
+            # Not before its own version is in the log: a server that is behind must not undo what was changed since.
+            self.group.set_members(self.assignment.peers)
         if not self.leading or self.failed or wanted <= max(self.version if self.config else -1, self._config_proposed):
             return
         self._config_proposed = wanted
@@ -336,6 +365,8 @@ class Asset:
             self._busy = False
         for done in finished:
             done(None)
+        if newer:
+            self.reconcile()
         if newer and self.ready:
             self._on_ready(self)
 

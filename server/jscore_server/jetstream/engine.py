@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import jscore
-from jscore_server.jetstream import api, direct, gather, names, placement
+from jscore_server.jetstream import api, direct, gather, leaving, names, placement, rearrange
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
 from jscore_server.jetstream.meta import (
     META_GROUP,
@@ -49,6 +49,7 @@ FIRST_STREAM_ID = 16
 ANSWER_AGE_NS = 10_000_000_000
 """A reply owed by a stream's leader is forgotten after this: the client has given up."""
 OWED_MAX = 10_000
+OPEN_RETRY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,12 @@ class JetStream:
         self._proposed: dict[tuple[str, str], list[str]] = {}
         self._replay_until = 0
         self._replay_ended = False
+        self._to_open: dict[tuple[str, str], str] = {}  # streams whose replica here is new -> who is to be answered
         self._loop = loop
         self._running = False
         self.gather = gather.Gather(self)
+        self.leaving = leaving.Leaving(self)
+        self.rearrange = rearrange.Rearrange(self)
         self.api = api.Api(self)
         self.direct = direct.DirectGet(self)
 
@@ -145,6 +149,7 @@ class JetStream:
             self.lines.warn(f"meta log: {self.meta_log.recovery.message}")
         self.plane.own_log(self.meta_log, META_LOG_ID)
         self.gather.start()
+        self.leaving.start()
         self.api.start()
 
     def meta_bootstrap(self, voters: list[str], expected: int = 0, group: str = "") -> None:
@@ -184,6 +189,7 @@ class JetStream:
         self._running = False
         self.api.stop()
         self.gather.stop()
+        self.leaving.stop()
         for asset in list(self.assets.values()):
             asset.stream.shutdown()
             self._close_asset(asset, asset.log.close, forget=False)
@@ -339,7 +345,9 @@ class JetStream:
         expected = self.raft.birth.expected if self.raft.birth is not None else 0
         return len(voters) < count <= max(expected, len(voters | linked))
 
-    def place(self, replicas: int, *, cluster: str, tags: list[str]) -> placement.Placement:
+    def place(
+        self, replicas: int, *, cluster: str, tags: list[str], keep: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> placement.Placement:
         """Raises: placement.NoPeers."""
         return placement.place(
             self.servers(),
@@ -348,6 +356,8 @@ class JetStream:
             cluster=cluster,
             tags=tags,
             unique_tag=self.options.unique_tag,
+            keep=list(keep),
+            exclude=set(exclude),
         )
 
     def propose_meta(self, entry: Entry, *, subjects: list[str] | None = None) -> None:
@@ -360,6 +370,10 @@ class JetStream:
         if subjects is not None and not isinstance(entry, DeleteStream):
             about = entry.assignment if isinstance(entry, CreateStream) else entry
             self._proposed[(about.account, about.name)] = subjects
+
+    def is_changing(self, account: str, name: str) -> bool:
+        """Whether something about the stream is proposed that the state does not show yet."""
+        return (account, name) in self._proposed
 
     def proposed_subjects(self, account: str) -> Iterable[tuple[str, list[str]]]:
         """(stream, subjects) of creates and updates proposed but not yet applied."""
@@ -402,6 +416,7 @@ class JetStream:
                 self.meta.fail(self.meta_failed)  # a leader that does not apply would leave every request unanswered
         for effect in settle(effects):
             self._perform(effect, replayed)
+        self._open_new()
         if not self._replay_ended and self.state.applied >= self._replay_until:
             self._replay_ended = True
             self._report_strangers()
@@ -413,12 +428,15 @@ class JetStream:
                 if self.server_name in assignment.peers:
                     self._owe(assignment, "" if replayed else reply, created=True)
                     self._open_asset(assignment, "" if replayed else reply)
-            case Updated(assignment, reply):
+                elif self.raft.remembers(assignment.group) and os.path.isdir(self.directory_of(assignment)):
+                    self._open_asset(assignment, "")
+            case Updated(assignment, reply, answer):
                 self._proposed.pop((assignment.account, assignment.name), None)
-                asset = self.assets.get((assignment.account, assignment.name))
-                if asset is not None:
+                if answer and self.is_meta_leader and not replayed:
+                    self.api.respond(answer, reply, success=True)
+                if not answer:
                     self._owe(assignment, "" if replayed else reply, created=False)
-                    self._guard(asset, lambda: asset.reassign(assignment))
+                self._reassign(assignment)
             case Deleted(assignment, reply):
                 self._deleted(assignment, "" if replayed else reply)
             case Existed(assignment, wanted, reply):
@@ -429,6 +447,19 @@ class JetStream:
                 self._proposed.pop((account, name), None)
                 if self.is_meta_leader and not replayed:
                     self.api.streams.answer_missing(reply, update=update)
+
+    def _reassign(self, assignment: Assignment) -> None:
+        asset = self.assets.get((assignment.account, assignment.name))
+        if asset is not None:
+            self._guard(asset, lambda: asset.reassign(assignment))
+            self.leaving.watch(asset)
+        elif self.server_name in assignment.peers:
+            self._open_asset(assignment, "")
+
+    def release(self, asset: Asset) -> None:
+        """Lets go of a replica that the stream's group is complete without."""
+        self._close_asset(asset, asset.log.abandon, forget=True)
+        self._bury(asset.assignment, "is held by other servers now")
 
     def _guard(self, asset: Asset, call: Callable[[], None]) -> None:
         try:
@@ -473,6 +504,38 @@ class JetStream:
         key = (assignment.account, assignment.name)
         if key in self.assets:
             return
+        if os.path.isdir(self.directory_of(assignment)):
+            self._open(assignment, reply)
+            return
+        if not self._to_open:
+            self.after(OPEN_RETRY_S, self._try_open_new)
+        self._to_open[key] = reply
+
+    def _try_open_new(self) -> None:
+        self._open_new()
+        if self._to_open:
+            self.after(OPEN_RETRY_S, self._try_open_new)
+
+    def _open_new(self) -> None:
+        """Makes replicas that are assigned here and not on this disk, once the assignments are the newest there are.
+
+        By older ones this server could still be the only holder of what others took over long ago: it would start anew,
+        empty, and lead.
+        """
+        if not self._to_open or self.meta is None:
+            return
+        if self._replay_until > self.state.applied or (self.clustered and self.meta.behind):
+            return
+        to_open, self._to_open = self._to_open, {}
+        for (account, name), reply in to_open.items():
+            assignment = self.state.get(account, name)
+            if assignment is not None and self.server_name in assignment.peers:
+                self._open(assignment, reply)
+
+    def _open(self, assignment: Assignment, reply: str) -> None:
+        key = (assignment.account, assignment.name)
+        if key in self.assets:
+            return
         stream_id, self._next_id = self._next_id, self._next_id + 1
         directory = self.directory_of(assignment)
         log: RecordLog | None = None
@@ -485,13 +548,14 @@ class JetStream:
                 stream_id,
                 log,
                 plane=self.plane,
-                raft=self.raft if assignment.replicas > 1 else None,
+                raft=self.raft,
                 on_ready=self._asset_ready,
                 lines=self.lines,
             )
             self.assets[key] = asset
             self._by_id[stream_id] = asset
             asset.start()
+            self.leaving.watch(asset)
         except (jscore.Error, OSError) as err:
             self.lines.error(f"stream {assignment.account}/{assignment.name}: cannot be opened in {directory}: {err}")
             if asset is not None:
@@ -532,17 +596,17 @@ class JetStream:
         elif self.is_meta_leader:
             self.gather.unless_done(assignment.group, 0.5, lambda: self.api.streams.answer_deleted(reply))
 
-    def _bury(self, assignment: Assignment) -> None:
-        """Moves a deleted stream's directory out of the way. Nothing is erased here (clustering.md §6, last row)."""
+    def _bury(self, assignment: Assignment, what: str = "deleted") -> None:
+        """Moves a stream's directory out of the way. Nothing is erased here (clustering.md §6, last row)."""
         source = self.directory_of(assignment)
         grave = os.path.join(self.options.directory, "lost+found")
         target = os.path.join(grave, f"{assignment.account}.{assignment.group}.{self.clock()}")
         try:
             os.makedirs(grave, exist_ok=True)
             os.rename(source, target)
-            self.lines.info(f"stream {assignment.account}/{assignment.name} deleted; its log is kept in {target}")
+            self.lines.info(f"stream {assignment.account}/{assignment.name} {what}; its log is kept in {target}")
         except OSError as err:
-            self.lines.error(f"stream {assignment.account}/{assignment.name} deleted; its log stays in {source}: {err}")
+            self.lines.error(f"stream {assignment.account}/{assignment.name} {what}; its log stays in {source}: {err}")
 
     def _report_strangers(self) -> None:
         """Directories without an assignment are left alone and named in the log."""

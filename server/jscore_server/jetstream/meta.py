@@ -23,7 +23,9 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `config` is the JSON object of the stream configuration with all defaults filled in. `version` is the meta index of
     the entry that set it: a replica's own configuration carries it too, so that the older never wins. `born` is
-    the meta index of the entry that created the stream.
+    the meta index of the entry that created the stream. `peers` is who shall hold it; who does is what the
+    configuration of its Raft group says (spec/raft.md R-27). `founders`: the peers it was created with, if they were
+    others. `joined`: those of its peers that came later; their replicas have to be let in by its leader.
     """
 
     account: str
@@ -35,6 +37,13 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     preferred: str = ""
     version: int = 0
     born: int = 0
+    founders: list[str] = []
+    joined: list[str] = []
+
+    @property
+    def birth(self) -> list[str]:
+        """Who held the stream when it was created."""
+        return self.founders or self.peers
 
     @property
     def replicas(self) -> int:
@@ -53,13 +62,19 @@ class CreateStream(msgspec.Struct, frozen=True, tag="stream_create", omit_defaul
 
 
 class UpdateStream(msgspec.Struct, frozen=True, tag="stream_update", omit_defaults=True):
-    """A new configuration for the stream held by `group` (so that it never hits a re-created stream)."""
+    """A new configuration for the stream held by `group` (so that it never hits a re-created stream).
+
+    `peers`: who shall hold it from now on; empty: the same as before. `answer`: who asked is answered so, as soon as
+    the entry is applied; empty: the answer to an update, by the stream's leader.
+    """
 
     account: str
     name: str
     group: str
     config: dict[str, Any]
     reply: str = ""
+    peers: list[str] = []
+    answer: str = ""
 
 
 class DeleteStream(msgspec.Struct, frozen=True, tag="stream_delete", omit_defaults=True):
@@ -88,6 +103,7 @@ class Existed(msgspec.Struct, frozen=True):
 class Updated(msgspec.Struct, frozen=True):
     assignment: Assignment
     reply: str
+    answer: str = ""
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -173,8 +189,7 @@ class MetaState:
         if present is not None:
             return Existed(present, wanted, entry.reply)
         self._streams[key] = wanted
-        for peer in wanted.peers:
-            self._load[peer] = self._load.get(peer, 0) + 1
+        self._count(wanted.peers, 1)
         return Created(wanted, entry.reply)
 
     def _update(self, index: int, entry: UpdateStream) -> Effect:
@@ -182,8 +197,24 @@ class MetaState:
         present = self._streams.get(key)
         if present is None or present.group != entry.group:
             return Missing(entry.account, entry.name, entry.reply, update=True)
-        self._streams[key] = msgspec.structs.replace(present, config=entry.config, version=index)
-        return Updated(self._streams[key], entry.reply)
+        updated = msgspec.structs.replace(present, config=entry.config, version=index)
+        if entry.peers and entry.peers != present.peers:
+            updated = msgspec.structs.replace(
+                updated,
+                peers=list(entry.peers),
+                founders=list(present.birth),
+                joined=[p for p in entry.peers if p in present.joined or p not in present.peers],
+            )
+            self._count(present.peers, -1)
+            self._count(updated.peers, 1)
+        self._streams[key] = updated
+        return Updated(updated, entry.reply, entry.answer)
+
+    def _count(self, peers: list[str], by: int) -> None:
+        for peer in peers:
+            self._load[peer] = self._load.get(peer, 0) + by
+            if not self._load[peer]:
+                del self._load[peer]
 
     def _delete(self, entry: DeleteStream) -> Effect:
         key = (entry.account, entry.name)
@@ -191,10 +222,7 @@ class MetaState:
         if present is None or present.group != entry.group:
             return Missing(entry.account, entry.name, entry.reply, update=False)
         del self._streams[key]
-        for peer in present.peers:
-            self._load[peer] -= 1
-            if not self._load[peer]:
-                del self._load[peer]
+        self._count(present.peers, -1)
         return Deleted(present, entry.reply)
 
 

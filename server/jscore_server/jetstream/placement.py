@@ -5,7 +5,7 @@ Pure. Source: clustering.md §3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 
@@ -40,11 +40,14 @@ def place(
     cluster: str = "",
     tags: Sequence[str] = (),
     unique_tag: str = "",
+    keep: Sequence[str] = (),
+    exclude: Collection[str] = (),
 ) -> Placement:
     """Chooses `replicas` servers: online ones with the fewest streams first, ties in the order `shuffle` gives.
 
     Servers that are offline fill up only when a quorum of the replicas is online. `tags` must all be present, a tag
-    with a leading `!` must be absent; no two servers may share a tag that starts with `unique_tag`.
+    with a leading `!` must be absent; no two servers may share a tag that starts with `unique_tag`. Those to `keep`
+    come first and count as they are; those to `exclude` do not come into question.
     Raises: NoPeers.
     """
     wanted = [t.lower() for t in tags]
@@ -52,21 +55,23 @@ def place(
     usable = [s for s in servers if not cluster or s.cluster == cluster]
     if cluster and not usable:
         raise NoPeers(f"no suitable peers for placement, no servers in cluster ['{cluster}']")
+    kept = [s for name in keep for s in servers if s.name == name]
+    usable = [s for s in usable if s not in kept and s.name not in exclude]
     fitting = [s for s in usable if _fits(s, wanted)]
     if len(fitting) < len(usable):
         refused.append("tags not matched [" + ", ".join(f"'{t}'" for t in tags) + "]" if tags else "excluded by tag")
     shuffle(fitting)
     fitting.sort(key=lambda s: (not s.online, s.streams))
-    chosen: list[Server] = []
+    chosen: list[Server] = list(kept)
     unique = unique_tag.lower()
     if unique and any(t.startswith(unique) for t in wanted):
         unique = ""
-    seen: set[str] = set()
+    seen = {t for s in kept for t in _zones(s, unique)}
     shared = False
     for server in fitting:
-        if len(chosen) == replicas:
+        if len(chosen) >= replicas:
             break
-        zones = {t for t in server.tags if unique and t.lower().startswith(unique)}
+        zones = _zones(server, unique)
         if unique and (not zones or zones & seen):
             shared = True
             continue
@@ -80,6 +85,10 @@ def place(
     if len(chosen) < replicas or online < replicas // 2 + 1:
         raise NoPeers(", ".join(["no suitable peers for placement", *refused]))
     return Placement([s.name for s in chosen], chosen[0].name)
+
+
+def _zones(server: Server, unique: str) -> set[str]:
+    return {t for t in server.tags if unique and t.lower().startswith(unique)}
 
 
 def _fits(server: Server, tags: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ import jscore
 from jscore_server.jetstream import names, placement
 from jscore_server.jetstream.decode import decode_json, must_be_empty, must_not_be_empty, optional_body
 from jscore_server.jetstream.errors import problem
-from jscore_server.jetstream.meta import Assignment, CreateStream, DeleteStream, UpdateStream
+from jscore_server.jetstream.meta import Assignment, CreateStream, DeleteStream
 from jscore_server.jetstream.models import (
     LIST_PAGE,
     NAMES_PAGE,
@@ -120,13 +120,11 @@ class StreamApi:
             raise problem(10059)
         old = msgspec.convert(present.config, StreamConfig)
         config = self._config(request, old)
-        if config.num_replicas != present.replicas:
-            raise problem(10052, err="changing the number of replicas is not supported yet")
-        if config.placement != old.placement:
-            raise problem(10052, err="changing the placement is not supported yet")
         self._check_overlap(request.account, config)
-        entry = UpdateStream(request.account, name, present.group, msgspec.to_builtins(config), request.reply)
-        engine.propose_meta(entry, subjects=list(config.subjects))
+        if engine.is_changing(request.account, name):
+            self._api.defer(request, lambda: self._api.run(request, partial(self.update, request)))
+            return
+        engine.rearrange.update(request, present, config)
 
     def _config(self, request: Request, old: StreamConfig | None = None) -> StreamConfig:
         """The requested configuration with its defaults. Raises: ApiError."""
@@ -327,6 +325,14 @@ class StreamApi:
             for r in group.replicas()
             if r.name != engine.server_name
         ]
+        shown = {engine.server_name, *(r.name for r in replicas)}
+        replicas += [
+            PeerInfo(name=p, current=False, offline=not engine.is_online(p), peer=engine.peer_id(p))
+            for p in asset.assignment.peers
+            if p not in shown  # still to be let in
+        ]
+        if not replicas and asset.assignment.replicas == 1:
+            return ClusterInfo(name=engine.cluster_name or "", leader=group.leader or "")
         return ClusterInfo(
             name=engine.cluster_name or "",
             raft_group=asset.assignment.group,

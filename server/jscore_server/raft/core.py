@@ -41,6 +41,7 @@ from .messages import (
     Message,
 )
 
+JOINING = 1 << 62  # HardState.mute of a replica that came later and has not heard of its leader yet
 NOOP = "noop"
 MEMBERS = "members"
 
@@ -133,6 +134,8 @@ class HardState:
     scanned: int = 0  # members_indexes is complete up to this index
     # >= 0: this replica lost its vote or acked records (spec/raft.md §5). It receives, but neither votes nor counts
     # until it is added anew, or holds what a leader elected without it committed: a term above mute_term (-1: unknown).
+    # A replica added later starts so too (JOINING): only a record that comes behind what was committed when it first
+    # heard of its leader makes it a voter. An older one was about a former self, which is gone.
     mute: int = -1
     mute_term: int = -1
 
@@ -234,6 +237,7 @@ class Core:
         "term_start",
         "timeout",
         "timing",
+        "told",
         "transfer_at",
         "transferee",
         "verified",
@@ -276,6 +280,7 @@ class Core:
         self.commit = min(commit, self.last)
         self.verified = self.commit  # proven equal to the leader's log up to here
         self.acked = 0
+        self.told = 0  # commit index of a leader that this process heard of
         self.term_start = 0
         self.votes: dict[str, bool] = {}
         self.progress: dict[str, Progress] = {}
@@ -520,6 +525,16 @@ class Core:
         self._sync_progress()
         self.out.proposals.append((NOOP, None))  # R-11
 
+    def go_on_leading(self) -> None:
+        """The only member, which led its term without this core until now, leads it on (R-25).
+
+        Its hard state with that term and its own vote is durable, and so is its log up to `commit`.
+        """
+        assert self.members.voters == (self.name,)
+        assert self.vote == self.name
+        self.hard_durable = self.hard_seq
+        self._become_leader()
+
     def _sync_progress(self) -> None:
         wanted = [name for name in self.members.voters + self.members.learners if name != self.name]
         for name in wanted:
@@ -699,6 +714,9 @@ class Core:
 
     def _on_heartbeat(self, m: Message) -> None:
         if self._accept_leader(m.peer, m.term):
+            self.told = max(self.told, m.commit)
+            if self.hard.mute == JOINING:
+                self._met(m.commit)
             if m.flags & FLAG_TRUE:
                 self.quiet = True
                 self.deadline = self.now + 3 * self.timing.quiet_ticks + self.timeout
@@ -709,7 +727,15 @@ class Core:
                     self.verified = m.index
             if m.commit > self.commit:
                 self._commit_to(min(m.commit, self.verified))
+            elif self.hard.mute >= 0:
+                self._may_count_again()
             self._ack()
+
+    def _met(self, commit: int) -> None:
+        """The first word of a leader to a replica that joins: see HardState.mute."""
+        self.hard.mute = commit
+        self.hard.mute_term = self.term
+        self._persist()
 
     def _lost_records(self, index: int) -> None:
         """The leader saw this replica ack `index` in this term, and it is not here: the disk lost synced records."""
@@ -746,6 +772,10 @@ class Core:
             return False
         if not self.disk:
             return False
+        if commit > self.told:
+            self.told = commit
+        if self.hard.mute == JOINING:
+            self._met(commit)
         new_last = prev_index
         for first, _, count in runs:
             if first != new_last + 1:
@@ -1019,6 +1049,8 @@ class Core:
 
     def _may_count_again(self) -> None:
         hard = self.hard
+        if self.out.append is not None and self.commit >= self.out.append_from:
+            return  # that record is not in the log yet: looked at again with the next heartbeat
         if hard.mute_term < 0:
             hard.mute_term = self.term  # this leader may stand on the vote that was lost; the next one does not
             self._persist()

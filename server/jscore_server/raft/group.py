@@ -230,6 +230,27 @@ class Group:
         members = self.core.members
         return list(members.voters), list(members.learners)
 
+    @property
+    def behind(self) -> bool:
+        """Whether more is committed than this replica holds, or it has not heard from any leader yet."""
+        core = self.core
+        return not core.led and (core.told == 0 or core.told > core.commit)
+
+    @property
+    def members_index(self) -> int:
+        """Index of the configuration in force here."""
+        return self.core.members.index
+
+    def committed_members(self) -> tuple[list[str], int]:
+        """Voters and learners, and the index of that configuration, as the leader knows them to be committed.
+
+        Empty anywhere else, and while a change is not committed yet.
+        """
+        core = self.core
+        if not core.led or core.members.index > core.commit or self._failed:
+            return [], 0
+        return [*core.members.voters, *core.members.learners], core.members.index
+
     def replicas(self) -> list[Replica]:
         """The other members. Lag and activity are known to the leader only; a follower reports the link's state."""
         core = self.core
@@ -246,6 +267,7 @@ class Group:
             heard = self.host._heard.get(name, 0) if core.quiet else 0  # an idle group leaves liveness to the hosts
             silent = self.host.ticks - max(p.active, heard)
             current = not offline and silent < core.timing.quorum_ticks and p.match >= core.commit
+            current = current and name in core.members.voters  # a learner holds up nobody, whatever it holds
             active_ns = max(silent * tick_ns, 1) if p.match else 0
             out.append(Replica(name, current, active_ns, core.last - p.match, offline))
         return out
@@ -543,6 +565,14 @@ class Group:
             self.host._write_hard(self, self.core.hard_seq)
         self.on_commit(commit)
 
+    def _leave_lead(self) -> None:
+        """A leader that is to go hands over first (R-26); the next one removes it."""
+        core = self.core
+        up = [core.progress[n] for n in self.wanted if n in core.progress and self.host.transport.connected(n)]
+        ready = [p for p in up if p.counted and p.match >= core.caught]
+        if ready:
+            self.transfer(max(ready, key=lambda p: (p.match, p.name)).name)
+
     def _reconcile(self) -> None:
         core = self.core
         current = core.members
@@ -561,7 +591,12 @@ class Group:
                 core.change((*voters, ready[0]), tuple(n for n in learners if n != ready[0]))
             elif not missing and surplus:
                 gone = next((n for n in surplus if n != core.name), surplus[0])  # itself last (R-26)
-                core.change(tuple(n for n in voters if n != gone), learners)
+                if gone != core.name:
+                    core.change(tuple(n for n in voters if n != gone), learners)
+                else:
+                    self._leave_lead()
             else:
+                if not missing:
+                    self.wanted = ()  # as it should be
                 return
         self.drain()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from . import hardlog
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
-from .core import HardState, Members, Role, Timing, recover_members
+from .core import JOINING, HardState, Members, Role, Timing, recover_members
 from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log, members_from_json
 from .messages import (
     FRAME_APPEND,
@@ -227,6 +227,8 @@ class RaftHost:
         preferred: str = "",
         expected: int = 0,
         lost: bool = False,
+        joins: bool = False,
+        alone: int = 0,
         on_hold: Callable[[int], None] | None = None,
     ) -> Group:
         """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
@@ -235,6 +237,9 @@ class RaftHost:
         on. `lost`: the group may be older than this directory (see `wiped`), so a replica that is new here neither
         votes nor counts until a leader elected without it has committed. `on_hold`: leadership is being handed over, so
         the leader's log has to stop growing: 1 take no more publishes, 2 append nothing at all, 0 it came to nothing.
+        `joins`: the group was born without this replica, so it takes no part before it is let in. `alone`: this server
+        is the only member and led the group by itself until now, in this term; it goes on as its leader. Then this
+        blocks for one sync.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -242,24 +247,39 @@ class RaftHost:
         hard = self._hard.get(group_id)
         new = hard is None
         if hard is None:
-            hard = HardState(0, "", [Members(0, tuple(voters), (), expected)], [])
-            if log.last:
+            hard = HardState(0, "", [Members(0, () if joins else tuple(voters), (), expected)], [])
+            if log.last and not alone:
+                recover_members(hard, log.last, lambda index: _members_at(log, index))
+                hard.scanned = log.last
+            if alone:
+                hard.term, hard.vote, hard.scanned = alone, self.name, log.last
+            elif log.last and hard.members[-1].voters == (self.name,):
+                hard.term, hard.vote = log.term(log.last), self.name  # nobody else could have been given its vote
+            elif log.last:
                 # Term and vote are gone though the log is not: nobody can know for whom it voted (spec/raft.md §5).
                 hard.mute = log.last
                 hard.term = log.term(log.last)
                 why = f"no term and vote for a log of {log.last} records"
                 self.log_line("error", f"raft group {group_id}: {why}; {MUTED}")
+            elif joins:
+                hard.mute = JOINING
             elif lost:
                 hard.mute = 0
                 self.log_line("warn", f"raft group {group_id}: this server's former replica is gone; {MUTED}")
             self._hard[group_id] = hard
         recover_members(hard, log.last, lambda index: _members_at(log, index))
+        if alone:
+            self._write(_hard_body(group_id, hard), wait=True)
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold)
         self.groups[group_id] = group
         self._by_log[log] = group
         self._enter()
         try:
-            if new:
+            if alone:
+                group.core.commit = group.core.verified = group.core.synced  # alone, what is on the disk is committed
+                group.core.go_on_leading()
+                group.drain()
+            elif new:
                 group.core._persist()
                 group.drain()
             self._newborn.append(group)
@@ -268,6 +288,10 @@ class RaftHost:
         finally:
             self._leave()
         return group
+
+    def remembers(self, group_id: str) -> bool:
+        """Whether this server has, or had, a replica of the group: it keeps a term and a vote for it."""
+        return group_id in self._hard
 
     def remove_group(self, group_id: str) -> None:
         """Forgets a group for good; its log is the caller's to delete. Unknown ids are ignored."""

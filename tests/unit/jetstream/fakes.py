@@ -367,6 +367,12 @@ class FakeGroup:
     def members(self) -> tuple[list[str], list[str]]:
         return list(self.voters), []
 
+    members_index = 0
+    behind = False
+
+    def committed_members(self) -> tuple[list[str], int]:
+        return (list(self.voters), 0) if self.is_leader else ([], 0)
+
     def set_members(self, wanted: list[str]) -> None:
         self.raft.world.members[self.id] = list(wanted)
         for raft in self.raft.world.rafts.values():
@@ -402,8 +408,13 @@ class FakeRaft:
     ) -> FakeGroup:
         group = FakeGroup(self, group_id, log, self.world.members.get(group_id, voters), calls)
         self.groups[group_id] = group
+        group.term = calls.get("alone", 0)
+        self.world.terms[group_id] = max(self.world.terms.get(group_id, 0), group.term)
         self.world.later(lambda: self.world.elect(group_id))
         return group
+
+    def remembers(self, group_id: str) -> bool:
+        return group_id in self.groups
 
     def remove_group(self, group_id: str) -> None:
         self.groups.pop(group_id, None)

@@ -112,14 +112,35 @@ def test_a_request_waits_only_until_the_meta_group_has_a_leader(world: World) ->
     assert world.ask("INFO", seconds=2) != []
 
 
-def test_update_reaches_all_replicas_and_replicas_cannot_change_yet(world: World) -> None:
+def test_update_reaches_all_replicas(world: World) -> None:
     make(world)
     body = {"name": "S", "subjects": ["s.>"], "num_replicas": 3, "max_msgs": 4}
     assert world.one("STREAM.UPDATE.S", body, seconds=1)["config"]["max_msgs"] == 4
     assert {world.engines[n].asset("$G", "S").stream.limits["max_msgs"] for n in world.names} == {4}
-    refused = world.one("STREAM.UPDATE.S", {**body, "num_replicas": 1}, seconds=1)
-    assert error(refused) == 10052
-    assert "not supported yet" in refused["error"]["description"]
+
+
+def test_replicas_come_and_go(world: World) -> None:
+    first = make(world, replicas=1)["cluster"]["leader"]
+    world.engines[first].asset("$G", "S").stream.publish("s.x", b"kept")
+    body = {"name": "S", "subjects": ["s.>"], "num_replicas": 3}
+    grown = world.one("STREAM.UPDATE.S", body, seconds=1)
+    assert grown["config"]["num_replicas"] == 3
+    assert {first, *(r["name"] for r in grown["cluster"]["replicas"])} == set(world.names)
+    assert [len(world.engines[n].asset("$G", "S").stream.messages) for n in world.names] == [1, 1, 1]
+    leader = leader_of(world, "S")
+    shrunk = world.one("STREAM.UPDATE.S", {**body, "num_replicas": 1}, seconds=3)
+    assert shrunk["cluster"] == {"name": "C", "leader": leader}
+    assert [n for n in world.names if world.engines[n].asset("$G", "S") is not None] == [leader]
+    assert error(world.one("STREAM.UPDATE.S", {**body, "num_replicas": 5}, seconds=1)) == 10005
+
+
+def test_fewer_replicas_than_a_quorum_of_whole_ones_are_refused(world: World) -> None:
+    make(world)
+    for name in [n for n in world.names if n != leader_of(world, "S")][:1]:
+        world.stop(name)
+    body = {"name": "S", "subjects": ["s.>"], "num_replicas": 2}
+    kept = world.one("STREAM.UPDATE.S", body, seconds=3)["cluster"]
+    assert {kept["leader"], *(r["name"] for r in kept["replicas"])} == set(world.up)
 
 
 def test_delete_is_answered_once_and_reaches_all(world: World) -> None:

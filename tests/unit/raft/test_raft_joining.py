@@ -1,0 +1,107 @@
+"""A replica that came later takes no part before its group lets it in; one that led alone leads on with others."""
+
+from __future__ import annotations
+
+import random
+
+from jscore_server.raft.core import JOINING, Core, HardState, Members, Role, Timing
+from jscore_server.raft.messages import (
+    ACK,
+    FLAG_MUTE,
+    FLAG_TRUE,
+    HEARTBEAT,
+    PREVOTE,
+    PREVOTE_REPLY,
+    VOTE,
+    VOTE_REPLY,
+    Message,
+)
+
+
+class Terms:
+    """A log of nothing but terms."""
+
+    def __init__(self, terms: list[int]) -> None:
+        self.terms = terms
+
+    @property
+    def last(self) -> int:
+        return len(self.terms)
+
+    def term(self, index: int) -> int:
+        return self.terms[index - 1]
+
+
+def core(name: str, hard: HardState, terms: list[int] | None = None) -> Core:
+    return Core("g", name, Terms(terms or []), hard, random.Random(1), Timing())
+
+
+def joiner(terms: list[int] | None = None) -> Core:
+    return core("b", HardState(0, "", [Members(0, ())], [], mute=JOINING), terms)
+
+
+def told(c: Core, kind: int) -> list[Message]:
+    c.hard_state_durable(c.hard_seq)
+    sent = [m for m in [*c.out.messages, *c.out.after] if m.kind == kind]
+    c.out.messages.clear()
+    c.out.after.clear()
+    return sent
+
+
+def take(c: Core, term: int, index: int, commit: int, members: Members | None = None) -> None:
+    """One record of the leader `a`, stored at once, with the configuration it holds."""
+    assert c.step_append("a", term, index - 1, c.term_at(index - 1), commit, [(index, term, 1)], b"x")
+    c.log.terms.append(term)  # type: ignore[attr-defined]
+    c.out.append = None
+    if members is not None:
+        c.members_seen(index, members.voters, members.learners, members.expected)
+    c.durable(index)
+
+
+def test_a_joiner_neither_campaigns_nor_votes() -> None:
+    b = joiner()
+    for _ in range(300):
+        b.now += 1
+        b.tick()
+    assert b.role is Role.FOLLOWER
+    b.step(Message(PREVOTE, "c", "g", 5))
+    assert not told(b, PREVOTE_REPLY)[0].flags & FLAG_TRUE
+    b.step(Message(VOTE, "c", "g", 5))
+    assert not told(b, VOTE_REPLY)[0].flags & FLAG_TRUE
+
+
+def test_only_a_record_after_the_first_contact_makes_it_a_voter() -> None:
+    b = joiner()
+    b.step(Message(HEARTBEAT, "a", "g", 3, commit=2))
+    take(b, 3, 1, 2, Members(0, ("a", "b")))  # of a former self, removed again by the next
+    assert b.hard.mute == 2
+    take(b, 3, 2, 2, Members(0, ("a",), ("b",)))
+    assert told(b, ACK)[-1].flags & FLAG_MUTE
+    take(b, 3, 3, 3, Members(0, ("a", "b")))
+    assert b.hard.mute < 0
+    assert not told(b, ACK)[-1].flags & FLAG_MUTE
+
+
+def test_a_commit_beyond_what_is_stored_does_not_stop_a_mute_replica() -> None:
+    b = joiner()
+    b.step(Message(HEARTBEAT, "a", "g", 3, commit=0))
+    take(b, 3, 1, 0, Members(0, ("a",), ("b",)))
+    take(b, 4, 2, 2)  # another leader: its own record is committed as it arrives
+    b.step(Message(HEARTBEAT, "a", "g", 4, 2, 4, 2))
+    assert b.hard.mute < 0, "a leader elected without it has committed"
+
+
+def test_who_led_alone_leads_on_in_its_term() -> None:
+    a = core("a", HardState(7, "a", [Members(0, ("a",))], [], scanned=4), [6, 7, 7, 7])
+    a.commit = a.verified = a.synced = 4
+    a.go_on_leading()
+    assert a.role is Role.LEADER
+    assert (a.term, a.out.proposals) == (7, [("noop", None)])
+    a.out.proposals.clear()
+    a.log.terms.append(7)  # type: ignore[attr-defined]
+    a.appended(5)
+    a.durable(5)
+    assert a.led
+    assert a.commit == 5
+    a.change(("a",), ("b",))
+    assert a.out.proposals[0][1] == Members(0, ("a",), ("b",))

@@ -173,7 +173,7 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     if (!s->first_seq) s->first_seq = 1;
     s->last_seq = seq;
     s->messages++;
-    s->bytes += size;
+    jsc_stream_grow(s, (int64_t)size);
     s->last_ts = r->ts;
     s->last_msg_index = r->index;
     v->seq = seq;

@@ -104,6 +104,10 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m) {
         jsc_stream_error(s, m->reply, rn, 429, 10167, "too many requests", 17);
         return;
     }
+    if (jsc_usage_full(s, m, size)) {
+        jsc_stream_error(s, m->reply, rn, 400, 10002, "resource limits exceeded for account", 36);
+        return;
+    }
     char *scratch = NULL;
     uint32_t hn = m->headers_len;
     const char *h = hn ? ingest_headers(m->headers, &hn, &scratch) : NULL;

@@ -144,8 +144,20 @@ typedef struct jsc_owner {
     int failed; /* the failure was reported */
     struct jsc_owner *next; /* of logs without a stream */
 } jsc_owner;
+/* ---- what an account's streams take; index 0 memory, 1 files ---- */
+typedef struct jsc_usage {
+    struct jsc_usage *next;
+    jsc_account *account;
+    int64_t most[2], elsewhere[2], led[2];
+    uint8_t said[2]; /* the last publish was too much, and the host knows */
+} jsc_usage;
+jsc_usage *jsc_usage_of(jsc_streams *, jsc_account *); /* found or made; NULL: no memory */
+void jsc_usage_count(jsc_stream *, int sign); /* all that a stream led here holds comes (1) or goes (-1) */
+int jsc_usage_full(jsc_stream *, const jsc_msg *, uint64_t size); /* whether a message of that size is too much */
+
 struct jsc_streams {
     jsc_plane *plane;
+    jsc_usage *usages;
     jsc_store *store;
     jsc_owner *owners;
     jsc_stream *all;
@@ -186,6 +198,7 @@ struct jsc_stream {
     uint32_t term;
     jsc_log *log;
     jsc_account *account;
+    jsc_usage *usage;
     char *name;
     uint32_t name_len, ack_head_len;
     char *ack_head; /* {"stream":"<name>","seq": */
@@ -215,6 +228,10 @@ struct jsc_stream {
     uint32_t nconsumers, by_id_cap;
     uint8_t stored; /* messages were stored since consumers were last woken */
 };
+static inline void jsc_stream_grow(jsc_stream *s, int64_t size) { /* the bytes of one message come or go */
+    s->bytes += (uint64_t)size;
+    if (s->leading) s->usage->led[s->limits.file_storage != 0] += size * (s->limits.replicas ? s->limits.replicas : 1);
+}
 int jsc_stream_append(jsc_stream *, uint8_t kind, const void *subject, size_t sn, const void *headers, size_t hn,
                       const void *data, size_t n, uint64_t *index);
 void jsc_stream_touch(jsc_stream *);

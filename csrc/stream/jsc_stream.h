@@ -15,6 +15,14 @@ void jsc_streams_free(jsc_streams *);
 int jsc_streams_own_log(jsc_streams *, jsc_log *, uint64_t id);
 void jsc_streams_disown_log(jsc_streams *, jsc_log *); /* before closing it */
 
+/* Bytes that an account's streams may take with all their replicas, by kind of storage; -1 any number. elsewhere: held by
+ * streams that other servers lead. A publish that would exceed it is refused with 10002, and JSC_EV_QUOTA says so once. */
+typedef struct jsc_quota {
+    int64_t memory, storage, elsewhere_memory, elsewhere_storage;
+} jsc_quota;
+int jsc_streams_quota(jsc_streams *, jsc_account *, const jsc_quota *);
+void jsc_streams_used(jsc_streams *, jsc_account *, int64_t *memory, int64_t *storage); /* by streams led here */
+
 #define JSC_API_LEVEL 0 /* as API_LEVEL in jetstream/models.py */
 #define JSC_SEQ_MAX (1ull << 62) /* no sequence is set beyond it: those after it must have numbers too */
 enum { JSC_RETAIN_LIMITS = 0, JSC_RETAIN_INTEREST = 1, JSC_RETAIN_WORKQUEUE = 2 };
@@ -23,6 +31,7 @@ typedef struct jsc_stream_limits { /* -1 = none where signed; ns */
     int32_t max_msg_size;
     uint8_t retention, discard_new, discard_new_per_subject, no_ack, sealed, deny_delete, deny_purge, allow_rollup;
     uint8_t file_storage; /* accounted size: file 22+8(+4) else 16 */
+    uint8_t replicas; /* each counts against the account's quota; 0 is 1 */
     uint64_t first_seq;
 } jsc_stream_limits;
 
@@ -121,4 +130,6 @@ void jsc_consumer_stat(jsc_consumer *, jsc_consumer_state *out);
 enum { JSC_EV_EXPIRED = 20 };
 /* JSC_EV_FULL: a = stream id, b = 1 when its disk became full (publishers hear 10023), 0 when it takes messages again. */
 enum { JSC_EV_FULL = 21 };
+/* JSC_EV_QUOTA: a = stream id, b = 1 for file storage, 0 for memory: a publish was too much for the account. */
+enum { JSC_EV_QUOTA = 22 };
 #endif

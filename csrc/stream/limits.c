@@ -20,7 +20,7 @@ static void remove_entry(jsc_stream *s, uint64_t seq, jsc_entry *e) {
     if (next) jsc_seqs_at(&s->seqs, next)->prev = prev ? (uint32_t)(next - prev) : 0;
     else x->last = prev;
     s->messages--;
-    s->bytes -= e->size;
+    jsc_stream_grow(s, -(int64_t)e->size);
     e->index |= JSC_DELETED;
     s->seqs.chunk[s->seqs.off + (seq / JSC_CHUNK - s->seqs.first)]->live--;
     if (--x->count == 0) {

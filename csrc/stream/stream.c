@@ -7,7 +7,8 @@ int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *accou
     if (!n || n > 255) return JSC_EINVAL;
     jsc_stream *s = calloc(1, sizeof *s);
     char *copy = malloc(n + 1);
-    if (!s || !copy) {
+    jsc_usage *usage = jsc_usage_of(t, account);
+    if (!s || !copy || !usage) {
         free(s);
         free(copy);
         return -ENOMEM;
@@ -32,6 +33,7 @@ int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *accou
     s->all = t;
     s->log = log;
     s->account = account;
+    s->usage = usage;
     s->deferred_tail = &s->deferred;
     s->applied = s->committed = jsc_log_first(log) - 1;
     s->limits = (jsc_stream_limits){.max_msgs = -1,
@@ -79,7 +81,9 @@ void jsc_stream_free(jsc_stream *s) {
 
 int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l) {
     if (l->retention > JSC_RETAIN_WORKQUEUE) return JSC_EINVAL;
+    jsc_usage_count(s, -1);
     s->limits = *l;
+    jsc_usage_count(s, 1);
     int64_t *durations[] = {&s->limits.max_age_ns, &s->limits.duplicate_window_ns};
     for (int i = 0; i < 2; i++)
         if (*durations[i] > JSC_LONG) *durations[i] = JSC_LONG;
@@ -101,6 +105,7 @@ int jsc_stream_lead(jsc_stream *s, uint32_t term) {
         return JSC_OK;
     }
     s->leading = 1;
+    jsc_usage_count(s, 1);
     s->term = term;
     s->lead_from = jsc_log_last(s->log) + 1;
     s->backlog_bytes = 0;
@@ -119,6 +124,7 @@ static void stop_leading(jsc_stream *s, const char *status, int pending) {
     if (!s->leading) return;
     jsc_stream_unsubscribe(s);
     for (jsc_consumer *c = s->consumers; c; c = c->next) jsc_consumer_unlead(c, status, pending);
+    jsc_usage_count(s, -1);
     s->leading = 0;
     jsc_waiters_clear(&s->pubs);
     jsc_waiters_clear(&s->acks);

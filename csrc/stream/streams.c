@@ -145,6 +145,11 @@ void jsc_streams_free(jsc_streams *t) {
         jsc_log_set_owner(o->log, NULL);
         free(o);
     }
+    while (t->usages) {
+        jsc_usage *u = t->usages;
+        t->usages = u->next;
+        free(u);
+    }
     free(t->timers.heap);
     free(t);
 }

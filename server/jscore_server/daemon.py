@@ -114,9 +114,10 @@ async def _serve(
     runtime = None
     try:
         if options.jetstream.enabled:
+            from jscore_server.entitlement import entitled
             from jscore_server.jetstream.runtime import Runtime
 
-            runtime = Runtime(server, loop)
+            runtime = Runtime(server, loop, entitled(options))
             server.jetstream = runtime
             server.handlers.update(runtime.handlers())
         selector.dispatch = _dispatcher(plane, server, loop)

@@ -148,6 +148,10 @@ class Reload:
         server.facts.max_payload = new.max_payload
         self._listener_tls(tls)
         server.admission.replace(new)
+        if server.jetstream is not None:
+            from jscore_server.entitlement import entitled
+
+            server.jetstream.engine.set_accounts(entitled(new))
         self._shed(new.max_connections)
         if new.pid_file and new.pid_file != old.pid_file:
             write_pid(new.pid_file, server.log)

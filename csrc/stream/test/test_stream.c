@@ -896,7 +896,53 @@ static void test_many_consumers_share_a_turn(void) {
     bed_free(&b);
 }
 
+static void used(bed *b, int64_t want) {
+    int64_t memory = -1, storage = -1;
+    jsc_streams_used(b->all, jsc_plane_account(b->plane, "$G", 2), &memory, &storage);
+    CHECK(memory == 0 && storage == want);
+}
+
+static void test_an_accounts_quota_refuses_what_is_too_much(void) {
+    bed b;
+    jsc_stream_limits l = plain;
+    l.max_msgs_per_subject = 2;
+    l.replicas = 3;
+    bed_new(&b, &l);
+    jsc_account *g = jsc_plane_account(b.plane, "$G", 2);
+    jsc_quota q = {.memory = 0, .storage = 3 * 3 * 40 + 50, .elsewhere_storage = 50};
+    CHECK(jsc_streams_quota(b.all, g, &q) == JSC_OK);
+    const char *refused = "{\"error\":{\"code\":400,\"err_code\":10002,\"description\":\"resource limits exceeded for "
+                          "account\"},\"stream\":\"S\",\"seq\":0}";
+    CHECK_TEXT(pub(&b, "s.a", NULL, "1234567"), "{\"stream\":\"S\",\"seq\":1}"); /* 3 + 7 + 30 bytes, three times */
+    CHECK_TEXT(pub(&b, "s.a", NULL, "1234567"), "{\"stream\":\"S\",\"seq\":2}");
+    used(&b, 240);
+    CHECK_TEXT(pub(&b, "s.b", NULL, "12345678"), refused);
+    CHECK_TEXT(pub(&b, "s.b", NULL, "1234567"), "{\"stream\":\"S\",\"seq\":3}");
+    CHECK_TEXT(pub(&b, "s.b", NULL, "1"), refused);
+    CHECK_TEXT(pub(&b, "s.a", NULL, "1234567"), "{\"stream\":\"S\",\"seq\":4}"); /* takes the place of another */
+    used(&b, 360);
+    jsc_stream_follow(b.s);
+    used(&b, 0); /* who leads it counts it now */
+    jsc_stream_lead(b.s, 2);
+    used(&b, 360);
+    jsc_stream_purge(b.s, "", 0, 0, 0, "", 0);
+    settle(&b);
+    used(&b, 0);
+    CHECK_TEXT(pub(&b, "s.b", NULL, "1"), "{\"stream\":\"S\",\"seq\":5}");
+    q.elsewhere_storage = q.storage + 1;
+    jsc_streams_quota(b.all, g, &q);
+    CHECK_TEXT(pub(&b, "s.b", NULL, ""), refused);
+    q.storage = -1;
+    jsc_streams_quota(b.all, g, &q);
+    CHECK_TEXT(pub(&b, "s.b", NULL, ""), "{\"stream\":\"S\",\"seq\":6}");
+    uint64_t stream, kind;
+    for (int i = 0; i < 3; i++) CHECK(fake_event(b.plane, JSC_EV_QUOTA, &stream, &kind) && stream == 11 && kind == 1);
+    CHECK(!fake_event(b.plane, JSC_EV_QUOTA, &stream, &kind));
+    bed_free(&b);
+}
+
 int main(void) {
+    test_an_accounts_quota_refuses_what_is_too_much();
     test_what_the_server_adds_is_not_taken_from_clients();
     test_a_pull_that_needs_a_later_level_is_refused();
     test_a_shutdown_ends_waiting_pulls_and_keeps_acks();

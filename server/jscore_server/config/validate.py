@@ -73,11 +73,6 @@ def account_faults(options: Options) -> list[str]:
     system = options.accounts.get(options.system_account)
     if options.jetstream.enabled and system is not None and system.jetstream is not None:
         found.append("Not allowed to enable JetStream on the system account")
-    found += [
-        f'account "{account.name}": JetStream is served in the global account only, not yet in others'
-        for account in options.accounts.values()
-        if options.jetstream.enabled and account.jetstream is not None and account is not system
-    ]
     return found
 
 

@@ -204,8 +204,10 @@ cdef extern from "stream/jsc_stream.h" nogil:
         int64_t max_msgs, max_bytes, max_msgs_per_subject, max_age_ns, duplicate_window_ns
         int32_t max_msg_size
         uint8_t retention, discard_new, discard_new_per_subject, no_ack, sealed, deny_delete, deny_purge, allow_rollup
-        uint8_t file_storage
+        uint8_t file_storage, replicas
         uint64_t first_seq
+    ctypedef struct jsc_quota:
+        int64_t memory, storage, elsewhere_memory, elsewhere_storage
     ctypedef struct jsc_stream_state:
         uint64_t messages, bytes, first_seq, last_seq, num_subjects, num_deleted
         int64_t first_ts, last_ts
@@ -230,6 +232,8 @@ cdef extern from "stream/jsc_stream.h" nogil:
         uint8_t push_bound
     int jsc_streams_new(jsc_plane *, jsc_store *, jsc_streams **)
     void jsc_streams_free(jsc_streams *)
+    int jsc_streams_quota(jsc_streams *, jsc_account *, const jsc_quota *)
+    void jsc_streams_used(jsc_streams *, jsc_account *, int64_t *, int64_t *)
     int jsc_streams_own_log(jsc_streams *, jsc_log *, uint64_t)
     void jsc_streams_disown_log(jsc_streams *, jsc_log *)
     int jsc_stream_new(jsc_streams *, jsc_log *, uint64_t, jsc_account *, const char *, size_t, jsc_stream **)
@@ -766,6 +770,20 @@ cdef class Plane:
 
     # ---- streams ----
 
+    def quota(self, str account, int64_t memory, int64_t storage, *, int64_t elsewhere_memory=0,
+              int64_t elsewhere_storage=0):
+        """Bytes that the account's streams may take, -1 any number; what streams led elsewhere take of them."""
+        cdef jsc_quota q
+        q.memory, q.storage = memory, storage
+        q.elsewhere_memory, q.elsewhere_storage = elsewhere_memory, elsewhere_storage
+        check(jsc_streams_quota(self.streams, self._account(account), &q))
+
+    def used(self, str account):
+        """(memory, storage) that the account's streams led here take, with all replicas."""
+        cdef int64_t memory, storage
+        jsc_streams_used(self.streams, self._account(account), &memory, &storage)
+        return memory, storage
+
     def add_stream(self, RecordLog log not None, uint64_t stream_id, str account, str name):
         """A stream replica over an open log, nothing applied yet."""
         cdef Stream s = Stream.__new__(Stream)
@@ -849,13 +867,14 @@ cdef class Stream:
     def configure(self, *, max_msgs=-1, max_bytes=-1, max_msgs_per_subject=-1, max_age_ns=0, duplicate_window_ns=0,
                   max_msg_size=-1, retention=0, discard_new=False, discard_new_per_subject=False, no_ack=False,
                   sealed=False, deny_delete=False, deny_purge=False, allow_rollup=False, file_storage=True,
-                  first_seq=0):
+                  first_seq=0, replicas=1):
         cdef jsc_stream_limits o
         o.max_msgs, o.max_bytes, o.max_msgs_per_subject = max_msgs, max_bytes, max_msgs_per_subject
         o.max_age_ns, o.duplicate_window_ns, o.max_msg_size = max_age_ns, duplicate_window_ns, max_msg_size
         o.retention, o.discard_new, o.discard_new_per_subject = retention, discard_new, discard_new_per_subject
         o.no_ack, o.sealed, o.deny_delete, o.deny_purge = no_ack, sealed, deny_delete, deny_purge
         o.allow_rollup, o.file_storage, o.first_seq = allow_rollup, file_storage, first_seq
+        o.replicas = replicas
         check(jsc_stream_configure(self.live(), &o))
 
     def set_subjects(self, subjects):

@@ -26,6 +26,7 @@ EV_BROKEN: Final = 17
 EV_PROXY: Final = 18
 EV_EXPIRED: Final = 20
 EV_FULL: Final = 21
+EV_QUOTA: Final = 22
 
 DENIED_PUBLISH: Final = 0
 DENIED_SUBSCRIBE: Final = 1

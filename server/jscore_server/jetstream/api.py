@@ -8,7 +8,7 @@ Source: jetstream-streams.md §1-§3, jetstream-consumers.md §1, clustering.md 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,14 @@ from jscore_server.jetstream.consumer_api import ConsumerApi
 from jscore_server.jetstream.errors import ApiError, problem
 from jscore_server.jetstream.models import (
     API_LEVEL,
+    ZERO_TIME,
     AccountStats,
     ApiStats,
     Paging,
     encode_response,
 )
 from jscore_server.jetstream.stream_api import StreamApi
+from jscore_server.jetstream.stream_config import shown_limits
 from jscore_server.raft import NotLeader
 
 if TYPE_CHECKING:
@@ -52,11 +54,21 @@ SUBJECTS = (
 """What is subscribed. CONSUMER.MSG.NEXT is not: there a missing consumer has to be a missing responder."""
 
 
+NO_PAGE = {"total": 0, "offset": 0, "limit": 0}
 ALWAYS_THERE: dict[str, dict[str, Any]] = {
-    "stream_info": {"total": 0, "offset": 0, "limit": 0},
+    "stream_info": NO_PAGE,
+    "stream_names": {**NO_PAGE, "streams": None},
+    "stream_list": {**NO_PAGE, "streams": []},
+    "consumer_names": {**NO_PAGE, "consumers": []},
+    "consumer_list": {**NO_PAGE, "consumers": []},
     "stream_purge": {"purged": 0},
+    "stream_restore": {"deliver_subject": ""},
+    "consumer_pause": {"paused": False, "pause_until": ZERO_TIME},
 }
 """Fields that the peer's answers have in errors too."""
+
+OF_CLUSTERS = frozenset({"stream_leader_stepdown", "stream_remove_peer", "consumer_leader_stepdown"})
+"""What a server alone refuses before it looks at the account."""
 
 
 class By(enum.Enum):
@@ -80,12 +92,10 @@ class Request:
     def answer(
         self, payload: dict[str, Any] | msgspec.Struct | None = None, *, paging: Paging | None = None, **extra: Any
     ) -> None:
-        self._api.send(self.reply, encode_response(self.type_name, payload, paging=paging, **extra))
+        self._api.send(self.account, self.reply, encode_response(self.type_name, payload, paging=paging, **extra))
 
     def fail(self, error: ApiError) -> None:
-        self._api.errors += 1
-        extra = ALWAYS_THERE.get(self.type_name, {})
-        self._api.send(self.reply, encode_response(self.type_name, error=error, **extra))
+        self._api.refuse(self.type_name, self.account, self.reply, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +109,16 @@ class Route:
 
 
 class Api:
-    """Receives the calls of one account on one server."""
+    """Receives the calls of every account on one server; those of accounts without JetStream are told so."""
 
     def __init__(self, engine: JetStream) -> None:
         self._engine = engine
         self.streams = StreamApi(engine, self)
         self.consumers = ConsumerApi(engine, self)
-        self.total = 0
-        self.errors = 0
+        self._stats: dict[str, ApiStats] = {}
         self._deferred = 0
         self._for_meta: list[Callable[[], None]] = []  # what waits for a leader of the meta group
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: dict[str, list[Subscription]] = {}
         self._table = self._routes()
 
     def _routes(self) -> dict[tuple[str, ...], Route]:
@@ -141,14 +150,36 @@ class Api:
         }
 
     def start(self) -> None:
+        """Listens in the accounts the engine knows; again when they have changed."""
         plane = self._engine.plane
-        account = self._engine.account
-        self._subscriptions = [plane.subscribe(account, subject, self.receive) for subject in SUBJECTS]
+        accounts = self._engine.accounts
+        self._unsubscribe(self._subscriptions.keys() - accounts.keys())
+        for account in [name for name in self._stats if self._engine.limits(name) is None]:
+            del self._stats[account]
+        for account in accounts.keys() - self._subscriptions.keys():
+            self._subscriptions[account] = [plane.subscribe(account, subject, self.receive) for subject in SUBJECTS]
 
     def stop(self) -> None:
-        for subscription in self._subscriptions:
-            subscription.close()
-        self._subscriptions = []
+        self._unsubscribe(set(self._subscriptions))
+
+    def _unsubscribe(self, accounts: Set[str]) -> None:
+        for account in accounts:
+            for subscription in self._subscriptions.pop(account):
+                subscription.close()
+
+    # ---- how often ----
+
+    def stats(self, account: str) -> ApiStats:
+        """Calls of one account."""
+        return self._stats.setdefault(account, ApiStats())
+
+    @property
+    def total(self) -> int:
+        return sum(stats.total for stats in self._stats.values())
+
+    @property
+    def errors(self) -> int:
+        return sum(stats.errors for stats in self._stats.values())
 
     # ---- dispatch ----
 
@@ -159,6 +190,14 @@ class Api:
         if route is None:
             return
         request = Request(msg.account, msg.reply, msg.data, args, route.type_name, self)
+        if self._engine.limits(msg.account) is None:
+            if self._engine.is_meta_leader:
+                alone = not self._engine.clustered and route.type_name in OF_CLUSTERS
+                error = problem(10010 if alone else 10039)
+                body = encode_response(route.type_name, error=error, **ALWAYS_THERE.get(route.type_name, {}))
+                if msg.reply:
+                    self._engine.plane.publish(msg.account, msg.reply, body)  # no call of JetStream: not counted
+            return
         level = _required_level(msg.headers)
         if level is not None and not 0 <= level <= API_LEVEL:
             if self._engine.is_meta_leader:
@@ -279,26 +318,31 @@ class Api:
 
     # ---- sending ----
 
-    def send(self, reply: str, body: bytes) -> None:
-        self.total += 1
+    def send(self, account: str, reply: str, body: bytes) -> None:
+        self.stats(account).total += 1
         if reply:
-            self._engine.plane.publish(self._engine.account, reply, body)
+            self._engine.plane.publish(account, reply, body)
 
-    def respond(self, type_name: str, reply: str, payload: Any = None, **extra: Any) -> None:
+    def respond(self, type_name: str, account: str, reply: str, payload: Any = None, **extra: Any) -> None:
         """Answers a request that was kept elsewhere (in a meta entry)."""
-        self.send(reply, encode_response(type_name, payload, **extra))
+        self.send(account, reply, encode_response(type_name, payload, **extra))
 
-    def refuse(self, type_name: str, reply: str, error: ApiError) -> None:
-        self.errors += 1
-        self.send(reply, encode_response(type_name, error=error))
+    def refuse(self, type_name: str, account: str, reply: str, error: ApiError) -> None:
+        self.stats(account).errors += 1
+        self.send(account, reply, encode_response(type_name, error=error, **ALWAYS_THERE.get(type_name, {})))
 
     # ---- the account ----
 
     def _account_info(self, request: Request) -> None:
         engine = self._engine
         assignments = engine.state.streams(request.account)
+        limits = engine.limits(request.account)
+        assert limits is not None
         stats = AccountStats(
-            streams=len(assignments), domain=engine.options.domain, api=ApiStats(total=self.total, errors=self.errors)
+            streams=len(assignments),
+            limits=shown_limits(limits),
+            domain=engine.options.domain,
+            api=msgspec.structs.replace(self.stats(request.account)),
         )
         for assignment in assignments:
             reserved = max(0, int(assignment.config.get("max_bytes", 0))) * assignment.replicas

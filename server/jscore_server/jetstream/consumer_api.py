@@ -74,7 +74,7 @@ class ConsumerApi:
             asset.config,
             pedantic=body.pedantic,
             clustered=engine.clustered,
-            limits=engine.options.limits,
+            limits=engine.account_limits(request.account),
         )
         config.name = config.name or self._fresh_name(asset)
 
@@ -93,7 +93,8 @@ class ConsumerApi:
             return
         if body.action == "update":
             raise problem(10149)
-        limits = [n for n in (asset.config.max_consumers, engine.options.limits.max_consumers) if n > 0]
+        of_account = engine.account_limits(request.account).max_consumers
+        limits = [n for n in (asset.config.max_consumers, of_account) if n > 0]
         if limits and asset.consumer_count() >= min(limits):
             raise problem(10026)
         check_workqueue(config, asset.config, asset.consumer_configs())

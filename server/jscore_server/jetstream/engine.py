@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import jscore
-from jscore_server.jetstream import api, direct, gather, leaving, names, placement, rearrange
+from jscore_server.jetstream import api, direct, gather, leaving, names, placement, quotas, rearrange
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
+from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import (
     META_GROUP,
     Assignment,
@@ -62,7 +64,8 @@ class Options:
     tags: frozenset[str] = frozenset()
     unique_tag: str = ""
     version: str = "2.14.5"
-    limits: JetStreamLimits = NO_LIMITS
+    accounts: Mapping[str, JetStreamLimits | None] = field(default_factory=lambda: {"$G": NO_LIMITS})
+    """Every account whose users may ask, with what it may use; None: nothing, JetStream is not enabled there."""
     server_info: Callable[[], dict[str, Any]] = field(default=dict)
 
 
@@ -91,14 +94,11 @@ class JetStream:
         *,
         server_name: str,
         cluster_name: str | None,
-        account: str = "$G",
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
         clock: Callable[[], int],
         log: Logger,
     ) -> None:
-        if cluster_name and not options.limits.cluster_name:
-            options = replace(options, limits=msgspec.structs.replace(options.limits, cluster_name=cluster_name))
         self.options = options
         self.plane = plane
         self.store = store
@@ -110,7 +110,7 @@ class JetStream:
             server_name = raft.name = raft.birth.voters[0]
         self.server_name = server_name
         self.cluster_name = cluster_name
-        self.account = account
+        self.accounts: dict[str, JetStreamLimits | None] = self._named(options.accounts)
         self.rng = rng
         self.clock = clock
         self.lines = log
@@ -133,6 +133,7 @@ class JetStream:
         self.gather = gather.Gather(self)
         self.leaving = leaving.Leaving(self)
         self.rearrange = rearrange.Rearrange(self)
+        self.quotas = quotas.Quotas(self)
         self.api = api.Api(self)
         self.direct = direct.DirectGet(self)
 
@@ -151,6 +152,7 @@ class JetStream:
         self.gather.start()
         self.leaving.start()
         self.api.start()
+        self.quotas.start()
 
     def meta_bootstrap(self, voters: list[str], expected: int = 0, group: str = "") -> None:
         """Takes part in the meta group born with `voters` (which count only where raft has no newer record).
@@ -215,6 +217,47 @@ class JetStream:
             except (NotLeader, ChangeRefused) as err:
                 self.lines.warn(f"meta group: cannot hand over: {err}")
 
+    # ---- accounts ----
+
+    def _named(self, accounts: Mapping[str, JetStreamLimits | None]) -> dict[str, JetStreamLimits | None]:
+        cluster = self.cluster_name or ""
+        return {
+            name: None
+            if limits is None
+            else msgspec.structs.replace(limits, cluster_name=limits.cluster_name or cluster)
+            for name, limits in accounts.items()
+        }
+
+    def limits(self, account: str) -> JetStreamLimits | None:
+        """What the account may use; None where JetStream is not enabled."""
+        return self.accounts.get(account)
+
+    def account_limits(self, account: str) -> JetStreamLimits:
+        """The same for an account that is being served."""
+        return self.accounts.get(account) or NO_LIMITS
+
+    def enabled_accounts(self) -> list[str]:
+        return sorted(name for name, limits in self.accounts.items() if limits is not None)
+
+    def stream_count(self, account: str) -> int:
+        """Streams of the account that there are or are about to be."""
+        present = {a.name for a in self.state.streams(account)}
+        return len(present | {name for name, _ in self.proposed_subjects(account)})
+
+    def set_accounts(self, accounts: Mapping[str, JetStreamLimits | None]) -> None:
+        """Other accounts and limits from now on: streams of one that lost JetStream are closed and stay on the disk."""
+        self.accounts = self._named(accounts)
+        if not self._running:
+            return
+        for asset in list(self.assets.values()):
+            if self.limits(asset.assignment.account) is None:
+                self._close_asset(asset, asset.log.close, forget=False)
+        for assignment in self.state.streams():
+            if self.server_name in assignment.peers:
+                self._open_asset(assignment, "")
+        self.api.start()
+        self.quotas.start()
+
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Calls back later, unless JetStream was stopped by then."""
         self._loop.call_later(seconds, lambda: call() if self._running else None)
@@ -243,6 +286,13 @@ class JetStream:
             self.lines.error(f"{name}: no space left in {asset.log.path}; publishes are refused until there is some")
         else:
             self.lines.info(f"{name}: there is space again; publishes are taken")
+
+    def quota_exceeded(self, stream_id: int, file: bool) -> None:
+        """A publish to a stream led here was too much for its account (JSC_EV_QUOTA)."""
+        asset = self._by_id.get(stream_id)
+        if asset is not None:
+            kind = "file" if file else "memory"
+            self.lines.warn(f'JetStream {kind} resource limits exceeded for account: "{asset.assignment.account}"')
 
     def consumer_expired(self, stream_id: int, consumer_id: int) -> None:
         """A consumer led here was inactive too long (JSC_EV_EXPIRED)."""
@@ -446,7 +496,7 @@ class JetStream:
             case Missing(account, name, reply, update):
                 self._proposed.pop((account, name), None)
                 if self.is_meta_leader and not replayed:
-                    self.api.streams.answer_missing(reply, update=update)
+                    self.api.streams.answer_missing(account, reply, update=update)
 
     def _reassign(self, assignment: Assignment) -> None:
         asset = self.assets.get((assignment.account, assignment.name))
@@ -498,11 +548,17 @@ class JetStream:
         return self.assets.get((account, name))
 
     def directory_of(self, assignment: Assignment) -> str:
-        return os.path.join(self.options.directory, "streams", assignment.account, assignment.group)
+        account = names.account_directory(assignment.account)
+        return os.path.join(self.options.directory, "streams", account, assignment.group)
 
     def _open_asset(self, assignment: Assignment, reply: str) -> None:
         key = (assignment.account, assignment.name)
         if key in self.assets:
+            return
+        if self.limits(assignment.account) is None:
+            self.lines.warn(f"stream {assignment.account}/{assignment.name}: JetStream not enabled for its account")
+            if reply and assignment.preferred == self.server_name:
+                self.api.refuse("stream_create", assignment.account, reply, problem(10039))
             return
         if os.path.isdir(self.directory_of(assignment)):
             self._open(assignment, reply)
@@ -563,7 +619,7 @@ class JetStream:
             elif log is not None:
                 log.abandon()
             if reply and assignment.preferred == self.server_name:
-                self.api.streams.answer_failed(reply, str(err))
+                self.api.streams.answer_failed(assignment.account, reply, str(err))
                 if assignment.replicas == 1 and self.meta_leader is not None:
                     self.gather.ask_drop(self.meta_leader, assignment.account, assignment.name, assignment.group)
 
@@ -590,17 +646,18 @@ class JetStream:
         if not reply:
             return
         if led_here:
-            self.api.streams.answer_deleted(reply)
+            self.api.streams.answer_deleted(assignment.account, reply)
             if not self.is_meta_leader and self.meta_leader:
                 self.gather.tell_done(self.meta_leader, assignment.group)
         elif self.is_meta_leader:
-            self.gather.unless_done(assignment.group, 0.5, lambda: self.api.streams.answer_deleted(reply))
+            answer = partial(self.api.streams.answer_deleted, assignment.account, reply)
+            self.gather.unless_done(assignment.group, 0.5, answer)
 
     def _bury(self, assignment: Assignment, what: str = "deleted") -> None:
         """Moves a stream's directory out of the way. Nothing is erased here (clustering.md §6, last row)."""
         source = self.directory_of(assignment)
         grave = os.path.join(self.options.directory, "lost+found")
-        target = os.path.join(grave, f"{assignment.account}.{assignment.group}.{self.clock()}")
+        target = os.path.join(grave, f"{names.account_directory(assignment.account)}.{assignment.group}.{self.clock()}")
         try:
             os.makedirs(grave, exist_ok=True)
             os.rename(source, target)

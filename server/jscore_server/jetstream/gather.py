@@ -39,6 +39,8 @@ class Usage(msgspec.Struct, omit_defaults=True):
     memory: int = 0
     storage: int = 0
     consumers: int = 0
+    led_memory: int = 0  # of the streams led by a server, with all their replicas; sums leave the asking server out
+    led_storage: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -167,6 +169,9 @@ class Gather:
             result.usage.memory += answer.usage.memory
             result.usage.storage += answer.usage.storage
             result.usage.consumers += answer.usage.consumers
+            if answer.server != self._engine.server_name:
+                result.usage.led_memory += answer.usage.led_memory
+                result.usage.led_storage += answer.usage.led_storage
         if answer.last:
             result.silent.discard(answer.server)
         complete = not state.usage and state.names <= result.streams.keys()
@@ -210,7 +215,10 @@ class Gather:
         held: list[Asset] = []
         if question.usage:
             held = [asset for (account, _), asset in engine.assets.items() if account == question.account]
-        usage = Usage() if question.usage else None
+        usage = None
+        if question.usage:
+            memory, storage = engine.plane.used(question.account)
+            usage = Usage(led_memory=memory, led_storage=storage)
 
         def turn() -> None:
             infos: dict[str, msgspec.Raw] = {}

@@ -6,6 +6,7 @@ Source: ADR-6 (names), nats-server `getHash` (peer ids), clustering spec §1.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Literal, Protocol
 
 from jscore_server.protocol.identity import BASE62
@@ -14,6 +15,9 @@ MAX_NAME_BYTES = 255
 MAX_DESCRIPTION_BYTES = 4096
 MAX_METADATA_BYTES = 128 * 1024
 MAX_COMPARE_STEPS = 1_000_000  # under a second of Python: what one request may cost by its list of subjects
+
+PLAIN_DIRECTORY = re.compile(r"[A-Za-z0-9_$-]+")
+DIRECTORY_MAX = 200
 
 BLANKS = frozenset(" \t\r\n\f")
 NOT_IN_NAMES = BLANKS | frozenset(".*>")
@@ -159,6 +163,13 @@ def short_hash(text: str) -> str:
 def peer_id(server_name: str) -> str:
     """The id under which a server of this name is shown in `cluster.replicas[].peer`."""
     return short_hash(server_name)
+
+
+def account_directory(account: str) -> str:
+    """The account as the name of a directory: itself where it can be one, else with what cannot be in it as `%XX`."""
+    raw = account.encode("utf-8", "surrogateescape")
+    encoded = "".join(chr(b) if PLAIN_DIRECTORY.fullmatch(chr(b)) else f"%{b:02X}" for b in raw)
+    return (encoded or "%") if len(encoded) <= DIRECTORY_MAX else f"%{hashlib.sha256(raw).hexdigest()}"
 
 
 def account_hash(account: str) -> str:

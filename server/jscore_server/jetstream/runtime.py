@@ -10,11 +10,19 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import jscore
-from jscore_server.dataplane.events import EV_APPENDED, EV_APPLY, EV_DURABLE, EV_EXPIRED, EV_FAILED, EV_FULL
+from jscore_server.dataplane.events import (
+    EV_APPENDED,
+    EV_APPLY,
+    EV_DURABLE,
+    EV_EXPIRED,
+    EV_FAILED,
+    EV_FULL,
+    EV_QUOTA,
+)
 from jscore_server.jetstream.directory import open_directory
 from jscore_server.jetstream.engine import JetStream
 from jscore_server.jetstream.engine import Options as EngineOptions
@@ -22,6 +30,7 @@ from jscore_server.raft import Adopt, Birth, Bootstrap, ProtocolError, RaftHost,
 
 if TYPE_CHECKING:
     from jscore_server.cluster.links import Links
+    from jscore_server.jetstream.stream_config import JetStreamLimits
     from jscore_server.server import Server
 
 TICK_S = 0.02
@@ -50,7 +59,9 @@ class Runtime:
     Raises OSError, jscore.Error, StoreRefused at start.
     """
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, server: Server, loop: asyncio.AbstractEventLoop, accounts: Mapping[str, JetStreamLimits | None]
+    ) -> None:
         options = server.options.jetstream
         self.server = server
         self.log = server.log
@@ -78,6 +89,7 @@ class Runtime:
                 domain=options.domain,
                 tags=frozenset(server.options.server_tags),
                 unique_tag=options.unique_tag,
+                accounts=accounts,
                 server_info=self._server_info,
             ),
             server.plane,
@@ -250,6 +262,7 @@ class Runtime:
             EV_APPLY: lambda conn, kind, a, b, data: self.engine.stream_apply(a),
             EV_FAILED: self._failed,
             EV_EXPIRED: lambda conn, kind, a, b, data: self.engine.consumer_expired(a, b),
+            EV_QUOTA: lambda conn, kind, a, b, data: self.engine.quota_exceeded(a, bool(b)),
             EV_FULL: lambda conn, kind, a, b, data: self.engine.stream_full(a, bool(b)),
         }
 

@@ -75,8 +75,8 @@ class StreamApi:
             self.answer_existing(present, msgspec.to_builtins(config), request.reply)
             return
         self._check_overlap(request.account, config)
-        most = engine.options.limits.max_streams
-        if 0 <= most <= len(engine.state.streams(request.account)):
+        most = engine.account_limits(request.account).max_streams
+        if 0 < most <= engine.stream_count(request.account):
             raise problem(10027)
         wanted = config.placement
         try:
@@ -134,17 +134,21 @@ class StreamApi:
             raise problem(10056)
         if names.has_path_separator(body.name):
             raise problem(10128)
-        limits = engine.options.limits
+        limits = engine.account_limits(request.account)
         config = check_stream_config(
             body.config(), pedantic=body.pedantic, clustered=engine.clustered, limits=limits, update=old is not None
         )
         if old is not None:
             config = check_stream_update(old, config)
-        reserved = 0
-        for other in engine.state.streams(request.account):
-            if other.name != config.name and other.config.get("storage") == config.storage:
-                reserved += max(0, int(other.config.get("max_bytes", 0))) * other.replicas
-        check_reservation(config, limits, reserved=reserved, server_reserved=reserved, old=old)
+        reserved = server_reserved = 0
+        for other in engine.state.streams():
+            if (other.account, other.name) == (request.account, config.name):
+                continue
+            if other.config.get("storage") == config.storage:
+                size = max(0, int(other.config.get("max_bytes", 0)))
+                server_reserved += size * (engine.server_name in other.peers)
+                reserved += size * other.replicas * (other.account == request.account)
+        check_reservation(config, limits, reserved=reserved, server_reserved=server_reserved, old=old)
         return config
 
     def _check_overlap(self, account: str, config: StreamConfig) -> None:
@@ -225,15 +229,15 @@ class StreamApi:
         if created:
             if not self._engine.clustered:
                 info.cluster = None
-            self._api.respond("stream_create", reply, info, did_create=True)
+            self._api.respond("stream_create", asset.assignment.account, reply, info, did_create=True)
         else:
-            self._api.respond("stream_update", reply, info)
+            self._api.respond("stream_update", asset.assignment.account, reply, info)
 
     def answer_existing(self, assignment: Assignment, wanted: dict[str, Any], reply: str) -> None:
         """A create of a stream that is there: the same is success, with the leader's info; another is 10058."""
         present = msgspec.convert(assignment.config, StreamConfig)
         if not same_config(present, msgspec.convert(wanted, StreamConfig)):
-            self._api.refuse("stream_create", reply, problem(10058))
+            self._api.refuse("stream_create", assignment.account, reply, problem(10058))
             return
         asset = self._engine.asset(assignment.account, assignment.name)
         if asset is not None and asset.ready and not self._engine.clustered:
@@ -243,23 +247,23 @@ class StreamApi:
         def finish(found: Gathered) -> None:
             raw = found.streams.get(assignment.name)
             if raw is None:
-                self._api.refuse("stream_create", reply, problem(10008))
+                self._api.refuse("stream_create", assignment.account, reply, problem(10008))
                 return
             info = msgspec.json.decode(raw, type=StreamInfo)
             info.config = shown_config(info.config, self._engine.options.version)
-            self._api.respond("stream_create", reply, info)
+            self._api.respond("stream_create", assignment.account, reply, info)
 
         if not self._engine.gather.ask(assignment.account, [assignment.name], finish):
-            self._api.refuse("stream_create", reply, problem(10008))
+            self._api.refuse("stream_create", assignment.account, reply, problem(10008))
 
-    def answer_missing(self, reply: str, *, update: bool) -> None:
-        self._api.refuse("stream_update" if update else "stream_delete", reply, problem(10059))
+    def answer_missing(self, account: str, reply: str, *, update: bool) -> None:
+        self._api.refuse("stream_update" if update else "stream_delete", account, reply, problem(10059))
 
-    def answer_deleted(self, reply: str) -> None:
-        self._api.respond("stream_delete", reply, success=True)
+    def answer_deleted(self, account: str, reply: str) -> None:
+        self._api.respond("stream_delete", account, reply, success=True)
 
-    def answer_failed(self, reply: str, text: str) -> None:
-        self._api.refuse("stream_create", reply, problem(10049, err=text))
+    def answer_failed(self, account: str, reply: str, text: str) -> None:
+        self._api.refuse("stream_create", account, reply, problem(10049, err=text))
 
     # ---- the stream leader's ----
 

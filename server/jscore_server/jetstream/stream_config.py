@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from jscore_server.jetstream.errors import ApiError, problem
-from jscore_server.jetstream.models import API_LEVEL, StreamConfig, StreamSource
+from jscore_server.jetstream.models import API_LEVEL, AccountLimits, StreamConfig, StreamSource
 from jscore_server.jetstream.names import (
     MAX_DESCRIPTION_BYTES,
     MAX_METADATA_BYTES,
@@ -69,6 +69,11 @@ class JetStreamLimits(msgspec.Struct, frozen=True):
 
 
 NO_LIMITS = JetStreamLimits()
+
+
+def shown_limits(limits: JetStreamLimits) -> AccountLimits:
+    """The account's part of them, as INFO shows it."""
+    return AccountLimits(**{name: getattr(limits, name) for name in AccountLimits.__struct_fields__})
 
 
 def refuse(reason: str) -> ApiError:
@@ -312,17 +317,17 @@ def check_reservation(
 
     reserved, server_reserved: bytes reserved by the account and on the server, without this stream (`old` is only
     looked at to allow an update that asks for no more than before).
-    Raises: ApiError 10028 / 10047 (server), 10002 (account).
+    Raises: ApiError 10028, 10047.
     """
     if config.max_bytes <= 0 or (old is not None and config.max_bytes <= old.max_bytes):
         return
     memory = config.storage == "memory"
     server_most = limits.server_max_memory if memory else limits.server_max_storage
-    if 0 <= server_most < server_reserved + config.max_bytes:
-        raise problem(10028 if memory else 10047)
     most = limits.max_memory if memory else limits.max_storage
-    if 0 <= most < reserved + config.max_bytes * config.num_replicas:
-        raise problem(10002)
+    if 0 <= server_most < server_reserved + config.max_bytes or (
+        0 <= most < reserved + config.max_bytes * config.num_replicas
+    ):
+        raise problem(10028 if memory else 10047)
 
 
 def _check_placement(config: StreamConfig, clustered: bool, limits: JetStreamLimits) -> None:
@@ -446,4 +451,5 @@ def to_limits(config: StreamConfig) -> dict[str, Any]:
         "allow_rollup": config.allow_rollup_hdrs,
         "file_storage": config.storage == "file",
         "first_seq": config.first_seq,
+        "replicas": config.num_replicas,
     }

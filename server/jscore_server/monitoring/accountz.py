@@ -55,7 +55,7 @@ def account_detail(monitor: Monitor, name: str) -> Body:
     body |= {
         "expired": False,
         "complete": True,
-        "jetstream_enabled": engine is not None and name == engine.account,
+        "jetstream_enabled": engine is not None and engine.limits(name) is not None,
         "leafnode_connections": 0,
         "client_connections": info.conns,
         "subscriptions": info.subs,

@@ -67,7 +67,7 @@ def _faults(monitor: Monitor, asked: Asked) -> list[Fault]:
         return [Fault(503, "JETSTREAM", "JetStream has not established contact with a meta leader")]
     if asked["js-meta-only"]:
         return []
-    if account and account != engine.account and account not in {name for name, _ in engine.assets}:
+    if account and engine.limits(account) is None:
         return [Fault(404, "ACCOUNT", f'JetStream account "{account}" not found', account)]
     if stream and engine.state.get(account, stream) is None:
         return [Fault(404, "STREAM", f'JetStream stream "{stream}" not found on account "{account}"', account, stream)]

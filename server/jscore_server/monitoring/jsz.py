@@ -50,10 +50,10 @@ def jsz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
     body: Body = {**js_stats(engine), **head, "config": js_config(monitor), "limits": {}}
     held = _held(engine)
     body["streams"] = len(held)
-    if detailed and (led := sum(asset.leading for asset in held)):
+    if detailed and engine.clustered and (led := sum(asset.leading for asset in held)):
         body["streams_leader"] = led
     body["consumers"] = sum(_visible(asset) for asset in held)
-    if detailed and (led := sum(_visible(asset) for asset in held if asset.leading)):
+    if detailed and engine.clustered and (led := sum(_visible(asset) for asset in held if asset.leading)):
         body["consumers_leader"] = led
     states = [asset.stream.state() for asset in held]
     body["messages"] = sum(state.messages for state in states)
@@ -88,7 +88,7 @@ def account_jsz(monitor: Monitor, asked: Asked, name: str) -> Sliced[Body]:
 
 def js_accounts(engine: JetStream) -> list[str]:
     """The accounts that have JetStream."""
-    return sorted({engine.account, *(account for account, _ in engine.assets)})
+    return engine.enabled_accounts()
 
 
 def _held(engine: JetStream) -> list[Asset]:
@@ -200,9 +200,12 @@ def account_of(monitor: Monitor, engine: JetStream, name: str, asked: Asked) -> 
     """One account with JetStream, its streams if asked for."""
     held = [asset for asset in _held(engine) if asset.assignment.account == name]
     body: Body = {"name": name, "id": name, **_usage(held)}
-    body |= {"reserved_memory": UNLIMITED, "reserved_storage": UNLIMITED}
+    limits = engine.account_limits(name)
+    body["reserved_memory"] = limits.max_memory if limits.max_memory >= 0 else UNLIMITED
+    body["reserved_storage"] = limits.max_storage if limits.max_storage >= 0 else UNLIMITED
     body |= {"accounts": 0, "ha_assets": 0}
-    body["api"] = {"level": 0, "total": engine.api.total, "errors": engine.api.errors}
+    stats = engine.api.stats(name)
+    body["api"] = {"level": 0, "total": stats.total, "errors": stats.errors}
     if asked["streams"]:
         shown = []
         for count, asset in enumerate(sorted(held, key=lambda a: a.assignment.name)):

@@ -307,6 +307,7 @@ class FakePlane:
         self.world, self.name = world, name
         self.subscriptions: list[Subscription] = []
         self.owned: dict[int, FakeLog] = {}
+        self.quotas: dict[str, tuple[int, ...]] = {}
 
     def subscribe(
         self,
@@ -330,6 +331,12 @@ class FakePlane:
 
     def disown_log(self, log: FakeLog) -> None:
         self.owned = {i: owned for i, owned in self.owned.items() if owned is not log}
+
+    def quota(self, account: str, memory: int, storage: int, **elsewhere: int) -> None:
+        self.quotas[account] = (memory, storage, *elsewhere.values())
+
+    def used(self, account: str) -> tuple[int, int]:
+        return 0, 0
 
     def add_stream(self, log: FakeLog, stream_id: int, account: str, name: str) -> FakeStream:
         return FakeStream(self, log, stream_id, account, name)

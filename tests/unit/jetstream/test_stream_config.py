@@ -97,8 +97,8 @@ def test_account_limits() -> None:
     [
         ("file", JetStreamLimits(server_max_storage=99), 10047),
         ("memory", JetStreamLimits(server_max_memory=99), 10028),
-        ("file", JetStreamLimits(max_storage=99), 10002),
-        ("memory", JetStreamLimits(max_memory=99), 10002),
+        ("file", JetStreamLimits(max_storage=99), 10047),
+        ("memory", JetStreamLimits(max_memory=99), 10028),
     ],
 )
 def test_reservations(storage: str, limits: JetStreamLimits, number: int) -> None:

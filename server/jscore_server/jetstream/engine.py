@@ -483,7 +483,7 @@ class JetStream:
             case Updated(assignment, reply, answer):
                 self._proposed.pop((assignment.account, assignment.name), None)
                 if answer and self.is_meta_leader and not replayed:
-                    self.api.respond(answer, reply, success=True)
+                    self.api.respond(answer, assignment.account, reply, success=True)
                 if not answer:
                     self._owe(assignment, "" if replayed else reply, created=False)
                 self._reassign(assignment)

@@ -69,6 +69,7 @@ cdef extern from "Python.h":
 
 # How long a wait goes without looking for signals and for close() in another thread.
 cdef int64_t SLICE_NS = 50_000_000
+cdef int64_t SEAL_NS = 1_000_000_000  # so long a writer waits at most, every PACE_BYTES, for its segments to be sealed
 # After so many bytes a writer waits until what came before the last so many is written: well before the engine has to
 # wait for room itself, which it would do with the GIL held.
 cdef enum:
@@ -77,6 +78,7 @@ cdef enum:
     WAIT_DURABLE
     WAIT_SYNCED
     WAIT_BEYOND
+    WAIT_SEALED
 
 # Logs whose handles a child of fork() must not use.
 open_logs = weakref.WeakSet()
@@ -207,6 +209,8 @@ cdef class Log:
                     rc = jsc_mlog_await(log, arg, slice_ns, &to_pass)
                 elif what == WAIT_SYNCED:
                     rc = jsc_mlog_sync(log, -1)
+                elif what == WAIT_SEALED:
+                    rc = jsc_mlog_let_seal(log, slice_ns)
                 else:
                     rc = jsc_mlog_wait_beyond(log, arg, slice_ns)
             if to_pass:
@@ -236,6 +240,11 @@ cdef class Log:
             if not wait:
                 raise Full("too much is not written yet")
             self.wait_for(WAIT_DURABLE, before, -1)
+        if wait:
+            try:
+                self.wait_for(WAIT_SEALED, 0, SEAL_NS)
+            except TimeoutError:
+                pass
         if self.paced == before:  # no other thread was here meanwhile
             self.paced = jsc_mlog_position(self.live())
             self.unpaced = 0

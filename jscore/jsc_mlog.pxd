@@ -84,6 +84,7 @@ cdef extern from "log/jsc_mlog.h" nogil:
     int jsc_mlog_await(jsc_mlog *, uint64_t position, int64_t timeout_ns, c_bool *to_pass)
     void jsc_mlog_pass(jsc_mlog *)
     int jsc_mlog_sync(jsc_mlog *, int64_t timeout_ns)
+    int jsc_mlog_let_seal(jsc_mlog *, int64_t timeout_ns)
     uint64_t jsc_mlog_position(jsc_mlog *)
     uint64_t jsc_mlog_durable_position(jsc_mlog *)
     uint64_t jsc_mlog_durable(jsc_mlog *)

@@ -20,6 +20,9 @@ struct jsc_vfs {
     int64_t (*size)(void *self, int fd);
     /* A read-only mapping of [0, n) that sees later writes to the file. */
     int (*map)(void *self, int fd, size_t n, const void **out);
+    /* The same, once every byte of it was read: an error of the disk is a result here, no signal later. Undone by unmap.
+     * -ENOSYS: this system cannot. */
+    int (*map_read)(void *self, int fd, size_t n, const void **out);
     int (*unmap)(void *self, const void *p, size_t n);
     int (*rename)(void *self, const char *from, const char *to);
     int (*unlink)(void *self, const char *path);
@@ -35,7 +38,8 @@ struct jsc_vfs {
 
 const jsc_vfs *jsc_vfs_posix(void);
 
-/* A letter for each call of the table, in its order, but flush_hint: for faults and counts. `f` is lock and share. */
+/* A letter for each call of the table, in its order, but flush_hint: for faults and counts. `f` is lock and share,
+ * `r` also map_read. */
 #define JSC_VFS_OPS "ocrwsatzmxnukdlf"
 
 /* A disk in memory. All of it lives behind `self`; files survive jsc_sim_crash, not jsc_sim_free. One lock around each

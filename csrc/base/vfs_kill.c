@@ -92,6 +92,10 @@ static int64_t kill_size(void *self, int fd) { THROUGH('z', int64_t, size(under-
 
 static int kill_map(void *self, int fd, size_t n, const void **out) { THROUGH('m', int, map(under->self, fd, n, out)); }
 
+static int kill_map_read(void *self, int fd, size_t n, const void **out) {
+    THROUGH('r', int, map_read(under->self, fd, n, out));
+}
+
 static int kill_unmap(void *self, const void *p, size_t n) { THROUGH('x', int, unmap(under->self, p, n)); }
 
 static int kill_rename(void *self, const char *from, const char *to) {
@@ -123,9 +127,9 @@ jsc_kill *jsc_kill_new(const jsc_vfs *under, uint64_t n, int when) {
     k->n = n;
     k->when = when;
     k->vfs = (jsc_vfs){
-        k,         kill_open,  kill_close,     kill_pread,  kill_pwritev, kill_datasync, kill_allocate, kill_truncate,
-        kill_size, kill_map,   kill_unmap,     kill_rename, kill_unlink,  kill_mkdir,    kill_syncdir,  kill_list,
-        kill_lock, kill_share, kill_flush_hint};
+        k,         kill_open, kill_close,    kill_pread,     kill_pwritev, kill_datasync, kill_allocate, kill_truncate,
+        kill_size, kill_map,  kill_map_read, kill_unmap,     kill_rename,  kill_unlink,   kill_mkdir,    kill_syncdir,
+        kill_list, kill_lock, kill_share,    kill_flush_hint};
     return k;
 }
 

@@ -72,6 +72,22 @@ static int posix_map_(void *self, int fd, size_t n, const void **out) {
     return 0;
 }
 
+static int posix_map_read_(void *self, int fd, size_t n, const void **out) {
+    const void *p;
+    int rc = posix_map_(self, fd, n, &p);
+    if (rc < 0) return rc;
+#ifdef MADV_POPULATE_READ
+    rc = madvise((void *)(uintptr_t)p, n, MADV_POPULATE_READ) == 0 ? 0 : -errno;
+    if (rc == -EINVAL) rc = -ENOSYS; /* Linux before 5.14 */
+    if (rc == -EFAULT) rc = -EIO;
+#else
+    rc = -ENOSYS;
+#endif
+    if (rc == 0) *out = p;
+    else munmap((void *)(uintptr_t)p, n);
+    return rc;
+}
+
 static int posix_unmap_(void *self, const void *p, size_t n) { return result(munmap((void *)(uintptr_t)p, n)); }
 static int posix_rename_(void *self, const char *from, const char *to) { return result(rename(from, to)); }
 static int posix_unlink_(void *self, const char *path) { return result(unlink(path)); }
@@ -122,6 +138,7 @@ const jsc_vfs *jsc_vfs_posix(void) {
         .truncate = posix_truncate_,
         .size = posix_size_,
         .map = posix_map_,
+        .map_read = posix_map_read_,
         .unmap = posix_unmap_,
         .rename = posix_rename_,
         .unlink = posix_unlink_,

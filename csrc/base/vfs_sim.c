@@ -152,6 +152,15 @@ static int sim_map(void *self, int fd, size_t n, const void **out) {
     LEAVE(0);
 }
 
+static int sim_map_read(void *self, int fd, size_t n, const void **out) {
+    ENTER_FILE('r');
+    if (!n) LEAVE(-EINVAL);
+    if (n > SIM_FILE_MAX) LEAVE(-ENOMEM);
+    if (f->bad_lo < f->bad_hi && f->bad_lo < f->size && f->bad_lo < n) LEAVE(-EIO);
+    *out = sim_file_map(s, f, n);
+    LEAVE(0);
+}
+
 static int sim_unmap(void *self, const void *p, size_t n) {
     ENTER('x');
     sim_image_unmap(s, p);
@@ -243,10 +252,10 @@ jsc_sim *jsc_sim_new(uint64_t seed) {
     s->short_percent = 10;
     s->files_end = &s->files;
     sim_names_new(s);
-    s->vfs =
-        (jsc_vfs){s,        sim_open,  sim_close,     sim_pread,  sim_pwritev, sim_datasync, sim_allocate, sim_truncate,
-                  sim_size, sim_map,   sim_unmap,     sim_rename, sim_unlink,  sim_mkdir,    sim_syncdir,  sim_list,
-                  sim_lock, sim_share, sim_flush_hint};
+    s->vfs = (jsc_vfs){
+        s,        sim_open, sim_close,    sim_pread,     sim_pwritev, sim_datasync, sim_allocate, sim_truncate,
+        sim_size, sim_map,  sim_map_read, sim_unmap,     sim_rename,  sim_unlink,   sim_mkdir,    sim_syncdir,
+        sim_list, sim_lock, sim_share,    sim_flush_hint};
     return s;
 }
 

@@ -64,24 +64,42 @@ static int read_all(const jsc_vfs *vfs, int fd, uint8_t *buf, uint64_t n, uint64
     return JSC_OK;
 }
 
+void jsc_image_free(jsc_image *m) {
+    if (m->mapped) m->mapped->unmap(m->mapped->self, m->bytes, m->cap);
+    else free(m->bytes);
+    *m = (jsc_image){0};
+}
+
 #define HUGE_PAGE ((uint64_t)2 << 20)
 
 /* Large images in huge pages, where the system has them: a quarter of the time of reading one is its page faults. */
 static int make_room(jsc_image *m, uint64_t n) {
-    if (n <= m->cap) return JSC_OK;
-    free(m->bytes);
-    m->cap = 0;
+    if (n <= m->cap && !m->mapped) return JSC_OK;
+    jsc_image_free(m);
     uint64_t room = (n + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
-    if (n < HUGE_PAGE) m->bytes = malloc(n);
+    if (n < HUGE_PAGE) room = n;
+    if (n < HUGE_PAGE) m->bytes = malloc(room);
     else if ((m->bytes = aligned_alloc(HUGE_PAGE, room))) madvise(m->bytes, room, MADV_HUGEPAGE);
     if (!m->bytes) return -ENOMEM;
-    m->cap = n;
+    m->cap = room;
     return JSC_OK;
 }
 
-void jsc_image_free(jsc_image *m) {
-    free(m->bytes);
-    *m = (jsc_image){0};
+jsc_image jsc_image_take(jsc_log *log) {
+    jsc_image m = {0};
+    if (!log->scratch) return m;
+    m = *log->scratch;
+    *log->scratch = (jsc_image){0};
+    return m;
+}
+
+void jsc_image_give(jsc_log *log, jsc_image *m) {
+    if (log->scratch && log->scratch->cap < m->cap && !m->mapped) {
+        jsc_image smaller = *log->scratch;
+        *log->scratch = *m;
+        *m = smaller;
+    }
+    jsc_image_free(m);
 }
 
 static int unpack(jsc_log *log, int fd, const jsc_segment_head *h, jsc_image *m) {
@@ -142,10 +160,24 @@ static int decrypt(jsc_log *log, const jsc_segment_head *h, const uint8_t *p, ui
     return rc;
 }
 
+/* Without a copy: what is read stays in the system's cache. -ENOSYS: not this one. A reader cannot: the writer, in another
+ * process, may cut the file, and the bytes behind its end are not there to be looked at. */
+static int map_file(jsc_log *log, int fd, uint64_t n, jsc_image *m) {
+    const void *p;
+    if (log->read_only || !n) return -ENOSYS;
+    int rc = log->vfs->map_read(log->vfs->self, fd, n, &p);
+    if (rc != JSC_OK) return rc == -ENOMEM ? -ENOSYS : rc;
+    jsc_image_free(m);
+    *m = (jsc_image){.bytes = (uint8_t *)(uintptr_t)p, .size = n, .cap = n, .mapped = log->vfs};
+    return JSC_OK;
+}
+
 int jsc_image_load(jsc_log *log, int fd, uint64_t file_bytes, const jsc_segment_head *h, jsc_image *m) {
     if (h && h->flags & JSC_SF_PACKED) return unpack(log, fd, h, m);
     if (!h || !(h->flags & JSC_SF_ENCRYPTED)) {
-        int rc = make_room(m, file_bytes);
+        int rc = map_file(log, fd, file_bytes, m);
+        if (rc != -ENOSYS) return rc;
+        rc = make_room(m, file_bytes);
         if (rc == JSC_OK) rc = read_all(log->vfs, fd, m->bytes, file_bytes, &m->size);
         return rc;
     }

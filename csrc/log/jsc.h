@@ -77,7 +77,8 @@ typedef struct jsc_log_options {
                                was damaged, not torn. 0: not known */
     bool read_only;         /* takes no lock and changes nothing; see jsc_log_refresh */
     bool check_lock;        /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
-    bool keep_images; /* the first jsc_segment_visit of the newest two segments that were read at open reads nothing */
+    bool keep_images; /* until jsc_log_opened: the first jsc_segment_visit of the segments that were read at open (at
+                         least of the newest two) reads nothing, and room for reading is kept */
     bool recycle; /* files of segments that are dropped serve again, unless readers in other processes look at them */
     struct jsc_keys *keys; /* NULL: new segments are plain. A ref is taken */
     struct jsc_block_cache *blocks; /* for packed segments; outlives the log. NULL: one of the log's own */
@@ -93,6 +94,7 @@ typedef struct jsc_log_recovery {
 
 /* Opens or creates the log in directory `dir` (created too), taking its lock. JSC_EFORMAT leaves everything untouched. */
 int jsc_log_open(jsc_store *, const char *dir, const jsc_log_options *, jsc_log **out, jsc_log_recovery *rec);
+void jsc_log_opened(jsc_log *); /* keep_images: its segments were visited; what was kept for that goes */
 /* Submits what is pending, waits until it is durable, writes the clean mark, closes. Returns the first error met. */
 int jsc_log_close(jsc_log *);
 void jsc_log_abandon(

@@ -95,6 +95,9 @@ void jsc_mlog_pass(jsc_mlog *);
 /* Submits, and blocks until everything appended so far is synced, whatever the sync mode (in the interval and never modes
  * "durable" means written). As jsc_mlog_wait otherwise. */
 int jsc_mlog_sync(jsc_mlog *, int64_t timeout_ns);
+/* For who appends without end: while more than a few full segments are not sealed, lets the thread come after. So
+ * the next opening, which reads them, stays short; and so does memory, which holds their index. -ETIMEDOUT. */
+int jsc_mlog_let_seal(jsc_mlog *, int64_t timeout_ns);
 uint64_t jsc_mlog_position(jsc_mlog *); /* of the last record appended */
 uint64_t jsc_mlog_durable_position(jsc_mlog *); /* everything up to it is durable */
 uint64_t jsc_mlog_durable(jsc_mlog *); /* the highest sequence that is durable */

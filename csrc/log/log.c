@@ -439,7 +439,15 @@ int jsc_segment_adopt(jsc_log *log, const char *path, const jsc_sidecar_info *in
 
 /* ---- open and close ---- */
 
+void jsc_log_opened(jsc_log *log) {
+    if (!log->scratch) return;
+    jsc_image_free(log->scratch);
+    free(log->scratch);
+    log->scratch = NULL;
+}
+
 static void log_free(jsc_log *log) {
+    jsc_log_opened(log);
     if (log->read_block) jsc_block_release(log->blocks, log->read_block);
     for (size_t i = 0; i < log->nsegments; i++) jsc_segment_unref(log->segments[i]);
     free(log->segments);
@@ -546,6 +554,8 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
     }
     if ((rc = take_directory(log, options)) < 0) goto fail;
     if (options->recycle && !log->read_only && (rc = jsc_spares_new(log->vfs, log->dir, &log->spares)) < 0) goto fail;
+    rc = -ENOMEM;
+    if (options->keep_images && !(log->scratch = calloc(1, sizeof *log->scratch))) goto fail;
     if ((rc = jsc_log_recover(log, first_index, &found)) < 0) goto fail;
     store->logs++;
     if (rec) *rec = found;

@@ -26,6 +26,7 @@
  * jsc_log_truncate. */
 typedef struct jsc_spares jsc_spares;
 typedef struct jsc_fresh jsc_fresh; /* scan.h */
+typedef struct jsc_image jsc_image;
 
 typedef struct jsc_segment {
     uint64_t first, salt, base;
@@ -100,6 +101,7 @@ struct jsc_log {
     void *owner_data;
     uint64_t segment_bytes;
     bool read_only, keep_images;
+    jsc_image *scratch; /* while a log is opened: room for what is read, one segment after the other; else NULL */
     jsc_keys *keys;
     jsc_block_cache *blocks;
     bool own_blocks;

@@ -17,6 +17,7 @@
 #define SCRUB_PAUSE_NS (3600 * 1000 * MS)
 #define RETRY_MIN_NS (1000 * MS)
 #define RETRY_MAX_NS (60 * 1000 * MS)
+enum { BACKLOG = 3 }; /* full segments that wait to be sealed, before who appends waits too */
 #define COMPACT_RATE ((uint64_t)64 << 20)
 #define SCRUB_RATE ((uint64_t)8 << 20)
 
@@ -136,6 +137,7 @@ static int seal_one(jsc_mlog *m) {
     pthread_mutex_lock(&m->lock);
     m->keeper.checkpoint_due = true;
     m->keeper.looked = UINT64_MAX; /* there is one more to choose from */
+    pthread_cond_broadcast(&m->sealed);
     pthread_mutex_unlock(&m->lock);
     if (of_one(rc)) skip(m, &s, 1, rc);
     else jsc_segment_unref(s);
@@ -330,6 +332,27 @@ void jsc_maintain_stop(jsc_mlog *m) {
     }
     if (m->thread_runs) return; /* a child's: the thread is its parent's */
     jsc_scrub_drop(m);
+}
+
+static size_t unsealed(const jsc_mlog *m) {
+    size_t n = 0;
+    for (size_t i = 0; i + 1 < m->npieces; i++) {
+        const jsc_piece *p = m->pieces[i];
+        n += p->tail && p->segment->at && !p->segment->sealed && !p->skip;
+    }
+    return n;
+}
+
+int jsc_mlog_let_seal(jsc_mlog *m, int64_t timeout_ns) {
+    int64_t until = jsc_store_clock() + timeout_ns;
+    struct timespec t = {until / 1000000000, until % 1000000000};
+    int rc = 0;
+    pthread_mutex_lock(&m->lock);
+    while (!rc && m->thread_runs && !m->stop && !m->broken && !m->keeper.retry_at && !jsc_log_error(m->log) &&
+           unsealed(m) > BACKLOG)
+        rc = pthread_cond_timedwait(&m->sealed, &m->lock, &t);
+    pthread_mutex_unlock(&m->lock);
+    return -rc;
 }
 
 /* ---- the same, now ---- */

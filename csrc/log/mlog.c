@@ -235,7 +235,7 @@ static void locks_init(jsc_mlog *m) {
     pthread_mutex_init(&m->lock, NULL);
     pthread_mutex_init(&m->care, NULL);
     pthread_mutex_init(&m->turn_lock, NULL);
-    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->settled, &m->opened};
+    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->settled, &m->opened, &m->sealed};
     for (size_t i = 0; i < sizeof conds / sizeof *conds; i++) pthread_cond_init(conds[i], &attr);
     pthread_condattr_destroy(&attr);
 }
@@ -268,6 +268,7 @@ static int open_log(jsc_mlog *m, jsc_mlog_recovery *rec) {
     uint64_t bound = rc == JSC_OK && m->options.read_only ? jsc_follow_bound(m) : UINT64_MAX;
     uint64_t last = jsc_log_last(m->log);
     if (rc == JSC_OK) rc = jsc_mlog_restore(m, bound < last ? bound : last, rec);
+    jsc_log_opened(m->log);
     if (rc == JSC_OK && bound != UINT64_MAX && m->checkpoint_salt != salt) rc = -ESTALE;
     return rc;
 }
@@ -448,7 +449,7 @@ int jsc_mlog_shut(jsc_mlog *m, bool write) {
 
 void jsc_mlog_free(jsc_mlog *m) {
     if (!m) return;
-    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->settled, &m->opened};
+    pthread_cond_t *conds[] = {&m->moved, &m->work, &m->settled, &m->opened, &m->sealed};
     for (size_t i = 0; i < sizeof conds / sizeof *conds; i++) pthread_cond_destroy(conds[i]);
     pthread_mutex_destroy(&m->lock);
     pthread_mutex_destroy(&m->care);

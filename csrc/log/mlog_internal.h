@@ -115,7 +115,7 @@ struct jsc_mlog {
     /* maintenance */
     pthread_t thread;
     bool thread_runs, stop;
-    pthread_cond_t work;
+    pthread_cond_t work, sealed; /* sealed: a segment was, or could not be */
     pthread_mutex_t care; /* taken before lock: one job at a time, background or jsc_mlog_maintain */
     uint64_t compactions, compacted_bytes, scrubbed_bytes, scrub_rounds;
     jsc_keeper keeper;

@@ -196,7 +196,8 @@ static int look_ahead(jsc_log *log, const found_file *f, jsc_image *image, uint6
     return rc;
 }
 
-/* Keeps what was read for the first visit; of the newest two segments, so that memory does not follow the log. */
+/* Keeps what was read for the first visit; where it was copied, of the newest two segments, so that memory does not follow
+ * the log. */
 static int keep_fresh(jsc_log *log, jsc_segment *s, jsc_image *image, jsc_scan *c) {
     if (!(s->fresh = calloc(1, sizeof *s->fresh))) return -ENOMEM;
     s->fresh->image = *image;
@@ -205,9 +206,11 @@ static int keep_fresh(jsc_log *log, jsc_segment *s, jsc_image *image, jsc_scan *
     *image = (jsc_image){0};
     *c = (jsc_scan){0};
     size_t n = log->nsegments;
-    if (n >= 2) {
-        jsc_fresh_free(log->segments[n - 2]->fresh);
-        log->segments[n - 2]->fresh = NULL;
+    jsc_segment *old = n >= 2 ? log->segments[n - 2] : NULL;
+    if (old && old->fresh && !old->fresh->image.mapped) {
+        jsc_fresh_free(log, old->fresh);
+        old->fresh = NULL;
+        *image = jsc_image_take(log);
     }
     return JSC_OK;
 }
@@ -514,7 +517,7 @@ int jsc_log_recover(jsc_log *log, uint64_t first_index, jsc_log_recovery *rec) {
     log->written_index = log->last;
     rc = JSC_OK;
 out:
-    jsc_image_free(&image);
+    jsc_image_give(log, &image);
     for (size_t i = 0; i < l.nleftovers; i++) free(l.leftovers[i]);
     free(l.leftovers);
     free(l.sidecars);

@@ -60,13 +60,18 @@ int jsc_scan_lose(jsc_scan *, uint64_t last);
 void jsc_scan_free(jsc_scan *);
 
 /* image.c: what a segment file holds, in plain. Blocks or batches that do not verify are zeros in it. */
-typedef struct jsc_image {
-    uint8_t *bytes; /* malloc'ed */
+struct jsc_image {
+    uint8_t *bytes; /* malloc'ed, or the file itself: not to be written to then */
     uint64_t size, cap;
-} jsc_image;
+    const jsc_vfs *mapped; /* by which it is mapped; NULL: malloc'ed */
+};
 /* file_bytes: the file's size. The image of an encrypted open file has what its trailers vouch for. JSC_EKEY. */
 int jsc_image_load(jsc_log *, int fd, uint64_t file_bytes, const jsc_segment_head *, jsc_image *);
 void jsc_image_free(jsc_image *);
+/* Room for an image, and back again: a log that is being opened keeps one for the next file, for fresh memory costs twice
+ * what reading into it does. */
+jsc_image jsc_image_take(jsc_log *);
+void jsc_image_give(jsc_log *, jsc_image *);
 
 /* What opening a log has read of a segment, kept until the first visit: that need not read it again. */
 struct jsc_fresh {
@@ -74,7 +79,7 @@ struct jsc_fresh {
     jsc_scan scan;
     size_t count; /* of the segment then */
 };
-void jsc_fresh_free(jsc_fresh *); /* NULL is fine */
+void jsc_fresh_free(jsc_log *, jsc_fresh *); /* either may be NULL; the log takes its image for the next */
 /* Four bytes that follow from the file's key. */
 int jsc_image_key_check(jsc_cipher *, uint32_t *out);
 /* Seals the batches in bytes [at, at + n) of the segment (plain, whole batches) into out. Adds the tags to both. */

@@ -61,7 +61,7 @@ void jsc_segment_unref(jsc_segment *s) {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
     const jsc_vfs *vfs = s->vfs;
     jsc_segment_close_sidecar(s);
-    jsc_fresh_free(s->fresh);
+    jsc_fresh_free(NULL, s->fresh);
     if (s->fd >= 0) vfs->close(vfs->self, s->fd);
     if (s->pack) {
         jsc_block_cache_forget(s->blocks, s->pack);

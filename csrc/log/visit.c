@@ -43,10 +43,11 @@ static int scan(jsc_log *log, const jsc_segment *s, jsc_image *image, jsc_scan *
     return jsc_scan_run(c);
 }
 
-void jsc_fresh_free(jsc_fresh *f) {
+void jsc_fresh_free(jsc_log *log, jsc_fresh *f) {
     if (!f) return;
     jsc_scan_free(&f->scan);
-    jsc_image_free(&f->image);
+    if (log) jsc_image_give(log, &f->image);
+    else jsc_image_free(&f->image);
     free(f);
 }
 
@@ -109,17 +110,17 @@ int jsc_segment_visit(jsc_log *log, jsc_segment *s, const jsc_visit *v, void *ct
     if (fresh && s->at && s->count == fresh->count) { /* else the log went on in it since */
         told t = {&fresh->scan, s->at, s->count, v, ctx, 0};
         int rc = tell(s, &t);
-        jsc_fresh_free(fresh);
+        jsc_fresh_free(log, fresh);
         return rc;
     }
-    jsc_fresh_free(fresh);
-    jsc_image image = {0};
+    jsc_fresh_free(log, fresh);
+    jsc_image image = jsc_image_take(log);
     jsc_scan c = {0};
     int rc = scan(log, s, &image, &c);
     told t = {&c, c.table, c.count, v, ctx, 0};
     if (rc == JSC_OK) rc = tell(s, &t);
     jsc_scan_free(&c);
-    jsc_image_free(&image);
+    jsc_image_give(log, &image);
     return rc;
 }
 

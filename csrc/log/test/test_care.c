@@ -82,6 +82,7 @@ static int h_allocate(void *s, int fd, off_t at, off_t n) { return U(s)->allocat
 static int h_truncate(void *s, int fd, off_t n) { return U(s)->truncate(U(s)->self, fd, n); }
 static int64_t h_size(void *s, int fd) { return U(s)->size(U(s)->self, fd); }
 static int h_map(void *s, int fd, size_t n, const void **out) { return U(s)->map(U(s)->self, fd, n, out); }
+static int h_map_read(void *s, int fd, size_t n, const void **out) { return U(s)->map_read(U(s)->self, fd, n, out); }
 static int h_unmap(void *s, const void *p, size_t n) { return U(s)->unmap(U(s)->self, p, n); }
 static int h_rename(void *s, const char *a, const char *b) { return U(s)->rename(U(s)->self, a, b); }
 static int h_unlink(void *s, const char *p) { return U(s)->unlink(U(s)->self, p); }
@@ -96,9 +97,9 @@ static int h_flush_hint(void *s, int fd, off_t at, off_t n) { return U(s)->flush
 
 static void hook(hooked *h, const jsc_vfs *under) {
     *h = (hooked){.under = under, .tmp_fd = -1};
-    h->vfs = (jsc_vfs){h,          h_open, h_close, h_pread, h_pwritev,   h_datasync, h_allocate,
-                       h_truncate, h_size, h_map,   h_unmap, h_rename,    h_unlink,   h_mkdir,
-                       h_syncdir,  h_list, h_lock,  h_share, h_flush_hint};
+    h->vfs = (jsc_vfs){h,          h_open,    h_close, h_pread,    h_pwritev, h_datasync,  h_allocate,
+                       h_truncate, h_size,    h_map,   h_map_read, h_unmap,   h_rename,    h_unlink,
+                       h_mkdir,    h_syncdir, h_list,  h_lock,     h_share,   h_flush_hint};
 }
 
 /* ---- the log ---- */

@@ -754,6 +754,37 @@ static void test_processes(void) {
     CHECK(system(path) == 0);
 }
 
+/* ---- a writer that lets its segments be sealed ---- */
+
+static void count_kinds(void *ctx, const char *name) {
+    size_t *n = ctx; /* segments, sidecars */
+    n[0] += strstr(name, ".seg") != NULL;
+    n[1] += strstr(name, ".idx") != NULL && !strstr(name, ".tmp");
+}
+
+static void test_let_seal(void) {
+    seed = step = 0;
+    jsc_sim *sim = jsc_sim_new(1);
+    const jsc_vfs *vfs = jsc_sim_vfs(sim);
+    for (int background = 0; background < 2; background++) {
+        jsc_mlog_options o = {.segment_bytes = 4096, .background = background, .scrub_bytes_per_s = UINT64_MAX};
+        char dir[16], text[1000] = {0};
+        jsc_mlog *log;
+        uint64_t last;
+        size_t n[2] = {0};
+        snprintf(dir, sizeof dir, "disk/seal%d", background);
+        OK(jsc_mlog_open(vfs, dir, &o, &log, NULL));
+        jsc_span data = {text, sizeof text};
+        for (int i = 0; i < 200; i++) OK(jsc_mlog_append(log, NULL, NULL, &data, 0, &last));
+        OK(jsc_mlog_sync(log, -1));
+        OK(jsc_mlog_let_seal(log, 60000000000)); /* at once where there is no thread to wait for */
+        OK(vfs->list(vfs->self, dir, count_kinds, n));
+        CHECK(n[0] > 40 && (background ? n[0] - n[1] <= 5 : n[1] == 0));
+        jsc_mlog_abandon(log);
+    }
+    jsc_sim_free(sim);
+}
+
 int main(int argc, char **argv) {
     trace = getenv("TRACE") != NULL;
     uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, n = argc > 2 ? strtoull(argv[2], NULL, 0) : 12;
@@ -763,6 +794,7 @@ int main(int argc, char **argv) {
         for (uint64_t s = from; s < from + 200; s++) test_damage(s);
         test_failed_sync();
         test_full_disk();
+        test_let_seal();
         for (int mode = 0; mode < 3; mode++) test_threads(mode);
     }
     printf("mlog ok\n");

@@ -522,7 +522,9 @@ static int restore_piece(jsc_mlog *m, size_t i, uint64_t upto, builder *b, jsc_m
         b->replaying = true;
     }
     if ((rc = push_piece(m, s, &p)) != JSC_OK) return rc;
-    bool quick = s->sealed && (!i || s->info.base_seq >= start) && (covered || adds_up(m, s)) && last <= upto;
+    /* One that the checkpoint ends in is read: the limits hold within it, and are not known before it. */
+    bool adds = b->replaying && adds_up(m, s);
+    bool quick = s->sealed && (!i || s->info.base_seq >= start) && (covered || adds) && last <= upto;
     if (quick) {
         b->seq = p->last_seq;
         if (!covered) return add_up(m, i);

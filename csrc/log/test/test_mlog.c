@@ -754,6 +754,34 @@ static void test_processes(void) {
     CHECK(system(path) == 0);
 }
 
+/* ---- a sidecar that is newer than the checkpoint ---- */
+
+static void test_seal_behind_checkpoint(void) {
+    seed = step = 0;
+    jsc_sim *sim = jsc_sim_new(3);
+    jsc_limits limits = {.max_per_subject = 2};
+    jsc_mlog_options o = {.segment_bytes = 65536, .limits = &limits, .scrub_bytes_per_s = UINT64_MAX};
+    jsc_mlog *log;
+    jsc_mlog_stats a;
+    jsc_message m;
+    uint64_t seq = 0;
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &log, NULL));
+    OK(append_text(log, "b", "first", &seq));
+    OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, true)); /* the limits' record is in a segment of its own */
+    for (int i = 0; i < 5; i++) OK(append_text(log, "a", "before", &seq));
+    OK(jsc_mlog_maintain(log, JSC_CARE_SEAL, false)); /* the checkpoint, within a segment */
+    for (int i = 0; i < 5; i++) OK(append_text(log, "a", "behind", &seq));
+    jsc_sim_fail(sim, 'n', 2, EIO); /* the sidecar gets its name, the next checkpoint does not */
+    CHECK(jsc_mlog_maintain(log, JSC_CARE_SEAL, true) != JSC_OK);
+    jsc_mlog_abandon(log);
+    OK(jsc_mlog_open(jsc_sim_vfs(sim), "disk/log", &o, &log, NULL));
+    OK(jsc_mlog_about(log, &a));
+    CHECK(a.messages == 3);
+    CHECK(jsc_mlog_get(log, seq - 2, &m) == JSC_ENOTFOUND);
+    OK(jsc_mlog_close(log));
+    jsc_sim_free(sim);
+}
+
 /* ---- a writer that lets its segments be sealed ---- */
 
 static void count_kinds(void *ctx, const char *name) {
@@ -794,6 +822,7 @@ int main(int argc, char **argv) {
         for (uint64_t s = from; s < from + 200; s++) test_damage(s);
         test_failed_sync();
         test_full_disk();
+        test_seal_behind_checkpoint();
         test_let_seal();
         for (int mode = 0; mode < 3; mode++) test_threads(mode);
     }

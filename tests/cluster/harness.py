@@ -91,6 +91,7 @@ listen=127.0.0.1:PORT
 jetstream {{ store_dir=HOME/store {unique} }}
 server_tags: [{tags}]
 cluster {{ name: many, listen: localhost:{route}, routes: [ {routes} ] }}
+accounts {{ $SYS {{ users: [ {{user: sys, password: sys}} ] }} }}
 """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -76,6 +76,17 @@ class By(enum.Enum):
 
     META = "the meta leader"
     STREAM = "the leader of the stream named by the first argument"
+
+
+class Caller(Protocol):
+    """Who asked, whatever the account: a part of a request that may fail later."""
+
+    account: str
+    reply: str
+    args: list[str]
+    type_name: str
+
+    def fail(self, error: ApiError) -> None: ...
 
 
 @dataclass(slots=True)
@@ -218,7 +229,7 @@ class Api:
                     return route, args
         return None, []
 
-    def run(self, request: Request, call: Callable[[], None]) -> None:
+    def run(self, request: Caller, call: Callable[[], None]) -> None:
         """Calls a part of a handler; whatever it raises becomes the answer."""
         try:
             call()
@@ -249,7 +260,7 @@ class Api:
         engine = self._engine
         if engine.meta is None and any(hello.get("elected") for hello in engine.online.values()):
             return  # this server only waits to be added: the group is there and answers for itself
-        if engine.meta_failed and engine.online:
+        if engine.silent and engine.online:
             return  # only this server has lost touch with the group, the others know how it stands
         if last_try or not engine.meta_quorum_possible():
             request.fail(problem(10008))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import jscore
-from jscore_server.jetstream import api, direct, gather, leaving, names, placement, quotas, rearrange
+from jscore_server.jetstream import api, direct, gather, leaving, names, placement, quotas, rearrange, system_api
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
 from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import (
@@ -32,7 +32,10 @@ from jscore_server.jetstream.meta import (
     MetaError,
     MetaState,
     Missing,
+    RemoveServer,
+    ServerRemoved,
     Updated,
+    UpdateStream,
     encode_entry,
     settle,
 )
@@ -77,6 +80,7 @@ class Owed:
     reply: str
     created: bool
     since_ns: int
+    system: bool = False
 
 
 class JetStream:
@@ -130,11 +134,14 @@ class JetStream:
         self._to_open: dict[tuple[str, str], str] = {}  # streams whose replica here is new -> who is to be answered
         self._loop = loop
         self._running = False
+        self._is_removed = False  # from the cluster, by an operator
         self.gather = gather.Gather(self)
         self.leaving = leaving.Leaving(self)
         self.rearrange = rearrange.Rearrange(self)
         self.quotas = quotas.Quotas(self)
         self.api = api.Api(self)
+        self.system_api = system_api.SystemApi(self)
+        self.removal_proposed = False
         self.direct = direct.DirectGet(self)
 
     # ---- life ----
@@ -152,6 +159,7 @@ class JetStream:
         self.gather.start()
         self.leaving.start()
         self.api.start()
+        self.system_api.start()
         self.quotas.start()
 
     def meta_bootstrap(self, voters: list[str], expected: int = 0, group: str = "") -> None:
@@ -190,6 +198,7 @@ class JetStream:
             return
         self._running = False
         self.api.stop()
+        self.system_api.stop()
         self.gather.stop()
         self.leaving.stop()
         for asset in list(self.assets.values()):
@@ -335,6 +344,8 @@ class JetStream:
         if self.meta is None and self.raft.birth is None and birth and hello.get("elected"):
             group, voters, expected = birth
             self.meta_bootstrap(list(voters), int(expected), str(group))
+        if hello.get("removed", {}).get(self.server_name) == self.raft.directory_id:
+            self._removed_here()
         self._enlist()
 
     def peer_left(self, name: str) -> None:
@@ -346,12 +357,17 @@ class JetStream:
     @property
     def meta_leader(self) -> str | None:
         """The server that leads the meta group; None while unknown or while it cannot answer yet."""
-        if self.meta is None or self.meta_failed:
+        if self.meta is None or self.silent:
             return None
         leader = self.meta.leader
         if leader == self.server_name and not self.meta.is_leader:
             return None
         return leader
+
+    @property
+    def silent(self) -> str:
+        """Why this server has no part in the meta group any more; empty: it has one."""
+        return self.meta_failed or ("this server was removed from the cluster" if self._is_removed else "")
 
     @property
     def is_meta_leader(self) -> bool:
@@ -417,7 +433,7 @@ class JetStream:
         if self.meta is None:
             raise NotLeader
         self.meta.propose(jscore.KIND_HOST, encode_entry(entry))
-        if subjects is not None and not isinstance(entry, DeleteStream):
+        if subjects is not None and isinstance(entry, CreateStream | UpdateStream):
             about = entry.assignment if isinstance(entry, CreateStream) else entry
             self._proposed[(about.account, about.name)] = subjects
 
@@ -431,18 +447,72 @@ class JetStream:
 
     def _meta_role(self, role: Role, term: int) -> None:
         self._proposed.clear()
+        self.removal_proposed = False
         if role is Role.LEADER:
             self._enlist()
             self.api.meta_led()
 
     def _enlist(self) -> None:
-        """As meta leader, makes the connected JetStream servers members of the meta group. Nobody is removed."""
+        """As meta leader, makes the connected JetStream servers members of the meta group.
+
+        Nobody is removed but who was removed on request; then others take the replicas over.
+        """
         if not self.is_meta_leader or self.meta is None:
             return
         voters, _ = self.meta.members()
-        wanted = [n for n, hello in self.online.items() if hello.get("jetstream", True) and n not in voters]
-        if wanted:
-            self.meta.set_members(sorted({*voters, *wanted}))
+        banned = {n for n, directory in self.state.removed.items() if self.directory_id(n) == directory}
+        linked = {n for n, hello in self.online.items() if hello.get("jetstream", True)}
+        wanted = ({*voters} | linked) - banned
+        if wanted != {*voters}:
+            self.meta.set_members(sorted(wanted))
+        if banned:
+            try:
+                self.rearrange.replace_removed(banned)
+            except (NotLeader, jscore.Error, OSError) as err:
+                self.lines.warn(f"replicas of removed servers stay for now: {err}")
+
+    def meta_members(self, *, committed: bool = False) -> list[str]:
+        """Members of the meta group; `committed`: those that can still be while a change is under way, too."""
+        if self.meta is None:
+            return []
+        voters, learners = self.meta.members()
+        if committed and self.is_meta_leader and not self.meta.committed_members()[0]:
+            return [*voters, *learners, *self.state.removed]
+        return [*voters, *learners]
+
+    def directory_id(self, server: str) -> str:
+        """The store directory that a server has now, or had when it was first met."""
+        if server == self.server_name:
+            return self.raft.directory_id
+        hello = self.online.get(server)
+        return str(hello.get("directory", "")) if hello is not None else self.raft.known_directory(server)
+
+    def leaving_members(self) -> list[str]:
+        """Servers that were removed and are still members of the meta group."""
+        removed = self.state.removed
+        return [n for n in self.meta_members() if n in removed and self.directory_id(n) == removed[n]]
+
+    def remove_server(self, entry: RemoveServer) -> None:
+        """As meta leader, proposes that a server goes. Raises: NotLeader, jscore.Error, OSError."""
+        self.propose_meta(entry)
+        self.removal_proposed = True
+
+    def _server_removed(self, effect: ServerRemoved, replayed: bool) -> None:
+        self.removal_proposed = False
+        if effect.server == self.server_name and effect.directory == self.raft.directory_id:
+            self._removed_here()
+        self._enlist()
+        if not replayed:
+            self.lines.info(f"server {effect.server} was removed from the JetStream cluster")
+            self.system_api.removed(effect.server, effect.reply)
+
+    def _removed_here(self) -> None:
+        """Its replicas go one by one; it answers for nobody any more."""
+        if self._is_removed:
+            return
+        self._is_removed = True
+        self.lines.warn("this server was removed from the JetStream cluster; with this store it cannot come back")
+        self.system_api.tell_removed()
 
     def _meta_commit(self, index: int) -> None:
         log = self.meta_log
@@ -451,6 +521,7 @@ class JetStream:
         if not self.raft.elected:
             self.raft.meta_elected()  # once in the group's life; waits for one sync
         effects: list[Effect] = []
+        members = False
         replayed = self.state.applied + 1 <= self._replay_until
         try:
             for at in range(self.state.applied + 1, index + 1):
@@ -458,6 +529,7 @@ class JetStream:
                 if record.kind == jscore.KIND_HOST:
                     effects += self.state.apply(at, record.data)
                 else:
+                    members |= record.kind == jscore.KIND_MEMBERS
                     self.state.skip(at)
         except (MetaError, jscore.Error, OSError) as err:
             self.meta_failed = f"meta entry {self.state.applied + 1}: {err}"
@@ -467,6 +539,8 @@ class JetStream:
         for effect in settle(effects):
             self._perform(effect, replayed)
         self._open_new()
+        if members and self.state.removed:
+            self._enlist()  # who is new may take over from who went
         if not self._replay_ended and self.state.applied >= self._replay_until:
             self._replay_ended = True
             self._report_strangers()
@@ -480,12 +554,12 @@ class JetStream:
                     self._open_asset(assignment, "" if replayed else reply)
                 elif self.raft.remembers(assignment.group) and os.path.isdir(self.directory_of(assignment)):
                     self._open_asset(assignment, "")
-            case Updated(assignment, reply, answer):
+            case Updated(assignment, reply, answer, system):
                 self._proposed.pop((assignment.account, assignment.name), None)
                 if answer and self.is_meta_leader and not replayed:
                     self.api.respond(answer, assignment.account, reply, success=True)
                 if not answer:
-                    self._owe(assignment, "" if replayed else reply, created=False)
+                    self._owe(assignment, "" if replayed else reply, created=False, system=system)
                 self._reassign(assignment)
             case Deleted(assignment, reply):
                 self._deleted(assignment, "" if replayed else reply)
@@ -493,6 +567,8 @@ class JetStream:
                 self._proposed.pop((assignment.account, assignment.name), None)
                 if self.is_meta_leader and not replayed:
                     self.api.streams.answer_existing(assignment, wanted.config, reply)
+            case ServerRemoved():
+                self._server_removed(effect, replayed)
             case Missing(account, name, reply, update):
                 self._proposed.pop((account, name), None)
                 if self.is_meta_leader and not replayed:
@@ -519,13 +595,13 @@ class JetStream:
 
     # ---- replies owed by a stream's leader ----
 
-    def _owe(self, assignment: Assignment, reply: str, *, created: bool) -> None:
+    def _owe(self, assignment: Assignment, reply: str, *, created: bool, system: bool = False) -> None:
         if not reply:
             return
         now = self.clock()
         key = (assignment.account, assignment.name)
         kept = [o for o in self._owed.get(key, ()) if now - o.since_ns < ANSWER_AGE_NS]
-        self._owed[key] = [*kept, Owed(assignment.version, reply, created, now)]
+        self._owed[key] = [*kept, Owed(assignment.version, reply, created, now, system)]
         if len(self._owed) > OWED_MAX:
             self._owed.pop(next(iter(self._owed)))
 
@@ -538,7 +614,10 @@ class JetStream:
             if owed.version > asset.version:
                 rest.append(owed)
             elif now - owed.since_ns < ANSWER_AGE_NS:
-                self.api.streams.answer_changed(asset, owed.reply, created=owed.created)
+                if owed.system:
+                    self.system_api.answer_changed(asset, owed.reply)
+                else:
+                    self.api.streams.answer_changed(asset, owed.reply, created=owed.created)
         if rest:
             self._owed[key] = rest
 

@@ -25,7 +25,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the entry that set it: a replica's own configuration carries it too, so that the older never wins. `born` is
     the meta index of the entry that created the stream. `peers` is who shall hold it; who does is what the
     configuration of its Raft group says (spec/raft.md R-27). `founders`: the peers it was created with, if they were
-    others. `joined`: those of its peers that came later; their replicas have to be let in by its leader.
+    others. `joined`: those of its peers that came later; their replicas have to be let in by its leader. `former`: who
+    held it before the last move, which can be cancelled while it lasts.
     """
 
     account: str
@@ -39,6 +40,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     born: int = 0
     founders: list[str] = []
     joined: list[str] = []
+    former: list[str] = []
 
     @property
     def birth(self) -> list[str]:
@@ -64,8 +66,9 @@ class CreateStream(msgspec.Struct, frozen=True, tag="stream_create", omit_defaul
 class UpdateStream(msgspec.Struct, frozen=True, tag="stream_update", omit_defaults=True):
     """A new configuration for the stream held by `group` (so that it never hits a re-created stream).
 
-    `peers`: who shall hold it from now on; empty: the same as before. `answer`: who asked is answered so, as soon as
-    the entry is applied; empty: the answer to an update, by the stream's leader.
+    `peers`: who shall hold it from now on; empty: the same as before. `moves`: that is a move, which can be cancelled.
+    `answer`: who asked is answered so, as soon as the entry is applied; empty: the answer to an update, by the stream's
+    leader. `system`: who asked is of the system account.
     """
 
     account: str
@@ -75,6 +78,16 @@ class UpdateStream(msgspec.Struct, frozen=True, tag="stream_update", omit_defaul
     reply: str = ""
     peers: list[str] = []
     answer: str = ""
+    moves: bool = False
+    system: bool = False
+
+
+class RemoveServer(msgspec.Struct, frozen=True, tag="server_remove", omit_defaults=True):
+    """A server that is not to come back with this store directory; with another one it is a new member."""
+
+    server: str
+    directory: str
+    reply: str = ""
 
 
 class DeleteStream(msgspec.Struct, frozen=True, tag="stream_delete", omit_defaults=True):
@@ -84,7 +97,7 @@ class DeleteStream(msgspec.Struct, frozen=True, tag="stream_delete", omit_defaul
     reply: str = ""
 
 
-Entry = CreateStream | UpdateStream | DeleteStream
+Entry = CreateStream | UpdateStream | DeleteStream | RemoveServer
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -104,6 +117,7 @@ class Updated(msgspec.Struct, frozen=True):
     assignment: Assignment
     reply: str
     answer: str = ""
+    system: bool = False
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -120,7 +134,13 @@ class Missing(msgspec.Struct, frozen=True):
     update: bool
 
 
-Effect = Created | Existed | Updated | Deleted | Missing
+class ServerRemoved(msgspec.Struct, frozen=True):
+    server: str
+    directory: str
+    reply: str
+
+
+Effect = Created | Existed | Updated | Deleted | Missing | ServerRemoved
 
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
@@ -144,6 +164,7 @@ class MetaState:
     def __init__(self) -> None:
         self._streams: dict[tuple[str, str], Assignment] = {}
         self._load: dict[str, int] = {}
+        self.removed: dict[str, str] = {}  # servers removed -> the directory they are not to come back with
         self.applied = 0
 
     def __len__(self) -> int:
@@ -181,6 +202,9 @@ class MetaState:
                 return [self._update(index, entry)]
             case DeleteStream():
                 return [self._delete(entry)]
+            case RemoveServer():
+                self.removed[entry.server] = entry.directory
+                return [ServerRemoved(entry.server, entry.directory, entry.reply)]
 
     def _create(self, index: int, entry: CreateStream) -> Effect:
         wanted = msgspec.structs.replace(entry.assignment, version=index, born=index)
@@ -204,11 +228,12 @@ class MetaState:
                 peers=list(entry.peers),
                 founders=list(present.birth),
                 joined=[p for p in entry.peers if p in present.joined or p not in present.peers],
+                former=list(present.peers) if entry.moves else [],
             )
             self._count(present.peers, -1)
             self._count(updated.peers, 1)
         self._streams[key] = updated
-        return Updated(updated, entry.reply, entry.answer)
+        return Updated(updated, entry.reply, entry.answer, entry.system)
 
     def _count(self, peers: list[str], by: int) -> None:
         for peer in peers:
@@ -241,7 +266,7 @@ def settle(effects: list[Effect]) -> list[Effect]:
             latest[effect.assignment.group] = effect.assignment
     out: list[Effect] = []
     for effect in effects:
-        if isinstance(effect, Missing):
+        if isinstance(effect, Missing | ServerRemoved):
             out.append(effect)
         elif effect.assignment.group in short:
             continue

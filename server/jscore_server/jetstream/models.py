@@ -307,6 +307,28 @@ class StepDownRequest(msgspec.Struct, omit_defaults=True):
     placement: Placement | None = None
 
 
+class PeerRemoveRequest(msgspec.Struct, omit_defaults=True):
+    """Body of STREAM.PEER.REMOVE; `peer` is a name or an id."""
+
+    peer: str = ""
+
+
+class ServerRemoveRequest(msgspec.Struct, omit_defaults=True):
+    """Body of SERVER.REMOVE: a name, or the id of a server."""
+
+    peer: str = ""
+    peer_id: str = ""
+
+
+class MoveRequest(msgspec.Struct, omit_defaults=True):
+    """Body of ACCOUNT.STREAM.MOVE: `server` is who shall hold the stream no longer."""
+
+    server: str = ""
+    cluster: str = ""
+    domain: str = ""
+    tags: list[str] = []
+
+
 class PauseRequest(msgspec.Struct, omit_defaults=True):
     """Body of CONSUMER.PAUSE."""
 

@@ -57,18 +57,18 @@ def place(
         raise NoPeers(f"no suitable peers for placement, no servers in cluster ['{cluster}']")
     kept = [s for name in keep for s in servers if s.name == name]
     usable = [s for s in usable if s not in kept and s.name not in exclude]
-    fitting = [s for s in usable if _fits(s, wanted)]
-    if len(fitting) < len(usable):
+    suitable = [s for s in usable if _fits(s, wanted)]
+    if len(suitable) < len(usable):
         refused.append("tags not matched [" + ", ".join(f"'{t}'" for t in tags) + "]" if tags else "excluded by tag")
-    shuffle(fitting)
-    fitting.sort(key=lambda s: (not s.online, s.streams))
+    shuffle(suitable)
+    suitable.sort(key=lambda s: (not s.online, s.streams))
     chosen: list[Server] = list(kept)
     unique = unique_tag.lower()
     if unique and any(t.startswith(unique) for t in wanted):
         unique = ""
     seen = {t for s in kept for t in _zones(s, unique)}
     shared = False
-    for server in fitting:
+    for server in suitable:
         if len(chosen) >= replicas:
             break
         zones = _zones(server, unique)
@@ -80,11 +80,17 @@ def place(
     if shared:
         refused.append(f"server tag not unique ['{unique_tag}']")
     online = sum(s.online for s in chosen)
-    if online < replicas // 2 + 1 and any(not s.online for s in fitting):
+    if online < replicas // 2 + 1 and any(not s.online for s in suitable):
         refused.append("peer offline")
     if len(chosen) < replicas or online < replicas // 2 + 1:
         raise NoPeers(", ".join(["no suitable peers for placement", *refused]))
     return Placement([s.name for s in chosen], chosen[0].name)
+
+
+def fitting(servers: Sequence[Server], *, cluster: str = "", tags: Sequence[str] = ()) -> list[str]:
+    """Names of the servers that this placement allows, each by itself."""
+    wanted = [t.lower() for t in tags]
+    return [s.name for s in servers if (not cluster or s.cluster == cluster) and _fits(s, wanted)]
 
 
 def _zones(server: Server, unique: str) -> set[str]:

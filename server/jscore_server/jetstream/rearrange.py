@@ -14,12 +14,15 @@ import msgspec
 from jscore_server.jetstream import placement
 from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import Assignment, UpdateStream
-from jscore_server.jetstream.models import ClusterInfo, StreamConfig, StreamInfo
+from jscore_server.jetstream.models import ClusterInfo, MoveRequest, Placement, StreamConfig, StreamInfo
 
 if TYPE_CHECKING:
-    from jscore_server.jetstream.api import Request
+    from jscore_server.jetstream.api import Caller
     from jscore_server.jetstream.engine import JetStream
     from jscore_server.jetstream.gather import Gathered
+
+
+SYSTEM_ACCOUNT = "$SYS"
 
 
 def choose_kept(peers: list[str], count: int, cluster: ClusterInfo) -> list[str]:
@@ -48,39 +51,139 @@ class Rearrange:
     def __init__(self, engine: JetStream) -> None:
         self._engine = engine
 
-    def update(self, request: Request, present: Assignment, config: StreamConfig) -> None:
+    def update(self, request: Caller, present: Assignment, config: StreamConfig) -> None:
         """Proposes a new configuration, and other peers where it asks for them. Raises: ApiError, NotLeader."""
         old = msgspec.convert(present.config, StreamConfig)
         if config.num_replicas != old.num_replicas and config.placement != old.placement:
             raise problem(10123)
         if config.placement != old.placement:
-            raise problem(10052, err="changing the placement is not supported yet")
-        if config.num_replicas > present.replicas:
+            self._move(request, present, config, present.peers)
+        elif config.num_replicas > present.replicas:
             self._propose(request, present, config, self._more(present, config, config.num_replicas))
         elif config.num_replicas < present.replicas:
             self._fewer(request, present, config)
         else:
             self._propose(request, present, config, [])
 
-    def _propose(self, request: Request, present: Assignment, config: StreamConfig, peers: list[str]) -> None:
+    def _propose(
+        self, request: Caller, present: Assignment, config: StreamConfig, peers: list[str], *, moves: bool = False
+    ) -> None:
         entry = UpdateStream(
-            request.account, present.name, present.group, msgspec.to_builtins(config), request.reply, peers
+            present.account,
+            present.name,
+            present.group,
+            msgspec.to_builtins(config),
+            request.reply,
+            peers,
+            moves=moves,
+            system=request.account == SYSTEM_ACCOUNT,
         )
         self._engine.propose_meta(entry, subjects=list(config.subjects))
 
-    def _more(self, present: Assignment, config: StreamConfig, count: int) -> list[str]:
+    def _place(self, config: StreamConfig, count: int, keep: list[str], exclude: list[str]) -> list[str]:
+        """Raises: NoPeers."""
         wanted = config.placement
+        cluster, tags = (wanted.cluster, wanted.tags) if wanted else ("", [])
+        engine = self._engine
+        away = [s.name for s in engine.servers() if not s.online]  # who is to catch up has to be there
+        return engine.place(count, cluster=cluster, tags=tags, keep=keep, exclude=exclude + away).peers
+
+    def _more(self, present: Assignment, config: StreamConfig, count: int) -> list[str]:
         try:
-            return self._engine.place(
-                count,
-                cluster=wanted.cluster if wanted else "",
-                tags=wanted.tags if wanted else [],
-                keep=present.peers,
-            ).peers
+            return self._place(config, count, present.peers, [])
         except placement.NoPeers as err:
             raise problem(10005, err=err) from err
 
-    def _fewer(self, request: Request, present: Assignment, config: StreamConfig) -> None:
+    # ---- moves ----
+
+    def _move(self, request: Caller, present: Assignment, config: StreamConfig, stays: list[str]) -> None:
+        """To servers that fit the placement; of those that hold it now, who fits and is in `stays` goes on."""
+        engine = self._engine
+        wanted = config.placement
+        cluster, tags = (wanted.cluster, wanted.tags) if wanted else ("", [])
+        fitting = set(placement.fitting(engine.servers(), cluster=cluster, tags=tags))
+        keep = [p for p in present.peers if p in fitting and p in stays]
+        gone = [p for p in present.peers if p not in keep]
+
+        def told(now: ClusterInfo) -> None:
+            if present.former and self._lasts(present, now):
+                raise problem(10124, msg="the replicas are not in place yet")
+            try:
+                peers = self._place(config, present.replicas, keep, gone)
+            except placement.NoPeers as err:
+                raise problem(10005, err=err) from err
+            self._propose(request, present, config, peers, moves=True)
+
+        if gone:
+            self._ask(request, present, told)
+        else:
+            self._propose(request, present, config, [])
+
+    @staticmethod
+    def _lasts(present: Assignment, now: ClusterInfo) -> bool:
+        """Whether the group is not yet what was assigned: who goes stays until the others are in place."""
+        return {now.leader, *(r.name for r in now.replicas)} != set(present.peers)
+
+    def move(self, request: Caller, present: Assignment, body: MoveRequest) -> None:
+        """Away from one server, or to other tags or another cluster. Raises: ApiError, NotLeader."""
+        if body.server and body.server not in present.peers:
+            raise problem(10040 if body.server in {s.name for s in self._engine.servers()} else 10044)
+        config = msgspec.convert(present.config, StreamConfig)
+        if body.cluster or body.tags:
+            old = config.placement or Placement()
+            config.placement = Placement(body.cluster or old.cluster, body.tags or old.tags)
+        self._move(request, present, config, [p for p in present.peers if p != body.server])
+
+    def cancel_move(self, request: Caller, present: Assignment) -> None:
+        """Back to who held it before. Raises: ApiError, NotLeader."""
+        if not present.former:
+            raise problem(10129)
+
+        def told(now: ClusterInfo) -> None:
+            if not self._lasts(present, now):
+                raise problem(10129)
+            self._propose(request, present, msgspec.convert(present.config, StreamConfig), present.former)
+
+        self._ask(request, present, told)
+
+    # ---- servers that go ----
+
+    def remove_peer(self, request: Caller, present: Assignment, peer: str) -> None:
+        """Another server takes the place of `peer` (a name or an id). Raises: ApiError, NotLeader."""
+        found = [p for p in present.peers if peer in (p, self._engine.peer_id(p))]
+        if not found:
+            raise problem(10040)
+        if present.replicas == 1 and not self._engine.is_online(found[0]):
+            raise problem(10075)  # nobody else has what it holds
+        entry = self._without(present, found)
+        if entry is None:
+            raise problem(10075)
+        self._engine.propose_meta(
+            msgspec.structs.replace(entry, reply=request.reply, answer=request.type_name),
+            subjects=list(present.config.get("subjects", ())),
+        )
+
+    def _without(self, present: Assignment, gone: list[str]) -> UpdateStream | None:
+        keep = [p for p in present.peers if p not in gone]
+        config = msgspec.convert(present.config, StreamConfig)
+        try:
+            peers = self._place(config, present.replicas, keep, gone)
+        except placement.NoPeers:
+            return None
+        return UpdateStream(present.account, present.name, present.group, present.config, peers=peers)
+
+    def replace_removed(self, gone: set[str]) -> None:
+        """Gives replicas of servers that are gone for good to others, where there are others."""
+        engine = self._engine
+        for present in engine.state.streams():
+            lost = [p for p in present.peers if p in gone]
+            if not lost or present.replicas == 1 or engine.is_changing(present.account, present.name):
+                continue
+            entry = self._without(present, lost)
+            if entry is not None:
+                engine.propose_meta(entry, subjects=list(present.config.get("subjects", ())))
+
+    def _fewer(self, request: Caller, present: Assignment, config: StreamConfig) -> None:
         def told(cluster: ClusterInfo) -> None:
             try:
                 kept = choose_kept(present.peers, config.num_replicas, cluster)
@@ -90,7 +193,7 @@ class Rearrange:
 
         self._ask(request, present, told)
 
-    def _ask(self, request: Request, present: Assignment, then: Callable[[ClusterInfo], None]) -> None:
+    def _ask(self, request: Caller, present: Assignment, then: Callable[[ClusterInfo], None]) -> None:
         """How the stream's leader sees its group; the request fails when there is none, or when its stream changed."""
         engine = self._engine
 

@@ -218,7 +218,8 @@ class Runtime:
     # ---- what links and routes tell ----
 
     def hello(self) -> dict[str, Any]:
-        return {**self.raft.hello(), "jetstream": True, "tags": sorted(self.server.options.server_tags)}
+        tags = sorted(self.server.options.server_tags)
+        return {**self.raft.hello(), "jetstream": True, "tags": tags, "removed": self.engine.state.removed}
 
     def link_up(self, peer: str, hello: dict[str, Any]) -> None:
         self.raft.link_up(peer)

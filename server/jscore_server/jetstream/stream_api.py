@@ -24,6 +24,7 @@ from jscore_server.jetstream.models import (
     MsgGetRequest,
     Paging,
     PeerInfo,
+    PeerRemoveRequest,
     PurgeRequest,
     StepDownRequest,
     StoredMessage,
@@ -213,9 +214,14 @@ class StreamApi:
     def peer_remove(self, request: Request) -> None:
         if not self._engine.clustered:
             raise problem(10010)
-        if self._engine.state.get(request.account, request.args[0]) is None:
+        must_not_be_empty(request.body)
+        body = decode_json(request.body, PeerRemoveRequest, strict=self._engine.options.strict)
+        if not body.peer:
+            raise problem(10003)
+        present = self._engine.state.get(request.account, request.args[0])
+        if present is None:
             raise problem(10059)
-        raise problem(10075)
+        self._engine.rearrange.remove_peer(request, present, body.peer)
 
     def restore(self, request: Request) -> None:
         must_not_be_empty(request.body)

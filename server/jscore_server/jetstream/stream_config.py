@@ -342,8 +342,6 @@ def _check_placement(config: StreamConfig, clustered: bool, limits: JetStreamLim
     # Alone there is nothing to choose from: the peer stores the wish and so do we.
     if clustered and placement.cluster and placement.cluster != limits.cluster_name:
         raise problem(10005, err="no suitable peers for placement")
-    if clustered and placement.tags:
-        raise unsupported("placement by tags")
 
 
 def _check_supported(config: StreamConfig) -> None:

@@ -510,6 +510,10 @@ class RaftHost:
         """
         return self.wiped and (self.wiped_until < 0 or created <= self.wiped_until)
 
+    def known_directory(self, peer: str) -> str:
+        """The directory id by which a peer was first met; empty when it never was."""
+        return self._known.get(peer, "")
+
     def _bound_loss(self, hello: Hello, meta_last: int, met: set[str]) -> None:
         """Once every server ever met has said where its meta log ends: what comes later is new to all.
 

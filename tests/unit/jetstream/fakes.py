@@ -403,6 +403,10 @@ class FakeRaft:
         self.birth = None
         self.elected = False
         self.wiped = False
+        self.directory_id = f"directory of {name}"
+
+    def known_directory(self, peer: str) -> str:
+        return f"directory of {peer}"
 
     def lost(self, created: int) -> bool:
         return False
@@ -498,11 +502,14 @@ class World:
             self.engines[name] = engine
             engine.start()
             for other in self.up:
-                self.engines[other].peer_joined(name, {"jetstream": True})
-                engine.peer_joined(other, {"jetstream": True})
+                self.engines[other].peer_joined(name, self.hello(name))
+                engine.peer_joined(other, self.hello(other))
             self.up.append(name)
             engine.meta_bootstrap(self.members.setdefault("_meta_", list(self.names)), len(self.names))
         self.settle()
+
+    def hello(self, name: str) -> dict[str, Any]:
+        return {"jetstream": True, "directory": self.rafts[name].directory_id}
 
     def stop(self, name: str) -> None:
         """The server is gone, without a word."""

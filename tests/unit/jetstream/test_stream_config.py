@@ -79,7 +79,7 @@ def test_placement_in_a_cluster() -> None:
     config.placement = Placement(cluster="D")
     assert refused(10005, config, clustered=True, limits=limits) == "no suitable peers for placement"
     config.placement = Placement(tags=["a"])
-    assert "not supported" in refused(10052, config, clustered=True, limits=limits)
+    assert check_stream_config(config, clustered=True, limits=limits).placement == Placement(tags=["a"])
 
 
 def test_account_limits() -> None:

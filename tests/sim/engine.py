@@ -18,8 +18,8 @@ import errno
 import json
 from typing import Any
 
-from jscore_server.raft.core import HardState, Members
-from jscore_server.raft.group import members_from_json, members_to_json
+from jscore_server.raft.host import hard_from_body, hard_to_body
+from jscore_server.raft.members import HardState, Members, members_from_json, members_to_json
 
 import jscore
 from jscore._records import SimDisk
@@ -112,8 +112,7 @@ class EngineLog(ModelLog):
             record = real.read(index)
             data: Any = record.data.decode()
             if record.kind == jscore.KIND_MEMBERS:
-                found = members_from_json(index, record.data)
-                data = Members(0, found.voters, found.learners, found.expected)
+                data = members_from_json(0, record.data)
             if (record.term, data) != (self.terms[index], self.data[index]):
                 raise Violation(f"4: {name}: record {index} is another one after the crash: {record}")
         if real.recovery.commit > real.last:
@@ -132,15 +131,11 @@ class EngineLog(ModelLog):
 
 
 def hard_to_json(hard: HardState) -> bytes:
-    members = [[c.index, c.voters, c.learners, c.expected] for c in hard.members]
-    body = [hard.term, hard.vote, members, hard.members_indexes, hard.scanned, hard.mute, hard.mute_term]
-    return json.dumps(body).encode()
+    return json.dumps(hard_to_body("g", hard)).encode()
 
 
 def hard_from_json(data: bytes) -> HardState:
-    term, vote, members, indexes, scanned, mute, mute_term = json.loads(data)
-    configs = [Members(i, tuple(v), tuple(n), e) for i, v, n, e in members]
-    return HardState(term, vote, configs, indexes, scanned, mute, mute_term)
+    return hard_from_body(json.loads(data))
 
 
 class EngineSimulator(Simulator):

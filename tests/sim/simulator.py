@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jscore_server.raft.core import (
@@ -331,7 +332,7 @@ class Simulator:
                 self.check_entries(node, lo)
                 for offset, item in enumerate(data):
                     if isinstance(item, Members):
-                        core.members_seen(lo + offset, item.voters, item.learners, item.expected)
+                        core.members_seen(replace(item, index=lo + offset))
                 self.sync_log(node)
             if out.lost:
                 raise Violation(f"7: {node.name} is told that it lost {out.lost}, which no disk here does")
@@ -346,6 +347,8 @@ class Simulator:
             if out.after:
                 node.held.extend((core.hard_seq, m) for m in out.after)
                 out.after.clear()
+            if out.commit and self.leaders.get(core.term) == node.name:
+                self.check_quorum(node, out.commit)  # before a proposal changes who counts
             if out.proposals:
                 proposals, out.proposals = out.proposals, []
                 for what, members in proposals:
@@ -383,7 +386,7 @@ class Simulator:
         self.check_entries(node, index)
         if isinstance(data, Members):
             self.check_change(node, data)
-            core.members_seen(index, data.voters, data.learners, data.expected)
+            core.members_seen(replace(data, index=index))
         core.appended(index)
         self.sync_log(node)
         return index
@@ -606,27 +609,31 @@ class Simulator:
             self.link(b, a, True)
 
     def change_members(self) -> None:
+        """Asks every leader for some set of voters: one more or fewer, or any others at all; or to give up."""
         rng = self.rng
         for name in self.names:
             core = self.nodes[name].core
             if core is None or core.role is not Role.LEADER:
                 continue
-            voters, learners = core.members.voters, core.members.learners
-            outside = [n for n in self.names if n not in voters and n not in learners]
+            voters = core.members.voters
+            outside = [n for n in self.names if n not in voters]
             dice = rng.random()
             core.now = self.now // TICK
             try:
-                if learners and dice < 0.5:
-                    pick = rng.choice(learners)
-                    core.change((*voters, pick), tuple(n for n in learners if n != pick))
-                elif outside and dice < 0.7:
-                    core.change(voters, (*learners, rng.choice(outside)))
-                else:
+                if dice < 0.15:
+                    core.cancel_change()
+                elif dice < 0.35 and outside:
+                    core.change((*voters, rng.choice(outside)), instead=rng.random() < 0.3)
+                elif dice < 0.5:
                     pick = rng.choice(voters)
-                    core.change(tuple(n for n in voters if n != pick), learners)
+                    core.change(tuple(n for n in voters if n != pick))
+                else:
+                    picked = rng.sample(self.names, rng.choice((1, 3, 3, 4, 5)))
+                    rest = [n for n in self.names if n not in picked]
+                    core.change(tuple(picked), tuple(rest[: rng.choice((0, 0, 1))]), instead=rng.random() < 0.3)
             except (NotLeader, ChangeRefused):
                 continue
-            self.note(f"{name} changes members")
+            self.note(f"{name} changes members: {core.changing}")
             self.drain(self.nodes[name])
 
     def transfer_some(self) -> None:
@@ -698,7 +705,7 @@ class Simulator:
     def check_change(self, node: Node, new: Members) -> None:
         core = node.core
         assert core is not None
-        if core.members.index > core.commit:
+        if core.members.index > core.commit and new.voters != core.members.outgoing:
             raise Violation("11: a second change while one is open")
         if may_be_disjoint(core.members, new):
             raise Violation(f"11: {core.members} and {new} have quorums without a common member")
@@ -727,8 +734,6 @@ class Simulator:
                 self.committed_members = data
         if leads and commit >= lo and log.terms[commit] != core.term:
             raise Violation(f"3: {node.name} counts copies of {commit} of term {log.terms[commit]} in {core.term}")
-        if leads and commit >= lo:
-            self.check_quorum(node, commit)
         node.applied = max(node.applied, commit)
         if leads and self.waiting:
             self.acknowledge(node, commit)
@@ -737,13 +742,14 @@ class Simulator:
         core = node.core
         assert core is not None
         members = core.members
-        holders = 0
-        for name in members.voters:
-            log = self.nodes[name].log
-            if log.durable >= index and log.terms[index] == node.log.terms[index]:
-                holders += 1
-        if holders < members.quorum:
-            raise Violation(f"6: {index} is committed with {holders} copies on disks, {members.quorum} are needed")
+        for voters, quorum in quorums(members):
+            holders = 0
+            for name in voters:
+                log = self.nodes[name].log
+                if log.durable >= index and log.terms[index] == node.log.terms[index]:
+                    holders += 1
+            if holders < quorum:
+                raise Violation(f"6: {index} is committed with {holders} copies on disks of {voters}, {quorum} needed")
 
     def acknowledge(self, node: Node, commit: int) -> None:
         core = node.core
@@ -766,7 +772,9 @@ class Simulator:
         if not leaders:
             return False
         leader = max(leaders, key=lambda c: c.term)
-        for name in leader.members.voters + leader.members.learners:
+        if leader.members.outgoing:
+            return False
+        for name in leader.members.everybody:
             core = self.nodes[name].core
             if core is None or core.commit != leader.last or core.last != leader.last:
                 return False
@@ -789,7 +797,7 @@ class Simulator:
             c = self.nodes[name].core
             out.append(
                 f"{name} down" if c is None else
-                f"{name} {c.role.name} t{c.term} last {c.last}/{c.commit} {c.members.voters}+{c.members.learners}"
+                f"{name} {c.role.name} t{c.term} last {c.last}/{c.commit} {c.members}"
             )  # fmt: skip
         return "; ".join(out)
 
@@ -797,15 +805,27 @@ class Simulator:
 def members_at(log: Any, index: int) -> Members | None:
     """The configuration that a log holds at `index`, if any."""
     found = log.data[index]
-    return Members(index, found.voters, found.learners, found.expected) if isinstance(found, Members) else None
+    return replace(found, index=index) if isinstance(found, Members) else None
+
+
+def quorums(members: Members) -> list[tuple[tuple[str, ...], int]]:
+    """(voters, how many of them must agree) of each part of a configuration. Kept apart from the core's arithmetic."""
+    out = [(members.voters, max(len(members.voters), members.expected) // 2 + 1)]
+    if members.outgoing:
+        out.append((members.outgoing, max(len(members.outgoing), members.outgoing_expected) // 2 + 1))
+    return out
 
 
 def may_be_disjoint(a: Members, b: Members) -> bool:
-    """Whether a quorum of `a` and one of `b` can be without a common member."""
-    va, vb = set(a.voters), set(b.voters)
-    if len(va) < a.quorum or len(vb) < b.quorum:
-        return False
-    return max(0, a.quorum - len(va - vb)) + max(0, b.quorum - len(vb - va)) <= len(va & vb)
+    """Whether a quorum of `a` and one of `b` can be without a common member: by trying all of them."""
+    names = sorted({*a.voters, *a.outgoing, *b.voters, *b.outgoing})
+    for mask in range(1 << len(names)):
+        side = {n for i, n in enumerate(names) if mask >> i & 1}
+        if all(len(side & set(v)) >= q for v, q in quorums(a)):
+            rest = set(names) - side
+            if all(len(rest & set(v)) >= q for v, q in quorums(b)):
+                return True
+    return False
 
 
 def run_seed(seed: int, **options: Any) -> Simulator:

@@ -39,9 +39,9 @@ def test_a_seed_gives_one_history() -> None:
 class AcksBeforeSync(Core):
     """R-16 broken: what was received counts as synced."""
 
-    def _ack(self) -> None:
+    def _ack(self, answered: int = 0) -> None:
         self.acked = self.verified
-        self._send(Message(ACK, self.leader, self.group, self.term, self.verified, hint=self.verified))
+        self._send(Message(ACK, self.leader, self.group, self.term, self.verified, 0, answered, self.verified))
 
 
 class CountsVotesTwice(Core):
@@ -54,8 +54,8 @@ class CountsVotesTwice(Core):
 
     def _on_vote_reply(self, m: Message) -> None:
         if self.role is Role.CANDIDATE and m.term == self.term and m.flags & FLAG_TRUE:
-            self.votes[f"{m.peer} {len(self.votes)}"] = True
-            if sum(self.votes.values()) >= self.members.quorum:
+            self.votes.add(f"{m.peer} {len(self.votes)}")
+            if len(self.votes) >= self.members.quorum:
                 self._become_leader()
 
 

@@ -32,6 +32,7 @@ from jscore_server.raft import NotLeader
 
 if TYPE_CHECKING:
     from jscore_server.dataplane import Msg, Subscription
+    from jscore_server.jetstream.asset import Asset
     from jscore_server.jetstream.engine import JetStream
     from jscore_server.jetstream.gather import Gathered
 
@@ -117,6 +118,7 @@ class Route:
     by: By
     args: tuple[int, int | None]
     serve: Callable[..., None]
+    linearizable: bool = False  # served only once this server is sure to lead the stream and has applied everything
 
 
 class Api:
@@ -143,7 +145,7 @@ class Api:
             ("STREAM", "LIST"): Route("stream_list", By.META, (0, 0), s.list_infos),
             ("STREAM", "INFO"): Route("stream_info", By.STREAM, (1, 1), s.info),
             ("STREAM", "PURGE"): Route("stream_purge", By.STREAM, (1, 1), s.purge),
-            ("STREAM", "MSG", "GET"): Route("stream_msg_get", By.STREAM, (1, 1), s.msg_get),
+            ("STREAM", "MSG", "GET"): Route("stream_msg_get", By.STREAM, (1, 1), s.msg_get, linearizable=True),
             ("STREAM", "MSG", "DELETE"): Route("stream_msg_delete", By.STREAM, (1, 1), s.msg_delete),
             ("STREAM", "LEADER", "STEPDOWN"): Route("stream_leader_stepdown", By.STREAM, (1, 1), s.step_down),
             ("STREAM", "PEER", "REMOVE"): Route("stream_remove_peer", By.META, (1, 1), s.peer_remove),
@@ -302,10 +304,13 @@ class Api:
     def _at_stream(self, request: Request, route: Route, *, last_try: bool = False) -> None:
         engine = self._engine
         asset = engine.asset(request.account, request.args[0])
-        if asset is not None and asset.ready:
-            self.run(request, lambda: route.serve(request, asset))
-            return
         again = lambda: self._at_stream(request, route, last_try=True)  # noqa: E731
+        if asset is not None and asset.ready:
+            if route.linearizable:
+                self.run(request, lambda: asset.read(lambda lost: self._read(request, route, asset, lost, again)))
+            else:
+                self.run(request, lambda: route.serve(request, asset))
+            return
         assignment = engine.state.get(request.account, request.args[0])
         leader = asset.leader if asset is not None else None
         if assignment is None:
@@ -326,6 +331,12 @@ class Api:
                     request.fail(problem(10118 if alive < assignment.quorum else 10008))
                 else:
                     self.defer(request, again)
+
+    def _read(self, request: Request, route: Route, asset: Asset, lost: Lost | None, again: Callable[[], None]) -> None:
+        if lost is None and asset.ready:
+            self.run(request, lambda: route.serve(request, asset))
+        else:
+            self._engine.after(0, again)  # whoever leads now has heard the request as well, if it led then
 
     # ---- sending ----
 

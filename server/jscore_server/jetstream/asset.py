@@ -32,6 +32,10 @@ WAITING_MAX = 10_000
 """Requests waiting for their record at one stream; more are refused as temporarily unavailable."""
 
 
+STALE_MS = 1000
+"""How old the view of a direct get may be: a leader that has not been confirmed for so long asks first."""
+
+
 class Lost(Exception):
     """Leadership ended, or the log failed, before the record was committed: its outcome is not known here."""
 
@@ -341,6 +345,25 @@ class Asset:
 
     def consumer_by_id(self, consumer_id: int) -> ConsumerReplica | None:
         return self._by_id.get(consumer_id)
+
+    # ---- reading ----
+
+    def read(self, done: Done) -> None:
+        """Calls `done` once all that was acknowledged before this call is applied here, or with Lost.
+
+        Raises: NotLeader. Source: clustering.md §8, MSG.GET.
+        """
+        if self.group is None:
+            done(None)
+        else:
+            self.group.read(lambda sure: done(None if sure else Lost()))
+
+    def read_lately(self, done: Done) -> None:
+        """As `read`, but what was acknowledged within the last election time-out may be missing. Raises: NotLeader."""
+        if self.group is None or self.group.led_within(STALE_MS):
+            done(None)
+        else:
+            self.read(done)
 
     # ---- applying ----
 

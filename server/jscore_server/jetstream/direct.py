@@ -1,7 +1,8 @@
 """DIRECT.GET: reads of stored messages answered as plain messages, the way key-value stores read.
 
 Subscribed for a stream while this server leads it and its configuration has `allow_direct`; otherwise nobody listens
-and the client is told so. Answered by the leader only: fresher than promised. Source: jetstream-streams.md §20.
+and the client is told so. Answered by the leader only, which asks a quorum first when it has not heard from one lately:
+what a paused leader shows is a second old at most. Source: jetstream-streams.md §20.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import jscore
 from jscore_server.jetstream.decode import decode_json
 from jscore_server.jetstream.errors import ApiError
 from jscore_server.jetstream.models import MsgGetRequest, format_time, parse_time
+from jscore_server.raft import NotLeader
 
 if TYPE_CHECKING:
     from jscore_server.dataplane import Msg, StoredMsg
@@ -56,15 +58,21 @@ class DirectGet:
             self._status(asset, msg.reply, f"408 {err}")
             return
         try:
+            asset.read_lately(lambda lost: None if lost or not asset.ready else self._answer(asset, msg.reply, request))
+        except NotLeader:
+            return  # as if it had not been here: the reader asks again
+
+    def _answer(self, asset: Asset, reply: str, request: MsgGetRequest) -> None:
+        try:
             if request.multi_last:
-                self._multi(asset, msg.reply, request)
+                self._multi(asset, reply, request)
             elif request.batch > 0:
-                self._batch(asset, msg.reply, request)
+                self._batch(asset, reply, request)
             else:
-                self._one(asset, msg.reply, request)
+                self._one(asset, reply, request)
         except (jscore.Error, OSError) as err:
             self._engine.lines.error(f"stream {asset.assignment.name}: direct get: {err}")
-            self._status(asset, msg.reply, "404 Message Not Found")
+            self._status(asset, reply, "404 Message Not Found")
 
     @staticmethod
     def _request(body: bytes, subject: str) -> MsgGetRequest:

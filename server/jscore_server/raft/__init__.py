@@ -4,12 +4,12 @@ The hot path, in order: host.RaftHost.receive and Group.appended -> core.Core ->
 """
 
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait
-from .core import ChangeRefused, InvariantBroken, NotLeader, Role, Timing
+from .core import ChangeRefused, Changing, InvariantBroken, NotLeader, Role, Timing
 from .group import Group, Replica
 from .host import RaftHost, Transport
 from .messages import FRAME_APPEND, FRAME_SMALL, ProtocolError
 
 __all__ = [
-    "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Group", "Hello", "InvariantBroken",
-    "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing", "Transport", "Wait",
+    "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Changing", "Group", "Hello",
+    "InvariantBroken", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing", "Transport", "Wait",
 ]  # fmt: skip

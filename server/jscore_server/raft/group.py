@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .core import NOOP, ChangeRefused, Core, HardState, InvariantBroken, Members, NotLeader, Role
+from .core import NOOP, ChangeRefused, Changing, Core, HardState, InvariantBroken, NotLeader, Role
+from .members import members_from_json, members_to_json
 from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, group_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ FRAME_CAP = 128 * 1024  # bytes of records in one append frame; a larger single 
 MARK_EVERY = 16384  # committed records between two marks in the hard state, so that a restart scans no more than that
 
 MEND_EVERY_TICKS = 250
+MAX_READS = 65536  # waiting in one group
 
 MUTED = "the replica here neither votes nor counts until a leader elected without it has committed"
 
@@ -66,30 +67,11 @@ class Replica:
     offline: bool
 
 
-def members_to_json(members: Members) -> bytes:
-    """The body of a MEMBERS record."""
-    body = {"voters": list(members.voters), "learners": list(members.learners), "expected": members.expected}
-    return json.dumps(body, sort_keys=True).encode()
-
-
-def members_from_json(index: int, data: bytes) -> Members:
-    """The configuration in a MEMBERS record's body. Raises ValueError."""
-    try:
-        body = json.loads(data)
-        voters, learners = tuple(body["voters"]), tuple(body["learners"])
-        expected = body["expected"]
-    except (KeyError, TypeError) as err:
-        raise ValueError(f"record {index} is no configuration: {err}") from None
-    if not all(isinstance(n, str) for n in voters + learners) or not isinstance(expected, int):
-        raise ValueError(f"record {index} is no configuration")
-    return Members(index, voters, learners, expected)
-
-
 class Group:
     """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
-        "_draining", "_failed", "_raw_id", "core", "due", "held", "host", "id", "leader_since", "log",
+        "_draining", "_failed", "_raw_id", "_reads", "core", "due", "held", "host", "id", "leader_since", "log",
         "mended", "on_commit", "on_hold", "on_role", "paused", "told_leader", "wanted",
     )  # fmt: skip
 
@@ -117,7 +99,7 @@ class Group:
         commit = int(recovery.commit) if recovery is not None else 0
         self.core = Core(
             group_id, host.name, log, hard, host.rng, host.timing, commit=commit, now=host.ticks, preferred=preferred,
-            first=log.first,
+            first=log.first, known=host.known, met=host.met,
         )  # fmt: skip
         self.core.synced = min(log.durable, log.last)
         self.held: list[tuple[int, Message]] = []
@@ -127,6 +109,7 @@ class Group:
         self.due = 0
         self._draining = False
         self._failed = False
+        self._reads: dict[int, Callable[[bool], None]] = {}
 
     # ---- what the server asks --------------------------------------------------------------------------------------
 
@@ -190,16 +173,28 @@ class Group:
                 self.on_hold(stage)
 
     def _mend(self) -> None:
-        """A member that lost its vote counts again after an election without it: so there is one (spec/raft.md §5)."""
+        """Members that lost what they promised come to count again (spec/raft.md §5, R-3).
+
+        Where its directory is recorded, the new one takes its place as soon as all others are well. Where it is not, an
+        election without it does it: so there is one.
+        """
         core, host = self.core, self.host
         if core.transferee or host.ticks - self.mended < MEND_EVERY_TICKS:
             return
-        up = [p for n, p in core.progress.items() if n in core.members.voters and host.transport.connected(n)]
-        if any(not p.counted and p.match >= core.caught for p in up):
-            others = [p for p in up if p.counted and p.match >= core.caught]
-            if others:
-                self.mended = host.ticks
-                self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
+        up = [p for n, p in core.progress.items() if core.members.is_voter(n) and host.transport.connected(n)]
+        out = [p for p in up if not p.counted and p.match >= core.caught]
+        others = [p for p in up if p.counted and p.match >= core.caught]
+        if not out:
+            return
+        self.mended = host.ticks
+        for p in out:
+            met = host.met.get(p.name, "")
+            if not core._is_itself(p.name) and len(others) + len(out) + 1 >= len(core.members.all_voters):
+                core.replace_directory(p.name, met)
+                self.drain()
+                return
+        if others:
+            self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
 
     def step_down(self) -> None:
         """Gives up leadership: hands it to the voter that is furthest ahead. Raises NotLeader."""
@@ -210,20 +205,73 @@ class Group:
         if others:
             self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
 
-    def change(self, voters: list[str], learners: list[str]) -> None:
-        """Proposes the next configuration. Raises NotLeader, ChangeRefused (spec/raft.md R-22 to R-24)."""
-        self._input(lambda: self.core.change(tuple(voters), tuple(learners)))
+    def change(self, voters: list[str], learners: list[str] | None = None) -> None:
+        """Makes these the members, any number at once: learners, joint configuration, leaving it (raft/change.py).
+
+        The leader goes on by itself; `changing` shows how far it is. A failover before the joint configuration forgets
+        it: use set_members to have it asked again by whoever leads. Raises NotLeader, ChangeRefused.
+        """
+        self._input(lambda: self.core.change(tuple(voters), tuple(learners or ())))
+
+    def cancel_change(self) -> None:
+        """Gives up a change that is under way, so that the voters from before it stay. Raises NotLeader."""
+        self.wanted = ()
+        self._input(self.core.cancel_change)
+
+    @property
+    def changing(self) -> Changing | None:
+        """The change of members under way, None if there is none as far as this replica knows."""
+        return self.core.changing
+
+    @property
+    def removed(self) -> bool:
+        """The group's committed configuration is without this replica: by its own log, or a member said so (R-27)."""
+        members = self.core.members
+        return self.core.gone or (members.index <= self.core.commit and self.core.name in members.removed)
 
     def set_members(self, wanted: list[str]) -> None:
-        """Makes `wanted` the voters, one safe step after the other, for as long as this replica leads.
+        """Makes `wanted` the voters, for as long as this replica leads: whoever leads next has to be told again.
 
-        New ones become learners, are promoted when caught up, then the others are removed. Empty: stop changing.
+        A later call takes the place of a former one, unless that is joint already: then it follows. Empty: stop.
         """
         self.wanted = tuple(dict.fromkeys(wanted))
         core = self.core
         if core.led:
             core.deadline = min(core.deadline, self.host.ticks + 1)
             self.host._schedule(self)
+
+    def led_within(self, span_ms: int) -> bool:
+        """Whether a quorum took this replica for its leader less than `span_ms` ago, time of suspension included."""
+        self.core.clock_ms = self.host.clock_ms()
+        return not self._failed and self.core.led_within(span_ms)
+
+    def read(self, done: Callable[[bool], None]) -> None:
+        """Calls done(True) once all acknowledged before this call is applied here: a read is linearizable then.
+
+        Before it returns or later; done(False): leadership was lost. Raises NotLeader. Source: spec/raft.md R-36.
+        """
+        if self._failed or len(self._reads) >= MAX_READS:
+            raise NotLeader(self.id)
+        number = self.host._next_read()
+        self._reads[number] = done
+        self.core.clock_ms = self.host.clock_ms()
+        try:
+            self._input(lambda: self.core.read(number))
+        except NotLeader:
+            self._reads.pop(number, None)
+            raise
+
+    def _answer_reads(self) -> None:
+        reads, self.core.out.reads = self.core.out.reads, []
+        for number, index in reads:
+            done = self._reads.pop(number, None)
+            if done is not None:
+                done(index >= 0)
+
+    def _lose_reads(self) -> None:
+        reads, self._reads = self._reads, {}
+        for done in reads.values():
+            done(False)
 
     def members(self) -> tuple[list[str], list[str]]:
         """(voters, learners) of the configuration in force here."""
@@ -242,21 +290,21 @@ class Group:
         return self.core.members.index
 
     def committed_members(self) -> tuple[list[str], int]:
-        """Voters and learners, and the index of that configuration, as the leader knows them to be committed.
+        """Everybody in it and the index of the configuration in force, as the leader knows it to be committed.
 
         Empty anywhere else, and while a change is not committed yet.
         """
         core = self.core
         if not core.led or core.members.index > core.commit or self._failed:
             return [], 0
-        return [*core.members.voters, *core.members.learners], core.members.index
+        return list(core.members.everybody), core.members.index
 
     def replicas(self) -> list[Replica]:
         """The other members. Lag and activity are known to the leader only; a follower reports the link's state."""
         core = self.core
         tick_ns = self.host.timing.tick_ms * 1_000_000
         out = []
-        for name in core.members.voters + core.members.learners:
+        for name in core.members.everybody:
             if name == core.name:
                 continue
             offline = not self.host.transport.connected(name)
@@ -348,8 +396,7 @@ class Group:
             for index in range(lo, log.last + 1):
                 record = log.read(index)
                 if record.kind == KIND_MEMBERS:
-                    found = members_from_json(index, record.data)
-                    core.members_seen(index, found.voters, found.learners, found.expected)
+                    core.members_seen(members_from_json(index, record.data))
 
     def _cut(self) -> None:
         last = self.core.out.truncate
@@ -369,16 +416,16 @@ class Group:
         core = self.core
         try:
             self._catch_up()
+            core.clock_ms = self.host.clock_ms()
             core.tick()
             self.drain()
-            if self.wanted and core.led:
+            if core.led:
                 try:
                     self._reconcile()
+                    self._mend()
                 except (ChangeRefused, NotLeader):
                     pass  # not now: asked again with the next heartbeat
-            if core.led:
-                self._mend()
-            if self.paused:
+            if self.paused or core.transferee:
                 self._hold()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self.fail(str(err))
@@ -432,11 +479,13 @@ class Group:
         core.led = False
         core.leader = ""
         core.out.role.clear()
+        self._lose_reads()
         self._tell(Role.FOLLOWER, core.term)
 
     def drop(self) -> None:
-        """The group was removed: nothing is sent or called back any more."""
+        """The group was removed: nothing is sent or called back any more, but for reads that are lost."""
         self._failed = True
+        self._lose_reads()
 
     # ---- carrying out ----------------------------------------------------------------------------------------------
 
@@ -481,6 +530,9 @@ class Group:
                     if core.role is Role.LEADER:
                         host._dirty[self] = None
                     self._committed(commit)
+                    again = True
+                if out.reads:
+                    self._answer_reads()
                     again = True
                 if out.role:
                     roles, out.role = out.role, []
@@ -531,7 +583,7 @@ class Group:
                 core.resign()
                 return
             if members is not None:
-                core.members_seen(index, members.voters, members.learners, members.expected)
+                core.members_seen(replace(members, index=index))
             core.appended(index)
         log.submit()
 
@@ -565,38 +617,14 @@ class Group:
             self.host._write_hard(self, self.core.hard_seq)
         self.on_commit(commit)
 
-    def _leave_lead(self) -> None:
-        """A leader that is to go hands over first (R-26); the next one removes it."""
-        core = self.core
-        up = [core.progress[n] for n in self.wanted if n in core.progress and self.host.transport.connected(n)]
-        ready = [p for p in up if p.counted and p.match >= core.caught]
-        if ready:
-            self.transfer(max(ready, key=lambda p: (p.match, p.name)).name)
-
     def _reconcile(self) -> None:
         core = self.core
-        current = core.members
-        if current.index > core.commit or core.transferee:
+        wanted = self.wanted
+        if not wanted or core.transferee:
             return
-        wanted, voters, learners = self.wanted, current.voters, current.learners
-        strangers = tuple(n for n in wanted if n not in voters and n not in learners)
-        unwanted = tuple(n for n in learners if n not in wanted)
-        if strangers or unwanted:
-            core.change(voters, tuple(n for n in learners if n in wanted) + strangers)
+        members = core.members
+        if members.outgoing or core.target is not None or set(members.voters) != set(wanted) or members.learners:
+            core.change(wanted, instead=True)
+            self.drain()
         else:
-            missing = [n for n in wanted if n not in voters]
-            ready = [n for n in missing if core.progress[n].match >= core.caught]
-            surplus = [n for n in voters if n not in wanted]
-            if ready:
-                core.change((*voters, ready[0]), tuple(n for n in learners if n != ready[0]))
-            elif not missing and surplus:
-                gone = next((n for n in surplus if n != core.name), surplus[0])  # itself last (R-26)
-                if gone != core.name:
-                    core.change(tuple(n for n in voters if n != gone), learners)
-                else:
-                    self._leave_lead()
-            else:
-                if not missing:
-                    self.wanted = ()  # as it should be
-                return
-        self.drain()
+            self.wanted = ()  # as it should be

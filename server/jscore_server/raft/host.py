@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from . import hardlog
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
-from .core import JOINING, HardState, Members, Role, Timing, recover_members
-from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log, members_from_json
+from .core import Role, Timing
+from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log
+from .members import JOINING, HardState, Members, members_from_json, recover_members
 from .messages import (
     FRAME_APPEND,
     FRAME_SMALL,
@@ -67,6 +69,7 @@ class RaftHost:
         log_line: Callable[[str, str], None],
         timing: Timing | None = None,
         engine: Any = None,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         """Opens `<directory>/hardstate` in `store`; `directory` exists.
 
@@ -82,6 +85,7 @@ class RaftHost:
         self.log_line = log_line
         self.timing = timing or Timing()
         self.engine = engine
+        self.clock_ms = clock_ms or _boot_ms
         self.ticks = self.timing.election_max_ticks
         self.groups: dict[str, Group] = {}
         self.birth: Birth | None = None
@@ -91,7 +95,9 @@ class RaftHost:
         # Groups created by meta entries up to this one may have known the former directory. -1: not known yet, so all.
         self.wiped_until = -1
         self._meta_lasts: dict[str, int] = {}  # where the meta logs of peers ended when they said hello
-        self._known: dict[str, str] = {}  # the directory id by which a peer was first met (R-2)
+        self.known: dict[str, str] = {}  # the directory id by which a server was first met (R-2); its own is there, too
+        self.met: dict[str, str] = {}  # the directory id that a peer had when its link last came up
+        self._reads = 0
         self._by_log: dict[Any, Group] = {}
         self._hard: dict[str, HardState] = {}
         hardlog.settle(directory)
@@ -124,14 +130,7 @@ class RaftHost:
                 if body.get("x"):
                     self._hard.pop(body["g"], None)
                 else:
-                    self._hard[body["g"]] = HardState(
-                        body["t"],
-                        body["v"],
-                        [Members(i, tuple(v), tuple(n), e) for i, v, n, e in body["m"]],
-                        body["i"],
-                        body["s"],
-                        *body["q"],
-                    )
+                    self._hard[body["g"]] = hard_from_body(body)
             elif "birth" in body:
                 group, voters, expected = body["birth"]
                 self.birth = Birth(group, tuple(voters), expected)
@@ -139,7 +138,7 @@ class RaftHost:
             elif "elected" in body:
                 self.elected = True
             elif "peer" in body:
-                self._known[body["peer"]] = body["id"]
+                self.known[body["peer"]] = body["id"]
             elif "wiped" in body:
                 self.wiped = True
                 self.wiped_until = int(body.get("until", -1))
@@ -148,6 +147,7 @@ class RaftHost:
         if not self.directory_id:
             self.directory_id = f"{self.rng.getrandbits(128):032x}"
             self._write({"directory": self.directory_id}, wait=True)
+        self.known[self.name] = self.directory_id
 
     def _shorten(self, store: Any, directory: str) -> None:
         """The log holds every election there ever was: only what counts now is kept."""
@@ -170,12 +170,13 @@ class RaftHost:
             yield {"birth": [self.birth.group, list(self.birth.voters), self.birth.expected]}
         if self.elected:
             yield {"elected": True}
-        for peer, directory_id in self._known.items():
-            yield {"peer": peer, "id": directory_id}
+        for peer, directory_id in self.known.items():
+            if peer != self.name:
+                yield {"peer": peer, "id": directory_id}
         if self.wiped:
             yield {"wiped": True, "until": self.wiped_until}
         for group_id, hard in self._hard.items():
-            yield _hard_body(group_id, hard)
+            yield hard_to_body(group_id, hard)
 
     def _write(self, body: dict[str, Any], wait: bool = False) -> int:
         try:
@@ -201,7 +202,7 @@ class RaftHost:
         self._log.submit()
 
     def _write_hard(self, group: Group, seq: int) -> None:
-        self._pending.append((self._write(_hard_body(group.id, group.core.hard)), group, seq))
+        self._pending.append((self._write(hard_to_body(group.id, group.core.hard)), group, seq))
 
     def _write_refused(self) -> None:
         """The disk was full, perhaps: what groups wait for is offered again, each as it is now."""
@@ -269,7 +270,7 @@ class RaftHost:
             self._hard[group_id] = hard
         recover_members(hard, log.last, lambda index: _members_at(log, index))
         if alone:
-            self._write(_hard_body(group_id, hard), wait=True)
+            self._write(hard_to_body(group_id, hard), wait=True)
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold)
         self.groups[group_id] = group
         self._by_log[log] = group
@@ -463,6 +464,11 @@ class RaftHost:
                 group.core.disk_failed()
                 group.drain()
 
+    def _next_read(self) -> int:
+        """Numbers of reads are never used twice (R-36)."""
+        self._reads += 1
+        return self._reads
+
     def _enter(self) -> None:
         self._depth += 1
 
@@ -496,9 +502,18 @@ class RaftHost:
             "directory": self.directory_id,
             "birth": None if birth is None else [birth.group, list(birth.voters), birth.expected],
             "elected": self.elected,
-            "known": dict(self._known),
+            "known": self._told_known(),
             "meta": -1 if self.birth is None else self._meta_last(self.birth.group),
         }
+
+    def _told_known(self) -> dict[str, str]:
+        """By which directory this server knows its peers: as first met, or as a configuration it holds says."""
+        known = {peer: directory_id for peer, directory_id in self.known.items() if peer != self.name}
+        for group in self.groups.values():
+            for peer, directory_id in group.core.members.ids:
+                if peer != self.name and directory_id != self.met.get(peer):
+                    known[peer] = directory_id
+        return known
 
     def _meta_last(self, group_id: str) -> int:
         group = self.groups.get(group_id)
@@ -521,7 +536,7 @@ class RaftHost:
         """
         if meta_last >= 0:
             self._meta_lasts[hello.name] = meta_last
-        met |= self._known.keys()
+        met |= self.known.keys()
         if hello.birth is not None:
             met.update(hello.birth.voters)
         met.discard(self.name)
@@ -551,9 +566,10 @@ class RaftHost:
             self._write({"wiped": True})
         if self.wiped and self.wiped_until < 0:
             self._bound_loss(self._hellos[peer], meta_last, set(hello["known"]))
-        known = self._known.get(peer)
+        self.met[peer] = directory
+        known = self.known.get(peer)
         if known is None:
-            self._known[peer] = directory
+            self.known[peer] = directory
             self._write({"peer": peer, "id": directory})
         elif known != directory:
             self.log_line("warn", f"{peer} has another store directory than when it was first met")
@@ -589,16 +605,44 @@ class RaftHost:
         self._log.close()
 
 
-def _hard_body(group_id: str, hard: HardState) -> dict[str, Any]:
+def _boot_ms() -> int:
+    """Goes on while the host is suspended: what a leader was sure of is older then (spec/raft.md R-37)."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def hard_to_body(group_id: str, hard: HardState) -> dict[str, Any]:
+    """The record of a hard state in the host's log, as JSON values."""
     return {
         "g": group_id,
         "t": hard.term,
         "v": hard.vote,
-        "m": [(c.index, c.voters, c.learners, c.expected) for c in hard.members],
+        "m": [_members_body(c) for c in hard.members],
         "i": hard.members_indexes,
         "s": hard.scanned,
         "q": [hard.mute, hard.mute_term],
     }
+
+
+def hard_from_body(body: dict[str, Any]) -> HardState:
+    """What hard_to_body wrote, also in the first version."""
+    members = [_members_of(item) for item in body["m"]]
+    return HardState(body["t"], body["v"], members, body["i"], body["s"], *body["q"])
+
+
+def _members_body(c: Members) -> list[Any]:
+    """As short as it can be: what is not set is not written, and was unknown to the first version."""
+    body: list[Any] = [c.index, c.voters, c.learners, c.expected]
+    if c.outgoing or c.removed or c.ids:
+        body += [c.outgoing, c.outgoing_expected, c.removed, c.ids]
+    return body
+
+
+def _members_of(body: list[Any]) -> Members:
+    index, voters, learners, expected, *rest = body
+    outgoing, outgoing_expected, removed, ids = rest or ((), 0, (), ())
+    pairs = tuple((name, directory_id) for name, directory_id in ids)
+    return Members(index, tuple(voters), tuple(learners), expected, tuple(outgoing), outgoing_expected, tuple(removed),
+                   pairs)  # fmt: skip
 
 
 def _members_at(log: Log, index: int) -> Members | None:

@@ -36,11 +36,12 @@ class Kind(IntEnum):
     PREVOTE_REPLY = 2  # term asked for, flag: granted, hint: the voter's own term
     VOTE = 3  # index/log_term: end of the candidate's log, flag: the old leader asked for this (transfer)
     VOTE_REPLY = 4  # flag: granted
-    HEARTBEAT = 5  # commit
-    ACK = 6  # index: synced and proven to match, hint: received and proven to match
+    HEARTBEAT = 5  # commit, index/log_term: end of what the receiver acked, hint: number of the round
+    ACK = 6  # index: synced and proven to match, hint: received and proven to match, commit: round answered (0: none)
     REJECT = 7  # index: the prev_index refused (0: only the term is wrong), hint: next index to try
     TIMEOUT_NOW = 8  # campaign at once (leadership transfer)
     SNAPSHOT_NEEDED = 9  # index: first index the leader still has
+    REMOVED = 10  # the receiver is no member any more; index: of the configuration without it, which is committed
 
 
 _KINDS = {int(k): k for k in Kind}
@@ -48,7 +49,7 @@ FLAG_TRUE = 1  # of a small message: granted, or a transfer; of an append: the r
 FLAG_MUTE = 2  # of an ACK: the sender has lost its vote and does not count
 
 # Plain ints for the hot path: comparing IntEnum members costs an attribute walk each.
-PREVOTE, PREVOTE_REPLY, VOTE, VOTE_REPLY, HEARTBEAT, ACK, REJECT, TIMEOUT_NOW, SNAPSHOT_NEEDED = (int(k) for k in Kind)
+PREVOTE, PREVOTE_REPLY, VOTE, VOTE_REPLY, HEARTBEAT, ACK, REJECT, TIMEOUT_NOW, SNAPSHOT_NEEDED, REMOVED = map(int, Kind)
 
 
 class Message:

@@ -386,6 +386,14 @@ class FakeGroup:
             if self.id in raft.groups:
                 raft.groups[self.id].voters = list(wanted)
 
+    def read(self, done: Callable[[bool], None]) -> None:
+        if not self.is_leader:
+            raise NotLeader(self.id)
+        done(True)
+
+    def led_within(self, span_ms: int) -> bool:
+        return self.is_leader
+
     def transfer(self, target: str) -> None:
         self.transfers.append(target)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, NotLeader, ProtocolError, Role
+from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, ChangeRefused, NotLeader, ProtocolError, Role
 from raft_fakes import Cluster, FakeError
 
 THREE = ["a", "b", "c"]
@@ -262,6 +262,67 @@ def test_members_are_replaced_step_by_step(cluster: Cluster) -> None:
     assert set(leader.group.members()[0]) == {"b", "c", "d"}
     assert cluster.servers["d"].group.commit == leader.group.commit
     assert leader.name != "a"
+
+
+def test_members_are_exchanged_at_once_and_the_former_ones_learn_it(cluster: Cluster) -> None:
+    for name in ("d", "e", "f"):
+        cluster.start(name).create(THREE)
+    old = cluster.leader()
+    old.group.change(["d", "e", "f"])
+    with pytest.raises(ChangeRefused):
+        old.group.change(["a", "b", "d"])
+    cluster.run(3000)
+    leader = cluster.leader()
+    assert leader.name in {"d", "e", "f"}
+    assert leader.group.members() == (["d", "e", "f"], [])
+    assert leader.group.changing is None
+    index = leader.group.propose(10, b"x")
+    cluster.settle()
+    cluster.run(40)
+    assert [cluster.servers[n].group.commit for n in ("d", "e", "f")] == [index] * 3
+    cluster.run(3000)
+    assert all(cluster.servers[n].group.removed for n in THREE if n != old.name)
+    assert cluster.leader() is leader
+
+
+def test_a_change_whose_newcomer_never_comes_can_be_cancelled(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    leader.group.set_members([*THREE, "d", "e"])
+    cluster.run(500)
+    changing = leader.group.changing
+    assert changing is not None
+    assert (changing.stage, changing.waiting) == ("learners", ("d", "e"))
+    leader.group.cancel_change()
+    cluster.run(500)
+    assert leader.group.changing is None
+    assert leader.group.members() == (THREE, [])
+
+
+def test_a_read_waits_for_a_round_that_began_after_it(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    told: list[bool] = []
+    leader.group.read(told.append)
+    assert not told
+    cluster.settle()
+    assert told == [True]
+    cluster.cut = {frozenset((leader.name, n)) for n in THREE if n != leader.name}
+    leader.group.read(told.append)
+    leader.group.read(told.append)
+    cluster.run(2500)
+    assert told == [True, False, False]
+    with pytest.raises(NotLeader):
+        leader.group.read(told.append)
+
+
+def test_one_round_answers_all_reads_that_came_before_it(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    told: list[bool] = []
+    for _ in range(1000):
+        leader.group.read(told.append)
+    assert leader.group.core.round - leader.group.core.confirmed == 1
+    cluster.settle()
+    assert told == [True] * 1000
+    assert leader.group.core.round == leader.group.core.confirmed
 
 
 def test_from_one_voter_to_three(cluster: Cluster) -> None:

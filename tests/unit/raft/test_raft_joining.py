@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from jscore_server.raft.core import JOINING, Core, HardState, Members, Role, Timing
 from jscore_server.raft.messages import (
@@ -54,7 +55,7 @@ def take(c: Core, term: int, index: int, commit: int, members: Members | None = 
     c.log.terms.append(term)  # type: ignore[attr-defined]
     c.out.append = None
     if members is not None:
-        c.members_seen(index, members.voters, members.learners, members.expected)
+        c.members_seen(replace(members, index=index))
     c.durable(index)
 
 

@@ -1,0 +1,336 @@
+"""A leader: what each follower gets and when, what is committed. Pure. Source: spec/raft.md R-17, R-40, R-41."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .follower import Follower
+from .messages import FLAG_MUTE, FLAG_TRUE, HEARTBEAT, SNAPSHOT_NEEDED, TIMEOUT_NOW, Message
+from .progress import Progress
+from .state import ChangeRefused, NotLeader, Role
+
+
+class Leader(Follower):
+    """Heartbeats, sends, acks, the commit index, handing over."""
+
+    __slots__ = ()
+
+    def _tick_leader(self) -> None:
+        timing = self.timing
+        now = self.now
+        self.caught, self.caught_next = self.caught_next, self.commit
+        if self._is_idle():
+            self.quiet = True
+            # Spread, so that thousands of idle groups are no burst.
+            self.deadline = now + timing.quiet_ticks - self.rng.randint(0, timing.heartbeat_ticks)
+        else:
+            if self.quiet:
+                self._wake()
+            self.deadline = now - now % timing.heartbeat_ticks + timing.heartbeat_ticks  # all groups on the same ticks
+        if self.transferee and now >= self.transfer_at:
+            self.transferee = ""
+            if not self.members.is_voter(self.name):
+                self._become_follower(self.term, "")  # R-26: nobody took it over in time
+                return
+        if self.synced >= self.last:
+            self.synced_tick = now
+        elif now - self.synced_tick >= timing.slow_ticks and self._give_up():
+            return
+        if now >= self.quorum_at:
+            self.quorum_at = now + timing.heartbeat_ticks
+            if not self.quiet and not self._quorum_active():
+                self._become_follower(self.term, "")  # R-7
+                return
+        self._next_round()
+        for p in self.progress.values():
+            self._heartbeat(p)
+            if p.paused and now - p.sent_tick >= timing.retry_ticks:
+                p.paused = False
+            if not p.paused and p.next <= self.last:
+                self._queue(p)
+        self._confirm()
+        self._advance_change()
+
+    def _is_idle(self) -> bool:
+        """Everybody holds and knows everything and has answered lately: then hosts, not groups, prove liveness (§4)."""
+        now, last = self.now, self.last
+        if self.commit == last and not self.transferee and not self.reading and self.target is None:
+            since = now - (3 * self.timing.quiet_ticks if self.quiet else self.timing.quorum_ticks)
+            if all(p.match == last and p.told == last and p.active >= since for p in self.progress.values()):
+                return now - self.busy >= self.timing.idle_ticks
+        self.busy = now
+        return False
+
+    def _wake(self) -> None:
+        self.quiet = False
+        self.busy = self.now
+        self.deadline = self.now + 1
+        self.quorum_at = self.now + self.timing.quorum_ticks
+        for p in self.progress.values():
+            p.active = self.now  # its host was heard until now
+
+    def _heartbeat(self, p: Progress) -> None:
+        # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The
+        # end of what it acked proves its log again after a restart in the same term, when nothing is left to send.
+        p.told = commit = self.commit
+        match = p.match
+        match_term = self.term if match >= self.term_start else self.term_at(match)
+        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit,
+                           self.round, FLAG_TRUE if self.quiet else 0))  # fmt: skip
+
+    def _quorum_active(self) -> bool:
+        return self._agreed(self.now, lambda p: p.active) >= self.now - self.timing.quorum_ticks
+
+    def _agreed(self, own: int, of: Callable[[Progress], int]) -> int:
+        """The highest value that a quorum of each active configuration has reached; -1: too few count."""
+        members = self.members
+        value = self._agreed_by(members.voters, members.quorum, own, of)
+        if members.outgoing:
+            value = min(value, self._agreed_by(members.outgoing, members.outgoing_quorum, own, of))
+        return value
+
+    def _agreed_by(self, voters: tuple[str, ...], quorum: int, own: int, of: Callable[[Progress], int]) -> int:
+        values = []
+        for name in voters:
+            if name == self.name:
+                values.append(own)
+            else:
+                p = self.progress[name]
+                if p.counted:
+                    values.append(of(p))
+        if len(values) < quorum:
+            return -1
+        values.sort(reverse=True)
+        return values[quorum - 1]
+
+    def tell_commit(self) -> None:
+        """Tells followers a commit index that no append has carried. For the driver, a tick after `commit` moved."""
+        if self.role is Role.LEADER:
+            for p in self.progress.values():
+                if p.told < self.commit and not p.paused:
+                    self._heartbeat(p)
+
+    def go_on_leading(self) -> None:
+        """The only member, which led its term without this core until now, leads it on (R-25).
+
+        Its hard state with that term and its own vote is durable, and so is its log up to `commit`.
+        """
+        assert self.members.voters == (self.name,)
+        assert self.vote == self.name
+        self.hard_durable = self.hard_seq
+        self._become_leader()
+
+    def _sync_progress(self) -> None:
+        wanted = [name for name in self.members.everybody if name != self.name]
+        for name in wanted:
+            if name not in self.progress:
+                # The first probe carries the record that is about to come, or the one that brought the member in.
+                self.progress[name] = Progress(name, max(self.term_start, self.members.index), self.now)
+        if self.members.index <= self.commit:
+            for name in [name for name in self.progress if name not in wanted]:
+                p = self.progress.pop(name)
+                if self.role is Role.LEADER:
+                    self._heartbeat(p)  # the last it hears: its removal is committed
+
+    def appended(self, last: int) -> None:
+        """The leader's own log grew to `last` by records of its term (not yet synced): send before syncing (R-40)."""
+        if self.synced >= self.last:
+            self.synced_tick = self.now
+        self.last = last
+        if self.role is Role.LEADER:
+            if self.quiet:
+                self._wake()
+            queue = self.out.sends
+            for p in self.progress.values():
+                if not p.paused and not p.queued and (p.probing or len(p.inflight) < self.timing.window):
+                    p.queued = True
+                    queue.append(p)
+
+    def _queue(self, p: Progress) -> None:
+        if not p.queued and (p.probing or len(p.inflight) < self.timing.window):
+            p.queued = True
+            self.out.sends.append(p)
+
+    def next_send(self, p: Progress) -> tuple[int, int, int] | None:
+        """(first index, last index, term before the first) of what `p` may be sent now; None when nothing.
+
+        After each one the driver calls `sent` and asks again.
+        """
+        lo = p.next
+        last = self.last
+        if lo > last or p.paused or self.role is not Role.LEADER or len(p.inflight) >= self.timing.window:
+            return None
+        if lo < self.first:
+            p.paused = True
+            p.sent_tick = self.now
+            self.out.needs_snapshot.append(p.name)
+            self._send(Message(SNAPSHOT_NEEDED, p.name, self.group, self.term, self.first))
+            return None
+        return lo, last, self.term if lo > self.term_start else self.term_at(lo - 1)
+
+    def sent(self, p: Progress, last: int) -> None:
+        """Records from `p.next` to `last` went out to `p`, with the commit index; 0: the link took nothing."""
+        p.sent_tick = self.now
+        if last < p.next:
+            p.paused = True
+            return
+        p.told = self.commit
+        if p.probing:
+            p.paused = True  # R-41: one at a time until the logs are known to join
+        else:
+            if not p.inflight:
+                p.hint_tick = self.now
+            p.inflight.append(last)
+            p.next = last + 1
+
+    def _probe(self, p: Progress) -> None:
+        p.probing = True
+        p.paused = False
+        p.next = p.match + 1
+        p.inflight.clear()
+
+    def _on_ack(self, m: Message) -> None:
+        p = self.progress.get(m.peer)
+        index = m.index
+        if p is None or index > self.last:
+            return
+        now = self.now
+        p.active = now
+        if m.commit > p.round and m.commit <= self.round:
+            p.round = m.commit
+        if m.flags & FLAG_MUTE or not self._is_itself(m.peer):
+            p.counted = False
+            if m.hint < p.match:
+                p.match = m.hint  # it lost what it had
+                self._probe(p)
+        else:
+            p.counted = True
+        if index > p.match:
+            p.match = index
+            inflight = p.inflight
+            while inflight and inflight[0] <= index:
+                inflight.popleft()
+            if p.probing:
+                p.probing = False
+                p.next = index + 1
+            elif p.next <= index:
+                p.next = index + 1
+            p.paused = False
+            self._maybe_commit()
+            if self.role is not Role.LEADER:
+                return
+            if self.transferee == p.name:
+                self._try_transfer(p)
+                if self.role is not Role.LEADER:
+                    return
+        elif p.probing and m.hint >= p.next - 1 and m.hint > p.match:
+            # It holds what the probe carried and is only slow to sync it: go on from there.
+            p.probing = False
+            p.next = min(m.hint, self.last) + 1
+            p.paused = False
+        if m.hint > p.hint:
+            p.hint = m.hint
+            p.hint_tick = now
+        elif p.inflight and m.hint < p.next - 1 and now - p.hint_tick >= self.timing.retry_ticks:
+            self._probe(p)  # frames were lost, though the link lives
+            p.hint_tick = now
+        if p.next <= self.last and not p.paused:
+            self._queue(p)
+        if self.confirmed < self.round:
+            self._confirm()
+        if self.target is not None:
+            self._advance_change()
+
+    def _on_reject(self, m: Message) -> None:
+        p = self.progress.get(m.peer)
+        if p is None:
+            return
+        p.active = self.now
+        if m.index <= p.match or m.hint > m.index:
+            return  # an answer to an older append
+        if p.probing and m.index != p.next - 1:
+            return
+        self._probe(p)
+        p.next = max(p.match + 1, min(m.hint, self.last), 1)
+        self._queue(p)
+
+    def _maybe_commit(self) -> None:
+        """Commits what a quorum has synced, if it is of the own term (R-11, R-17)."""
+        index = self._agreed(self.synced if self.disk else -1, _match)
+        if index > self.commit and index >= self.term_start:
+            self._commit_to(index)
+
+    def _commit_to(self, index: int) -> None:
+        if index <= self.commit:
+            return
+        before = self.commit
+        self.commit = index
+        self.out.commit = index
+        if self.role is not Role.LEADER:
+            if self.hard.mute >= 0:
+                self._may_count_again()
+            return
+        if not self.led and index >= self.term_start:
+            self.led = True
+            self.out.role.append((Role.LEADER, self.term))
+        if before < self.members.index <= index:
+            self._sync_progress()
+            if not self.members.is_voter(self.name):
+                self._hand_over()  # R-26
+                return
+        self._advance_change()
+
+    def transfer(self, target: str) -> None:
+        """Hands leadership to `target` once it holds the whole log; gives up after one election time-out (R-13).
+
+        Raises: NotLeader, ChangeRefused (no voter of this group).
+        """
+        if self.role is not Role.LEADER or not self.led:
+            raise NotLeader
+        if target == self.name:
+            return
+        if target not in self.members.voters:
+            raise ChangeRefused(f"{target} is no voter of {self.group}")
+        if not self.progress[target].counted:
+            raise ChangeRefused(f"{target} may not vote: it lost what it promised")
+        self.transferee = target
+        self.transfer_at = self.now + self.timing.election_max_ticks
+        self._try_transfer(self.progress[target])
+
+    def _try_transfer(self, p: Progress) -> None:
+        if p.match == self.last:
+            self.handing = True
+            self._send(Message(TIMEOUT_NOW, p.name, self.group, self.term))
+            if not self.members.is_voter(self.name):
+                for other in self.progress.values():
+                    self._heartbeat(other)
+                self._become_follower(self.term, "")  # R-26
+
+    def _hand_over(self) -> None:
+        """Not a member any more: the voter that is furthest ahead is to lead, as soon as it holds the whole log."""
+        best = self._furthest()
+        if best is None:
+            for p in self.progress.values():
+                self._heartbeat(p)
+            self._become_follower(self.term, "")
+            return
+        self.transferee = best.name
+        self.transfer_at = self.now + self.timing.election_max_ticks
+        self._try_transfer(best)
+
+    def _furthest(self) -> Progress | None:
+        voters = [self.progress[n] for n in self.members.voters if n != self.name]
+        return max((p for p in voters if p.counted), key=lambda p: (p.match, p.active), default=None)
+
+    def _give_up(self) -> bool:
+        """The own disk hangs: hands leadership to a voter whose disk gets on, if there is one (R-48)."""
+        best = self._furthest()
+        if best is None or best.match <= self.synced:
+            return False
+        self._send(Message(TIMEOUT_NOW, best.name, self.group, self.term))
+        self._become_follower(self.term, "")
+        return True
+
+
+def _match(p: Progress) -> int:
+    return p.match

@@ -1,0 +1,28 @@
+"""What a leader knows of one follower. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Progress:
+    """What the leader knows of one follower."""
+
+    __slots__ = ("active", "counted", "hint", "hint_tick", "inflight", "match", "name", "next", "paused", "probing",
+                 "queued", "round", "sent_tick", "told")  # fmt: skip
+
+    def __init__(self, name: str, next_index: int, now: int) -> None:
+        self.name = name
+        self.match = 0
+        self.next = next_index
+        self.probing = True
+        self.paused = False  # probing: one is out; else: the link took nothing
+        self.inflight: deque[int] = deque()  # last index of each frame not yet acked
+        self.active = now
+        self.sent_tick = now
+        self.hint = 0
+        self.hint_tick = now
+        self.told = 0  # commit index it was told
+        self.queued = False  # stands in out.sends
+        self.counted = True  # False: it said that it lost its vote, or its directory is another one
+        self.round = 0  # last round of heartbeats it answered

@@ -527,7 +527,7 @@ class RaftHost:
 
     def known_directory(self, peer: str) -> str:
         """The directory id by which a peer was first met; empty when it never was."""
-        return self._known.get(peer, "")
+        return self.known.get(peer, "")
 
     def _bound_loss(self, hello: Hello, meta_last: int, met: set[str]) -> None:
         """Once every server ever met has said where its meta log ends: what comes later is new to all.

@@ -23,9 +23,10 @@ class Limits(NamedTuple):
 
 
 class Message:
-    """One message; `born` and `killed` are ticks, killed 0: it lives. `early`: deleted by name on a full disk."""
+    """One message; `born` and `killed` are ticks, killed 0: it lives. `named`: deleted by name, not by a limit or for
+    what a purge keeps. `pushed`: by a limit."""
 
-    __slots__ = ("born", "data", "early", "headers", "killed", "seq", "size", "subject", "ts")
+    __slots__ = ("born", "data", "headers", "killed", "named", "pushed", "seq", "size", "subject", "ts")
 
     def __init__(self, seq: int, ts: int, subject: str, headers: bytes, data: bytes, born: int) -> None:
         self.seq = seq
@@ -35,7 +36,7 @@ class Message:
         self.data = data
         self.born = born
         self.killed = 0
-        self.early = False
+        self.named = self.pushed = False
         n = RECORD_HEAD + (HEADERS_HEAD if headers else 0) + len(subject.encode()) + len(headers) + len(data)
         self.size = (n + 7) & ~7
 
@@ -79,6 +80,7 @@ class Model:
         self.limits = Limits()
         self.tick = 0
         self.cramped = False  # the disk may be full: files of what is deleted go before the record of it is there
+        self.hasty = False  # it was, since the last record that is sure to survive
         # Since the last record that is sure to survive.
         self.journal: list[Entry] = []
         self.kills: list[Message] = []
@@ -142,7 +144,7 @@ class Model:
 
     def delete(self, seq: int, position: int) -> None:
         self._control(position)
-        self._kill(self.live[seq], early=self.cramped)
+        self._kill(self.live[seq], named=True)
 
     def purge(self, filters: tuple[str, ...], before: int | None, keep: int, position: int) -> int:
         """How many went. Nothing is recorded when the log holds no more than `keep` in all."""
@@ -153,7 +155,7 @@ class Model:
         those = [m for m in self.matching(filters) if m.seq < end]
         gone = those[: len(those) - keep] if keep < len(those) else []
         for m in gone:
-            self._kill(m, early=self.cramped and not keep)
+            self._kill(m, named=not keep)
         return len(gone)
 
     def set_limits(self, limits: Limits, position: int) -> None:
@@ -172,9 +174,10 @@ class Model:
         self.tick += 1
         self.journal.append(Entry(self.tick, 0, position))
 
-    def _kill(self, m: Message, early: bool = False) -> None:
+    def _kill(self, m: Message, named: bool = False, pushed: bool = False) -> None:
         m.killed = self.tick
-        m.early = early
+        m.named = named
+        m.pushed = pushed
         self.kills.append(m)
         del self.live[m.seq]
         del self.by_subject[m.subject][m.seq]
@@ -182,7 +185,7 @@ class Model:
 
     def _push_out_of(self, those: dict[int, Message]) -> None:
         while len(those) > self.limits.max_per_subject:
-            self._kill(next(iter(those.values())))
+            self._kill(next(iter(those.values())), pushed=True)
 
     def _push_out(self) -> None:
         """The oldest go, while they are too old, too many, too much."""
@@ -203,12 +206,17 @@ class Model:
             m = next(iter(self.live.values()))
             if not due(m):
                 return
-            self._kill(m)
+            self._kill(m, pushed=True)
 
     # ---- what survives ----
 
+    def cramp(self) -> None:
+        """The disk may be full from now on."""
+        self.cramped = self.hasty = True
+
     def settle(self) -> None:
         """Everything up to now is sure to survive."""
+        self.hasty = self.cramped
         if self.journal:
             self.journal.clear()
             self.kills.clear()
@@ -240,12 +248,12 @@ class Model:
         assert self.last == last, f"message {self.last} was durable, and the log ends with {last}"
         for m in self.kills:
             if m.killed > until:
-                m.killed = 0
+                m.killed = 0  # `named` stays: its file may be gone
         for tick, limits in reversed(self.limits_before):
             if tick > until:
                 self.limits = limits
         self.live = {m.seq: m for m in self.all if not m.killed}
-        while self.first < first and (m := self.live[self.first]).early:
+        while self.hasty and self.first < first and (m := self.live[self.first]).named:
             m.killed = until
             del self.live[m.seq]
         self.by_subject = {}

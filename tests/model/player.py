@@ -239,7 +239,8 @@ class Player(Writing, Reading):
             return
         op = FAULTS[a % len(FAULTS)]
         err = errno.ENOSPC if op in "wa" and c & 1 else errno.EIO
-        self.model.cramped |= err == errno.ENOSPC
+        if err == errno.ENOSPC:
+            self.model.cramp()
         self.begin_trouble(1 + c)
         self.say(f"    call {1 + b % 12} of {op!r} will fail: {errno.errorcode[err]}")
         # After a sync that failed nobody can tell what of it a power cut takes, not even who opens the log anew.
@@ -264,7 +265,7 @@ class Player(Writing, Reading):
         self.begin_trouble(3 + c)
         self.say(f"    the disk has room for {a * 64} bytes")
         self.disk.capacity(self.disk.used() + a * 64)
-        self.model.cramped = True
+        self.model.cramp()
 
     def heal(self) -> None:
         self.disk.die(0, 0)

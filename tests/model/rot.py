@@ -78,6 +78,8 @@ class Rot:
         bit = b >> 2 & 7
         player.say(f"    bit {bit} of byte {at} of {self.hit} ({size} bytes) flips")
         player.disk.flip(f"{PATH}/{self.hit}", at, bit)
+        # Who holds a message looks at its file: what the disk does to that afterwards shows.
+        player.held = [(got, want) for got, want in player.held if bytes(got) == want.data]
         return True
 
     def last_segment(self) -> bool:
@@ -104,6 +106,8 @@ class Rot:
                 if want is not None:
                     lost.add(seq)
                 continue
+            if want is None and self.hit == "checkpoint" and model.all[seq - 1].pushed:
+                raise Stop  # docs/durability.md: what limits pushed out may be back, and then the state is another
             assert want is not None, f"message {seq} was deleted, and is back"
             self.player.same(got, want)
         good = [seq for seq in model.live if seq not in lost]
@@ -153,6 +157,8 @@ class Rot:
                 raise
             raise Stop from None
         player.say(f"    {healed} records healed")
+        if self.head and any(d.first_seq is not None for d in log.damage()):
+            raise Stop  # without the head, and without a sidecar, nothing tells of the records that compaction took
         self.lost = set()
         self.look(log)
         player.see(log)

@@ -23,8 +23,7 @@ class Limits(NamedTuple):
 
 
 class Message:
-    """One message; `born` and `killed` are ticks, killed 0: it lives. `named`: deleted by name, not by a limit or for
-    what a purge keeps. `pushed`: by a limit."""
+    """One message; `born`, `killed` are ticks, killed 0: it lives. `named`: deleted by name, `pushed`: by a limit."""
 
     __slots__ = ("born", "data", "headers", "killed", "named", "pushed", "seq", "size", "subject", "ts")
 
@@ -47,6 +46,15 @@ class Entry(NamedTuple):
     tick: int
     seq: int
     position: int
+
+
+class Purge(NamedTuple):
+    """Deletes live messages below `end` that match, but for the newest `keep`."""
+
+    tick: int
+    filters: tuple[str, ...]
+    end: int
+    keep: int
 
 
 def matches(subject: str, filters: tuple[str, ...]) -> bool:
@@ -85,6 +93,7 @@ class Model:
         self.journal: list[Entry] = []
         self.kills: list[Message] = []
         self.limits_before: list[tuple[int, Limits]] = []
+        self.purges: list[Purge] = []
         self._known: dict[tuple[str, tuple[str, ...]], bool] = {}
 
     # ---- what is asked ----
@@ -151,12 +160,16 @@ class Model:
         if len(self.live) <= keep:
             return 0
         self._control(position)
-        end = before or 1 << 64
-        those = [m for m in self.matching(filters) if m.seq < end]
-        gone = those[: len(those) - keep] if keep < len(those) else []
+        purge = Purge(self.tick, filters, before or 1 << 64, keep)
+        self.purges.append(purge)
+        gone = self._chosen(purge)
         for m in gone:
-            self._kill(m, named=not keep)
+            self._kill(m)
         return len(gone)
+
+    def _chosen(self, purge: Purge) -> list[Message]:
+        those = [m for m in self.matching(purge.filters) if m.seq < purge.end]
+        return those[: max(0, len(those) - purge.keep)]
 
     def set_limits(self, limits: Limits, position: int) -> None:
         if limits == self.limits:
@@ -220,6 +233,7 @@ class Model:
         if self.journal:
             self.journal.clear()
             self.kills.clear()
+            self.purges.clear()
             self.limits_before.clear()
 
     def rollback(self, first: int, last: int, position: int) -> int:
@@ -253,6 +267,10 @@ class Model:
             if tick > until:
                 self.limits = limits
         self.live = {m.seq: m for m in self.all if not m.killed}
+        for purge in self.purges:
+            if purge.tick > until:
+                for m in self._chosen(purge):  # of what is left: the newest that it keeps stay in any case
+                    m.named = True
         while self.hasty and self.first < first and (m := self.live[self.first]).named:
             m.killed = until
             del self.live[m.seq]

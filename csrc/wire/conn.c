@@ -192,7 +192,7 @@ static int settle(jsc_conn *c, jsc_account *a, jsc_permissions *x, uint32_t max_
 
 int jsc_conn_enter(jsc_conn *c) {
     jsc_plane *p = c->plane;
-    if (p->o.auth_required) {
+    if (p->o.auth_required || c->must_connect) {
         jsc_conn_end(c, "Authentication Failure", "Authorization Violation", 1);
         return 0;
     }
@@ -210,6 +210,26 @@ int jsc_plane_default(jsc_plane *p, const jsc_conn_options *o) {
         p->default_max_payload = o->max_payload;
     }
     jsc_permissions_release(old);
+    return JSC_OK;
+}
+
+int jsc_conn_default(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->kind != JSC_CONN_CLIENT || !c->fresh || (o && !o->account)) return JSC_EINVAL;
+    c->must_connect = !o;
+    if (o) {
+        if (settle(c, o->account, o->permissions, o->max_subs, o->max_payload)) return JSC_EFULL;
+        if (c->next_ping == INT64_MAX) jsc_conn_first_ping(c, 2 * SECOND);
+    }
+    return JSC_OK;
+}
+
+int jsc_conn_ping_every(jsc_plane *p, uint64_t id, int64_t interval_ns) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    c->ping_every = interval_ns;
+    if (c->next_ping != INT64_MAX && c->next_ping > p->mono + interval_ns) jsc_conn_first_ping(c, interval_ns);
     return JSC_OK;
 }
 
@@ -464,10 +484,15 @@ void jsc_conn_paused(jsc_plane *p) {
 }
 
 /* ---- pings ---- */
+static int64_t ping_every(const jsc_conn *c) {
+    const jsc_plane_options *o = &c->plane->o;
+    return c->ping_every ? c->ping_every : c->kind == JSC_CONN_ROUTE ? o->route_ping_interval_ns : o->ping_interval_ns;
+}
+
 static void ping(jsc_conn *c) {
     jsc_plane *p = c->plane;
     int route = c->kind == JSC_CONN_ROUTE;
-    int64_t every = route ? p->o.route_ping_interval_ns : p->o.ping_interval_ns;
+    int64_t every = ping_every(c);
     c->next_ping = p->mono + every;
     if (c->kind == JSC_CONN_CLIENT && p->mono - c->active < every && c->rtt && p->mono - c->rtt_at < 3600 * SECOND)
         return;
@@ -501,7 +526,7 @@ void jsc_conn_timers(jsc_plane *p) {
 
 void jsc_conn_first_ping(jsc_conn *c, int64_t after) {
     jsc_plane *p = c->plane;
-    int64_t every = c->kind == JSC_CONN_ROUTE ? p->o.route_ping_interval_ns : p->o.ping_interval_ns;
+    int64_t every = ping_every(c);
     if (after > every) after = every;
     p->rng ^= p->rng << 13;
     p->rng ^= p->rng >> 7;

@@ -105,6 +105,9 @@ typedef struct jsc_conn_options { /* what CONNECT decided */
 int jsc_conn_accept(jsc_plane *, uint64_t id, const jsc_conn_options *);
 /* What a client is that sends no CONNECT: account, permissions and limits of *o. NULL: CONNECT is required. */
 int jsc_plane_default(jsc_plane *, const jsc_conn_options *o);
+/* The same for one client of a listener that has rules of its own, before anything came from it. */
+int jsc_conn_default(jsc_plane *, uint64_t id, const jsc_conn_options *o);
+int jsc_conn_ping_every(jsc_plane *, uint64_t id, int64_t interval_ns); /* instead of the plane's ping_interval_ns */
 /* Other permissions for a client: its subscriptions that they do not allow are dropped and it is told of each. */
 int jsc_conn_permit(jsc_plane *, uint64_t id, jsc_permissions *);
 /* The answer to JSC_EV_INFO of a client, which waits for it or for jsc_conn_close. */

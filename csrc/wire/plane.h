@@ -153,6 +153,7 @@ struct jsc_conn {
     uint8_t warned; /* the publish at hand has an invalid subject, and the client was told */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
     uint8_t fresh;   /* a client that has not shown yet who it is */
+    uint8_t must_connect; /* and may do nothing before it has */
     uint8_t counted; /* in its account's clients */
     uint8_t track;   /* permissions: what it receives it may answer */
     jsc_account *account;
@@ -168,7 +169,7 @@ struct jsc_conn {
     uint32_t hint;    /* slot of the last subject published */
     uint64_t wait_for; /* the receiver that is behind */
     int64_t first_rtt; /* from our INFO to its CONNECT: what is known before the first PONG */
-    int64_t pause_end, next_ping, ping_sent, rtt, rtt_at, active, start_unix, active_unix;
+    int64_t pause_end, next_ping, ping_every, ping_sent, rtt, rtt_at, active, start_unix, active_unix;
     int32_t pings_out;
     uint32_t max_subs, max_payload; /* UINT32_MAX: the plane's */
     uint32_t verdict_hint;

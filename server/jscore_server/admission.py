@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jscore_server.authentication import Authentication, Identity
 from jscore_server.config.options import Options
 from jscore_server.dataplane.events import DENIED_MAX_SUBS, DENIED_REPLY, DENIED_SUBSCRIBE
 from jscore_server.passwords import Passwords
+from jscore_server.protocol.certificate import BadCertificate, Certificate, read_certificate
 from jscore_server.protocol.connect import Connect
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission"]
 
+NANOSECOND = 1_000_000_000
 VIOLATION = ("Authentication Failure", "Authorization Violation")
 
 
@@ -36,10 +39,16 @@ class Admission:
 
     def arrived(self, client: Client) -> None:
         """A client was accepted: without an identity it has so long to get one."""
-        if self.authentication.anonymous is None:
-            client.auth_timer = self._loop.call_later(self.authentication.timeout_s, self._too_late, client)
+        door = self.authentication.door(client.connection_type)
+        if client.web is not None:
+            self.authentication.admit(self._server.plane, client.conn)
+            interval = self._server.options.websocket.ping_interval
+            if interval:
+                self._server.plane.ping_every(client.conn, int(interval * NANOSECOND))
+        if door.anonymous is None:
+            client.auth_timer = self._loop.call_later(door.timeout_s, self._too_late, client)
         else:
-            client.identity = self.authentication.anonymous
+            client.identity = door.anonymous
 
     def left(self, client: Client, reason: str = "") -> None:
         if reason == "Authentication Failure" and client.connect is None:
@@ -68,7 +77,28 @@ class Admission:
             else:
                 self._let_in(client, connect, identity)
 
-        client.auth_stop = self.authentication.identify(connect, client.ip, client.connection_type, judged)
+        client.auth_stop = self._identify(client, connect, judged)
+
+    def _identify(
+        self, client: Client, connect: Connect, judged: Callable[[Identity | None], None]
+    ) -> Callable[[], None] | None:
+        now = self.authentication
+        certificate = None
+        if now.door(client.connection_type).mapped:
+            certificate = self._certificate(client)
+            if connect.user and certificate is not None:
+                text = f'User "{connect.user}" found in connect proto, but user required from cert'
+                self._server.log.warn(f"{client.label} - {text}")
+        return now.identify(connect, client.ip, client.connection_type, judged, certificate)
+
+    def _certificate(self, client: Client) -> Certificate | None:
+        """What the client showed for itself."""
+        for der in self._server.plane.peer_certificates(client.conn)[:1]:
+            try:
+                return read_certificate(der)
+            except BadCertificate as err:
+                self._server.log.debug(f"{client.label} - certificate not understood: {err}")
+        return None
 
     def _let_in(self, client: Client, connect: Connect, identity: Identity) -> None:
         server = self._server
@@ -148,7 +178,8 @@ class Admission:
             return  # its CONNECT is still to come, or its password being checked: against the users of before, then
         now = self.authentication
         known = now.users.get(identity.user) if identity.user else None
-        if identity.user and now.login.user != identity.user and (known is None or known.account != identity.account):
+        login = now.door(client.connection_type).login
+        if identity.user and login.user != identity.user and (known is None or known.account != identity.account):
             self._server.plane.close_conn(client.conn, "Authentication Failure")
             return
 
@@ -164,4 +195,4 @@ class Admission:
             if again.permissions != identity.permissions:
                 self._server.plane.permit(client.conn, now.right(again).permissions)
 
-        client.auth_stop = now.identify(connect or Connect(), client.ip, client.connection_type, judged)
+        client.auth_stop = self._identify(client, connect or Connect(), judged)

@@ -133,6 +133,7 @@ class Server:
         self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
         self.loop: asyncio.AbstractEventLoop | None = None
         self.admission: Admission  # from `start` on
+        self._met: set[str] = set()  # kinds of client URLs that other servers ever told of
         self._urls_timer: asyncio.TimerHandle | None = None
         self._accept_troubled = False
         self.handlers: dict[int, Callable[[int, int, int, int, Any], None]] = {
@@ -165,8 +166,9 @@ class Server:
         self._advertised()
         if options.cluster.port:
             self._start_cluster()
-        self.facts.connect_urls = self._connect_urls()
-        self.facts.own_urls = self._own_urls()
+        if self.web is not None:
+            self._listen_for_websockets(self.web)
+        self._find_urls()
         if self.jetstream is not None:
             self.jetstream.start()
         self.system.start(self.loop)
@@ -176,7 +178,7 @@ class Server:
         if self.tls is not None:
             self.log.info("TLS required for client connections")
         if self.web is not None:
-            self._start_websocket(self.web)
+            self._tell_of_websockets(self.web)
         self.log.info("Server is ready")
         if self.routes is not None:
             self.routes.start()
@@ -188,24 +190,22 @@ class Server:
         options = self.options
         self.facts.host, self.facts.port = options.host, self.client_port
         if options.client_advertise:
-            host, _, port = options.client_advertise.rpartition(":")
-            self.facts.host, self.facts.port = (
-                (host, int(port)) if host else (options.client_advertise, self.client_port)
-            )
+            self.facts.host, self.facts.port = advertised(options.client_advertise, options.host, self.client_port)
 
     def advertise(self) -> None:
         """client_advertise was read anew."""
         self._advertised()
-        self.facts.own_urls = self._own_urls()
         self._urls_changed()
         if self.routes is not None:
             self.routes.broadcast_info()
 
-    def _start_websocket(self, web: WebListener) -> None:
+    def _listen_for_websockets(self, web: WebListener) -> None:
         sock = listen(web.options.host, web.options.port)
         web.port = sock.getsockname()[1]
         self.web_listener = sock
         self._serve(sock, web.accepted)
+
+    def _tell_of_websockets(self, web: WebListener) -> None:
         scheme = "ws" if web.tls is None else "wss"
         self.log.info(f"Listening for websocket clients on {scheme}://{shown(web.options.host, web.port)}")
         if web.tls is None:
@@ -315,7 +315,6 @@ class Server:
             self.routes.close_all("Cluster Name Conflict")
             self._cluster_renamed()
         self._urls_changed()
-        self.facts.own_urls = self._own_urls()
         self.routes.broadcast_info()
 
     def _cluster_renamed(self) -> None:
@@ -338,8 +337,7 @@ class Server:
                 sock.close()
         if self.jetstream is not None:
             self.jetstream.engine.hand_over()
-        self.facts.connect_urls = self._connect_urls()
-        self.facts.own_urls = self._own_urls()
+        self._find_urls()
         if self.routes is not None:
             self.routes.broadcast_info()
         for client in self.clients.values():
@@ -472,6 +470,7 @@ class Server:
     def client_info(self, client: Client, right: Right | None = None, *, first: bool = False) -> bytes:
         """The INFO line for a client; with `right` the one that follows its CONNECT."""
         authentication = self.admission.authentication
+        door = authentication.door(client.connection_type)
         late = right is not None or client.connect is not None
         facts = self.facts if client.web is None or self.web is None else self.web.facts(self.facts)
         # Behind a proxy the address that the first INFO could show is the proxy's.
@@ -480,7 +479,7 @@ class Server:
             facts,
             client_id=client.cid,
             client_ip=ip,
-            auth_required=authentication.required if late else authentication.shown_required,
+            auth_required=authentication.required if late else door.shown_required,
             account=right.account if right is not None else "",
             system=right is not None and right.account == authentication.system_account,
             max_payload=right.max_payload if right is not None else None,
@@ -503,7 +502,7 @@ class Server:
         except Refused as err:
             self.plane.close_conn(conn, err.reason, err.error)
             return
-        client.told = self.facts.connect_urls
+        client.told = self._urls_for(client)
         self.admission.connect(client, connect)
 
     def _on_denied(self, conn: int, kind: int, a: int, b: int, data: Any) -> None:
@@ -656,40 +655,52 @@ class Server:
 
     # ---- client URLs ----
 
-    def _connect_urls(self) -> list[str]:
-        """host:port of every known server's client port, own first; empty when there is only this one to tell of."""
-        cluster = self.options.cluster
-        if not cluster.port or cluster.no_advertise:
-            return []
-        others = self.routes.client_urls() if self.routes is not None else []
-        return list(dict.fromkeys(self._own_urls() + others))
+    def _find_urls(self) -> None:
+        """Learns host:port of the client ports there are, for either kind of client, own first."""
+        facts, web = self.facts, self.web
+        facts.own_urls = self._own_urls(facts.host, facts.port)
+        if web is not None:
+            facts.own_ws_urls = self._own_urls(*advertised(web.options.advertise, web.host, web.port))
+        facts.connect_urls = self._all_urls("connect_urls", facts.own_urls)
+        facts.ws_connect_urls = self._all_urls("ws_connect_urls", facts.own_ws_urls)
 
-    def _own_urls(self) -> list[str]:
-        """Those of this server: what routes tell of it."""
+    def _all_urls(self, kind: str, own: list[str]) -> list[str]:
+        """With those of other servers; none as long as no other was known: there was nobody to tell of."""
+        others = self.routes.client_urls(kind) if self.routes is not None else []
+        if others:
+            self._met.add(kind)
+        if kind not in self._met or self.options.cluster.no_advertise:
+            return []
+        return list(dict.fromkeys(own + others))
+
+    def _own_urls(self, host: str, port: int) -> list[str]:
+        """Those of one of this server's ports: what routes tell of it."""
         cluster = self.options.cluster
         if not cluster.port or cluster.no_advertise or self.facts.lame_duck:
             return []
-        host, port = self.facts.host, self.facts.port
         if host in ("0.0.0.0", "::", ""):
-            return [f"{address}:{port}" for address in interface_addresses()]
+            return [shown(address, port) for address in interface_addresses()]
         return [shown(host, port)]
 
     def _urls_changed(self) -> None:
-        before = self.facts.connect_urls
-        own_only = self._connect_urls()
-        if own_only == before:
+        facts = self.facts
+        before = facts.connect_urls, facts.ws_connect_urls
+        self._find_urls()
+        if (facts.connect_urls, facts.ws_connect_urls) == before:
             return
-        self.facts.connect_urls = own_only
         if self._urls_timer is None and self.loop is not None:
             self._urls_timer = self.loop.call_later(0.05, self._tell_clients)
+
+    def _urls_for(self, client: Client) -> list[str]:
+        return self.facts.connect_urls if client.web is None else self.facts.ws_connect_urls
 
     def _tell_clients(self) -> None:
         assert self.loop is not None
         self._urls_timer = None
         now = self.loop.time()
         young = False
-        urls = self.facts.connect_urls
         for client in self.clients.values():
+            urls = self._urls_for(client)
             if client.connect is None or client.connect.protocol < 1:
                 continue
             if client.told == urls:
@@ -714,6 +725,19 @@ class Server:
 
 def shown(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def advertised(text: str, host: str, port: int) -> tuple[str, int]:
+    """What `host`, `host:port` or '' in a configuration makes of the address that is listened on."""
+    if not text:
+        return host, port
+    if text.startswith("["):
+        name, _, rest = text[1:].partition("]")
+        return name, int(rest.removeprefix(":") or port)
+    name, colon, given = text.rpartition(":")
+    if not colon or ":" in name:  # an address of IPv6 without brackets has no port
+        return text, port
+    return name, int(given)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -27,6 +27,8 @@ def server(
     routes: list[int],
     extra: str = "",
     cmd: list[str] | None = None,
+    tls: str = "",
+    cluster: str = "",
 ) -> Server:
     urls = ", ".join(f'"nats-route://localhost:{other}"' for other in routes)
     files = f'cert_file: "{authority.home}/{name}.pem", key_file: "{authority.home}/{name}.key"'
@@ -34,7 +36,10 @@ def server(
 server_name: {name}
 listen: 127.0.0.1:PORT
 debug: true
-cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{urls}], tls {{ {files}, ca_file: "{authority.pem}" }} }}
+cluster {{
+  name: c, listen: "127.0.0.1:{port}", routes: [{urls}], {cluster}
+  tls {{ {files}, ca_file: "{authority.pem}", {tls} }}
+}}
 {extra}
 """
     made = lab.server(name, text, cmd=cmd)
@@ -132,3 +137,30 @@ def test_replication_over_tls(lab: Lab, authority: Authority) -> None:
 
     run(talk(), 60)
     wait_for_log(servers[0], "Replication link to two is up")
+
+
+@pytest.mark.parametrize("make", ["ours", "peer"])
+def test_only_certificates_of_known_hosts_are_routes(lab: Lab, authority: Authority, make: str) -> None:
+    cmd = peer_command() if make == "peer" else None
+    authority.issue("two", "/CN=x", "DNS:*.domain,DNS:localhost")
+    authority.issue("three", "/CN=x", "DNS:elsewhere")
+    ports = free_ports(3)
+    known = 'routes: ["nats-route://two.domain:1"]'
+    check = "verify_cert_and_check_known_urls: true"
+    one = server(lab, authority, "one", ports[0], [], cmd=cmd, tls=check, cluster=known)
+    two = server(lab, authority, "two", ports[1], [ports[0]])
+    run(heard(one, two), 30)
+    three = server(lab, authority, "three", ports[2], [ports[0]])
+    wait_for_log(three, "Authorization Violation")
+
+
+@ours
+def test_a_certificate_stands_for_the_user_of_routes(lab: Lab, authority: Authority) -> None:
+    ports = free_ports(3)
+    authority.issue("two", "/CN=x", "DNS:localhost,email:route@c")
+    login = "authorization { user: route@c, password: never-asked }"
+    one = server(lab, authority, "one", ports[0], [], tls="verify_and_map: true", cluster=login)
+    two = server(lab, authority, "two", ports[1], [ports[0]])
+    run(heard(one, two), 30)
+    three = server(lab, authority, "three", ports[2], [ports[0]])
+    wait_for_log(three, "Authorization Violation")

@@ -12,7 +12,7 @@ from pathlib import Path
 import nats
 import pytest
 from certificates import Authority
-from harness import Lab, Server, Wire, free_ports, ours, run, run_command, wait_for_log
+from harness import Lab, Server, Wire, free_ports, ours, peer_command, run, run_command, wait_for_log
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"protocol":1}\r\nPING\r\n'
 
@@ -321,3 +321,47 @@ def test_monitoring_over_tls(lab: Lab, authority: Authority) -> None:
     start(lab, authority, extra=f'https: "127.0.0.1:{port}"')
     with urllib.request.urlopen(f"https://localhost:{port}/varz", context=authority.client(), timeout=10) as answer:
         assert json.load(answer)["https_port"] == port
+
+
+@pytest.mark.parametrize("make", ["ours", "peer"])
+def test_the_certificate_names_the_user(lab: Lab, authority: Authority, make: str) -> None:
+    """Word for word what nats-server takes for a user's name, where it is installed."""
+    shown = {
+        "email": ("/CN=x", "email:e@x.com,DNS:dns.x.com", "e@x.com"),
+        "dns": ("/CN=x", "DNS:nope.com,DNS:dns.x.com", "dns.x.com"),
+        "uri": ("/CN=x", "URI:spiffe://x/y,DNS:nope", "spiffe://x/y"),
+        "subject": ("/C=US/O=Org/OU=A/OU=B/CN=*.x.com", "DNS:nope", "CN=*.x.com, OU=B,ou=A,O=Org,C=US"),
+        "order": ("/CN=*.x.com/OU=B/OU=A/O=Org/C=US", "DNS:nope", "CN=*.x.com, OU=B,ou=A,O=Org,C=US"),
+        "escaped": ("/O=a\\,b/CN=q", "DNS:nope", "CN=q,O=a\\,b"),
+        "other": ("/CN=l/UID=7/ST=F/L=Paris", "DNS:nope", "CN=l,L=Paris,ST=F"),
+        "domain": ("/DC=org/DC=acme/UID=7/CN=n", "DNS:nope", "CN=n,DC=org,DC=acme"),
+        "unknown": ("/CN=zzz", "DNS:nope", ""),
+        "secret": ("/CN=needs", "DNS:nope", "CN=needs"),
+    }
+    users = ", ".join(f"{{user: '{user}'}}" for user in {u for _, _, u in shown.values()} - {"", "CN=needs"})
+    users += ", {user: 'CN=needs', password: pw}"
+    port = free_ports(1)[0]
+    more = f'ca_file: "{authority.pem}", verify_and_map: true'
+    files = f'cert_file: "{authority.home}/server.pem", key_file: "{authority.home}/server.key"'
+    server = lab.server(
+        "mapped",
+        f"listen: 127.0.0.1:PORT\nhttp: 127.0.0.1:{port}\ntls {{ {files}, {more} }}\n"
+        f"accounts {{ A {{ users: [ {users} ] }} }}\n",
+        cmd=peer_command() if make == "peer" else None,
+    )
+    server.start()
+    wait_for_log(server, "Server is ready")
+    for name, (subject, names, user) in shown.items():
+        authority.issue(name, subject, names)
+        for password, allowed in (("", user not in ("", "CN=needs")), ("pw", user == "CN=needs")):
+            with Wire(server.port) as wire:
+                wire.until(b"\r\n")
+                secured(wire, authority.client(name))
+                wire.send(f'CONNECT {{"verbose":false,"user":"x","pass":"{password}"}}\r\nPING\r\n'.encode())
+                if not allowed:
+                    assert b"-ERR 'Authorization Violation'" in wire.until_closed(), name
+                    continue
+                wire.until(b"PONG\r\n")
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/connz?auth=1", timeout=5) as answer:
+                    (connection,) = json.load(answer)["connections"]
+                assert (connection["account"], connection["authorized_user"]) == ("A", user)

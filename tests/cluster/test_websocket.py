@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority
-from harness import Lab, Server, Wire, free_ports, ours, wait_for_log
+from harness import Lab, Server, Wire, command, free_ports, ours, peer_command, wait_for, wait_for_log
 from websocket_wire import ACCEPT, CLOSE, PING, PONG, TEXT, Web, deflated, frame, request
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"protocol":1}\r\nPING\r\n'
 
 
-def start(lab: Lab, block: str = "no_tls: true", extra: str = "") -> tuple[Server, int]:
+def start(
+    lab: Lab, block: str = "no_tls: true", extra: str = "", *, cmd: list[str] | None = None, name: str = "web"
+) -> tuple[Server, int]:
     port = free_ports(1)[0]
     text = f'listen: 127.0.0.1:PORT\ndebug: true\nwebsocket {{ listen: "127.0.0.1:{port}", {block} }}\n{extra}\n'
-    server = lab.server("web", text)
+    server = lab.server(name, text, cmd=cmd)
     server.start()
     wait_for_log(server, "Server is ready")
     return server, port
@@ -287,3 +293,144 @@ def test_over_tls(lab: Lab, tmp_path: Path) -> None:
                 web.seen = web.seen[len(line) :]
             web.send(frame(struct.pack(">H", 1000), CLOSE))
             assert web.closing() == (1000, b"")
+
+
+# ---- who comes in: each test is played to nats-server, too, where it is installed ----
+
+
+@pytest.fixture(params=["ours", "peer"])
+def cmd(request: pytest.FixtureRequest) -> list[str]:
+    return peer_command() if request.param == "peer" else command()
+
+
+def entry(port: int, *headers: str, line: str = "", **fields: object) -> tuple[dict[str, Any], str]:
+    """INFO, and what the answer to a CONNECT with these fields (or to `line`) and a PING is, up to the end or PONG."""
+    with Web(port).upgrade(*headers) as web:
+        info = json.loads(web.until(b"\r\n")[5:])
+        web.seen = b""
+        web.put((line or f"CONNECT {json.dumps({'verbose': False, **fields})}\r\n").encode() + b"PING\r\n")
+        with contextlib.suppress(ConnectionError):
+            web.until(b"PONG\r\n")
+        return info, web.seen.decode()
+
+
+REFUSED = "-ERR 'Authorization Violation'\r\n"
+IN = "PONG\r\n"
+
+
+def test_a_user_of_its_own(lab: Lab, cmd: list[str]) -> None:
+    server, port = start(lab, "no_tls: true, authorization { user: w, password: q }", cmd=cmd)
+    info, answer = entry(port, user="w", **{"pass": "q"})
+    assert (info["auth_required"], answer) == (True, IN)
+    for fields in ({}, {"user": "w"}, {"user": "w", "pass": "x"}):
+        assert entry(port, **fields)[1] == REFUSED
+    assert entry(port, line="PUB a 0\r\n\r\n")[1] == REFUSED
+    with Wire(server.port) as plain:
+        assert b"auth_required" not in plain.until(b"\r\n")
+        plain.send(b"PUB a 0\r\n\r\nPING\r\n")
+        plain.until(b"PONG\r\n")
+
+
+def test_a_token_instead_of_the_servers_user(lab: Lab, cmd: list[str]) -> None:
+    extra = "authorization { user: u, password: p }"
+    server, port = start(lab, "no_tls: true, authorization { token: t }", extra, cmd=cmd)
+    assert entry(port, auth_token="t")[1] == IN
+    assert entry(port, user="u", **{"pass": "p"})[1] == REFUSED
+    with Wire(server.port) as plain:
+        plain.until(b"\r\n")
+        plain.send(b'CONNECT {"verbose":false,"user":"u","pass":"p"}\r\nPING\r\n')
+        plain.until(b"PONG\r\n")
+
+
+def test_a_no_auth_user_of_its_own(lab: Lab, cmd: list[str]) -> None:
+    users = "accounts { A { users: [{user: a, password: p}] }, B { users: [{user: b, password: p}] } }"
+    server, port = start(lab, "no_tls: true, no_auth_user: b", users, cmd=cmd)
+    with Web(port).upgrade() as web, Wire(server.port) as plain:
+        web.until(b"\r\n")
+        web.seen = b""
+        web.put(b"SUB x 1\r\nPING\r\n")
+        web.until(b"PONG\r\n")
+        plain.until(b"\r\n")
+        plain.send(b'CONNECT {"verbose":false,"user":"b","pass":"p"}\r\nPUB x 2\r\nhi\r\nPING\r\n')
+        plain.until(b"PONG\r\n")
+        web.until(b"MSG x 1 2\r\nhi\r\n")
+    with Wire(server.port) as plain:
+        plain.until(b"\r\n")
+        plain.send(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        assert REFUSED.encode() in plain.until_closed()
+
+
+def test_a_cookie_carries_the_password(lab: Lab, cmd: list[str]) -> None:
+    block = "no_tls: true, user_cookie: U, pass_cookie: P, authorization { user: w, password: q }"
+    _, port = start(lab, block, cmd=cmd)
+    assert entry(port, "Cookie: U=w; P=q")[1] == IN
+    assert entry(port, "Cookie: U=w; P=x")[1] == REFUSED
+
+
+def test_connect_must_come_in_its_own_time(lab: Lab, cmd: list[str]) -> None:
+    block = "no_tls: true, authorization { timeout: 0.3 }"
+    _, port = start(lab, block, "authorization { user: u, password: p, timeout: 50 }", cmd=cmd)
+    with Web(port).upgrade() as web:
+        assert web.until(b"Timeout'\r\n").endswith(b"-ERR 'Authentication Timeout'\r\n")
+
+
+def test_pings_at_its_own_interval(lab: Lab, cmd: list[str]) -> None:
+    server, port = start(lab, 'no_tls: true, ping_interval: "100ms"', cmd=cmd)
+    with Web(port).upgrade() as web, Wire(server.port).client() as plain:
+        web.until(b"\r\n")
+        web.put(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        web.until(b"PONG\r\n")
+        web.seen = b""
+        for _ in range(2):
+            web.until(b"PING\r\n")
+            web.seen = web.seen.replace(b"PING\r\n", b"", 1)
+            web.put(b"PONG\r\n")
+        assert b"PING" not in plain.seen
+
+
+@pytest.mark.parametrize(
+    ("block", "extra", "complaint"),
+    [
+        ("no_auth_user: x", "", 'no_auth_user: "x" present, but users/nkeys are not defined'),
+        (
+            "no_auth_user: x",
+            "authorization { users: [{user: a, password: p}] }",
+            'no_auth_user: "x" not present as user',
+        ),
+        (
+            "authorization { user: w, password: q }",
+            "authorization { users: [{user: a, password: p}] }",
+            "websocket authentication username not compatible with presence of users/nkeys",
+        ),
+        (
+            "authorization { token: q }",
+            "authorization { users: [{user: a, password: p}] }",
+            "websocket authentication token not compatible with presence of users/nkeys",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for(lab: Lab, cmd: list[str], block: str, extra: str, complaint: str) -> None:
+    server = lab.server(
+        "web", f"listen: 127.0.0.1:PORT\nwebsocket {{ port: -1, no_tls: true, {block} }}\n{extra}\n", cmd=cmd
+    )
+    server.start()
+    wait_for_log(server, re.escape(complaint))
+    assert server.process is not None
+    assert server.process.wait(10) == 1
+
+
+def test_a_cluster_tells_of_websocket_ports(lab: Lab, cmd: list[str]) -> None:
+    """Ours and the other: each learns where the other's clients may come by websocket, and by TCP."""
+    routes = free_ports(2)
+    found = []
+    for at, (advertise, run) in enumerate((("", command()), ('advertise: "example.com:9999"', cmd))):
+        cluster = f"cluster {{ name: c, listen: 127.0.0.1:{routes[at]}, routes: [nats://127.0.0.1:{routes[1 - at]}] }}"
+        block = f"no_tls: true, {advertise}"
+        found.append(start(lab, block, f"server_name: n{at}\n{cluster}", cmd=run, name=f"n{at}"))
+    (one, web_one), (two, web_two) = found
+    ports = {f"127.0.0.1:{web_one}", "example.com:9999"}
+    for port in (web_one, web_two):
+        wait_for(lambda p=port: set(entry(p)[0].get("connect_urls", ())) == ports, 20, "all websocket ports in INFO")
+    with Wire(one.port) as plain:
+        urls = json.loads(plain.until(b"\r\n")[5:])["connect_urls"]
+    assert set(urls) == {f"127.0.0.1:{one.port}", f"127.0.0.1:{two.port}"}

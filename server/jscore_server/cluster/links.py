@@ -173,7 +173,11 @@ class Links:
         except Refused:
             fields = {}
         name = fields.get("name")
-        if self.authorization is not None and (fields.get("user"), fields.get("pass")) != self.authorization:
+        if self.tls is not None and self.tls.judges:
+            allowed = self.tls.knows(self.plane, conn, self.authorization[0] if self.authorization is not None else "")
+        else:
+            allowed = self.authorization is None or (fields.get("user"), fields.get("pass")) == self.authorization
+        if not allowed:
             self._refuse(conn, "authorization violation")
         elif fields.get("version") != LINK_VERSION:
             self._refuse(conn, f"link version {fields.get('version')!r} is not {LINK_VERSION}")

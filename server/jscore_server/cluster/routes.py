@@ -201,7 +201,7 @@ class Routes:
         conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
         if self.tls is not None:
             self.tls.accepted(self.plane, conn)
-        trusted = self.settings.authorization is None
+        trusted = self.settings.authorization is None and not (self.tls is not None and self.tls.judges)
         self.routes[conn] = Route(conn, solicited=False, peer_ip=peer_ip, trusted=trusted, introduced=True)
         self.plane.write(conn, self.own_info())
         self._expect(conn)
@@ -369,18 +369,27 @@ class Routes:
                 "Wrong Gateway",
                 f'Rejecting connection from gateway "{quoted(fields["gateway"])}" on the Route port',
             )
+        elif self.tls is not None and self.tls.judges:
+            if self.tls.knows(self.plane, conn, authorization[0] if authorization is not None else ""):
+                self._trust(conn, fields)
+            else:
+                self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
         elif authorization is not None and (fields.get("user"), fields.get("pass")) != authorization:
             self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
         else:
-            route = self.routes.get(conn)
-            if route is not None:
-                route.trusted = True
-            if fields.get("cluster"):
-                # A peer with a chosen name parts at our made-up one: it is adopted here, for its next try.
-                try:
-                    self._agree_on_name(fields)
-                except Refused as err:
-                    self._refuse(conn, err)
+            self._trust(conn, fields)
+
+    def _trust(self, conn: int, fields: dict[str, Any]) -> None:
+        """Who dialled may be a route, as far as its CONNECT goes."""
+        route = self.routes.get(conn)
+        if route is not None:
+            route.trusted = True
+        if fields.get("cluster"):
+            # A peer with a chosen name parts at our made-up one: it is adopted here, for its next try.
+            try:
+                self._agree_on_name(fields)
+            except Refused as err:
+                self._refuse(conn, err)
 
     def _refuse(self, conn: int, err: Refused) -> None:
         if err.error:
@@ -435,7 +444,7 @@ class Routes:
 
     def _updated(self, remote_id: str, route: Route, fields: dict[str, Any]) -> None:
         peer = self.peers.get(remote_id)
-        news = {key: fields.get(key) for key in ("connect_urls", "ldm")}
+        news = {key: fields.get(key) for key in ("connect_urls", "ws_connect_urls", "ldm")}
         before = {key: route.info.get(key) for key in news}
         for other in peer.routes() if peer is not None else [route]:
             other.info.update(news)
@@ -613,11 +622,11 @@ class Routes:
             user, password = self.settings.authorization or ("", "")
             self._dial_always(address, user, password, explicit=False)
 
-    def client_urls(self) -> list[str]:
-        """The client addresses of the other servers."""
+    def client_urls(self, kind: str = "connect_urls") -> list[str]:
+        """The client addresses of the other servers; `kind`: what their INFO calls them."""
         urls: list[str] = []
         for route in self.by_id.values():
-            listed = route.info.get("connect_urls")
+            listed = route.info.get(kind)
             if isinstance(listed, list) and not route.info.get("ldm"):
                 urls += [url for url in listed if isinstance(url, str) and len(url) <= 256][:16]
         return urls

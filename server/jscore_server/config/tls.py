@@ -240,8 +240,4 @@ def tls_block(reader: Reader, entry: Entry, path: str, *, mutual: bool = False) 
         found.verify = True
     if mutual and not found.certificates:
         reader.refuse(entry.position, "TLS between servers needs cert_file and key_file")
-    if found.verify_and_map or found.check_known_urls:
-        # Certificates are verified, but they do not name users and hosts yet.
-        what = "verify_and_map" if found.verify_and_map else "verify_cert_and_check_known_urls"
-        reader.refuse(entry.position, f'"{what}" is not supported yet')
     return found

@@ -67,6 +67,17 @@ def account_faults(options: Options) -> list[str]:
             f'no_auth_user: "{options.no_auth_user}" not present as user or nkey in authorization block or account '
             "configuration"
         )
+    web = options.websocket
+    if web.port and web.no_auth_user and not users:
+        found.append(f'no_auth_user: "{web.no_auth_user}" present, but users/nkeys are not defined')
+    elif web.port and web.no_auth_user and web.no_auth_user not in users:
+        found.append(
+            f'no_auth_user: "{web.no_auth_user}" not present as user or nkey in authorization block or account '
+            "configuration"
+        )
+    for what, given in (("username", web.user), ("token", web.token)):
+        if web.port and users and given:
+            found.append(f"websocket authentication {what} not compatible with presence of users/nkeys")
     known = {GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, *options.accounts}
     if not options.no_system_account and options.system_account not in known:
         found.append("error resolving system account: account missing")

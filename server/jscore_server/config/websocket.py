@@ -17,7 +17,6 @@ from .kinds import (
     mistyped,
     or_default,
     port,
-    refused,
     sets,
     strict_duration,
     string,
@@ -64,8 +63,6 @@ _AUTHORIZATION = table(
 
 def _authorization(reader: Reader, target: Websocket, entry: Entry) -> None:
     reader.block(map_of(entry), _AUTHORIZATION, target, "websocket.authorization.")
-    if target.user or target.password or target.token:  # nothing asks for them yet: without them anybody could come in
-        reader.lacks(entry)
 
 
 def _headers(reader: Reader, entry: Entry) -> dict[str, str]:
@@ -96,7 +93,7 @@ _WEBSOCKET = table(
         sets("user_cookie", string),
         sets("pass_cookie", string),
         sets("token_cookie", string),
-        refused("no_auth_user", kind=string),
+        sets("no_auth_user", string),
         sets("headers", _headers),
         sets("ping_interval", or_default(duration, MAX_SECONDS)),
     ]

@@ -135,6 +135,8 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int64_t jsc_plane_unix(const jsc_plane *)
     int jsc_conn_adopt(jsc_plane *, int, int, const char *, size_t, uint64_t *)
     int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
+    int jsc_conn_default(jsc_plane *, uint64_t, const jsc_conn_options *)
+    int jsc_conn_ping_every(jsc_plane *, uint64_t, int64_t)
     int jsc_plane_default(jsc_plane *, const jsc_conn_options *)
     int jsc_conn_permit(jsc_plane *, uint64_t, jsc_permissions *)
     int jsc_conn_go_on(jsc_plane *, uint64_t)
@@ -581,6 +583,21 @@ cdef class Plane:
         o.permissions = permissions.handle if permissions is not None else NULL
         o.max_subs, o.max_payload = bound(max_subs), bound(max_payload)
         check(jsc_plane_default(self.live(), &o))
+
+    def client_default(self, uint64_t conn, str account, *, Permissions permissions=None, max_subs=None,
+                       max_payload=None):
+        """The same for one client alone; False when it is closed, or there is no room for it."""
+        cdef jsc_conn_options o
+        if account is None:
+            return jsc_conn_default(self.live(), conn, NULL) >= 0
+        o.account = self._account(account)
+        o.permissions = permissions.handle if permissions is not None else NULL
+        o.max_subs, o.max_payload = bound(max_subs), bound(max_payload)
+        return jsc_conn_default(self.live(), conn, &o) >= 0
+
+    def ping_every(self, uint64_t conn, int64_t interval_ns):
+        """How often this client is asked whether it is there, instead of as all others."""
+        return jsc_conn_ping_every(self.live(), conn, interval_ns) >= 0
 
     def permit(self, uint64_t conn, Permissions permissions):
         """Other permissions for a connected client; see jsc_conn_permit."""

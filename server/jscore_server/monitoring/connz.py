@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jscore_server.jetstream.models import format_time
 from jscore_server.jetstream.names import is_literal, is_subset
 from jscore_server.monitoring.accountz import accounts
-from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.closed import Closed, Who, subs_of
 from jscore_server.monitoring.monitor import PAGE, SECOND, Body, Monitor, Sliced
 from jscore_server.monitoring.query import Asked, BadQuery, Option, uptime
 from jscore_server.monitoring.subsz import LISTED_MAX, sub_detail
 from jscore_server.monitoring.who import who_is
+from jscore_server.protocol.certificate import BadCertificate, read_certificate
 from jscore_server.protocol.duration import go_duration
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import ssl
 
 from jscore_server.dataplane import PlaneStats
 from jscore_server.jetstream.models import format_time
-from jscore_server.monitoring.certificate import BadCertificate, read_certificate
 from jscore_server.monitoring.jsz import js_summary
 from jscore_server.monitoring.monitor import SECOND, Body, Monitor, resident_bytes
 from jscore_server.monitoring.query import Asked, Option, number, uptime
 from jscore_server.monitoring.routez import active_routes
+from jscore_server.protocol.certificate import BadCertificate, read_certificate
 
 OPTIONS: tuple[Option, ...] = ()
 TLS_TIMEOUT_S = 2
@@ -47,6 +47,8 @@ def _identity(monitor: Monitor) -> Body:
     body |= {name: True for name in ("tls_required", "tls_verify") if facts.tls.get(name)}
     if facts.connect_urls:
         body["connect_urls"] = facts.connect_urls
+    if facts.ws_connect_urls:
+        body["ws_connect_urls"] = facts.ws_connect_urls
     return body
 
 
@@ -66,7 +68,7 @@ def _limits(monitor: Monitor) -> Body:
         "http_port": server.http_port,
         "http_base_path": options.http_base_path.rstrip("/"),
         "https_port": server.https_port,
-        "auth_timeout": number(server.admission.authentication.timeout_s),
+        "auth_timeout": number(server.admission.authentication.main.timeout_s),
         "max_control_line": options.max_control_line,
         "max_payload": options.max_payload,
         "max_pending": options.max_pending,

@@ -24,6 +24,8 @@ def who_is(client: Client, account: str) -> Who:
         name=connect.name,
         lang=connect.lang,
         version=connect.version,
-        user=connect.user or ("[REDACTED]" if connect.auth_token else ""),
+        user=connect.user
+        or (client.identity.user if client.identity is not None and client.identity.mapped else "")
+        or ("[REDACTED]" if connect.auth_token else ""),
         account=account,
     )

@@ -30,6 +30,8 @@ class ServerFacts:
     domain: str = ""
     connect_urls: list[str] = field(default_factory=list)
     own_urls: list[str] = field(default_factory=list)  # those of connect_urls that are this server's
+    ws_connect_urls: list[str] = field(default_factory=list)  # the same for clients that come by websocket
+    own_ws_urls: list[str] = field(default_factory=list)
     lame_duck: bool = False
     tls: dict[str, bool] = field(default_factory=dict)  # of the client listener
 
@@ -120,6 +122,8 @@ def route_info(
         **more,
     }
     _add_optional(info, facts, facts.own_urls)
+    if facts.own_ws_urls:
+        info["ws_connect_urls"] = facts.own_ws_urls
     if link is not None:
         info["jscore"] = link
     return info

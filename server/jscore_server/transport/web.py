@@ -50,7 +50,8 @@ class WebListener:
 
     def facts(self, server: ServerFacts) -> ServerFacts:
         """What INFO says to clients of this listener."""
-        return replace(server, host=self.host, port=self.port, tls=self.tls.facts() if self.tls else {})
+        tls = self.tls.facts() if self.tls else {}
+        return replace(server, host=self.host, port=self.port, tls=tls, connect_urls=server.ws_connect_urls)
 
     def accepted(self, sock: socket.socket, ip: str, port: int) -> None:
         conn = self.plane.adopt(sock.detach(), CONN_CLIENT)

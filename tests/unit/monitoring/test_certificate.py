@@ -7,7 +7,7 @@ import datetime
 import random
 
 import pytest
-from jscore_server.monitoring.certificate import BadCertificate, read_certificate
+from jscore_server.protocol.certificate import BadCertificate, read_certificate
 
 # openssl req -x509 -newkey ed25519 -nodes -days 36500 -subj "/C=DE/O=Acme, Inc/OU=a+OU=b/CN=client one"
 PEM_BODY = """

@@ -1,4 +1,4 @@
-"""What is shown of an X.509 certificate: its subject, its end, the digests that a pin is made of. Pure.
+"""What an X.509 certificate says: its subject, other names, its end, the digests that a pin is made of. Pure.
 
 Only as much of DER is read as leads there. Every length is checked: the bytes come from the other side.
 """
@@ -10,9 +10,12 @@ import hashlib
 import re
 from typing import NamedTuple
 
-__all__ = ["BadCertificate", "Certificate", "read_certificate"]
+__all__ = ["BadCertificate", "Certificate", "escaped", "read_certificate"]
 
 SEQUENCE, SET, OID, CONTEXT_0, UTC_TIME, GENERAL_TIME, BMP_STRING = 0x30, 0x31, 0x06, 0xA0, 0x17, 0x18, 0x1E
+OCTETS, EXTENSIONS, EMAIL, DNS, URI = 0x04, 0xA3, 0x81, 0x82, 0x86
+SUBJECT_ALT_NAME = "2.5.29.17"
+OTHERS_MAX = 256
 _NAMES = {
     "2.5.4.3": "CN",
     "2.5.4.5": "SERIALNUMBER",
@@ -39,6 +42,11 @@ class Certificate(NamedTuple):
     spki_sha256: str
     cert_sha256: str
     not_after: datetime.datetime
+    names: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """The subject as it is in the certificate: sets of (object identifier, value), the first named first."""
+    emails: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
 
 
 class _Part(NamedTuple):
@@ -53,12 +61,13 @@ def read_certificate(der: bytes) -> Certificate:
     if outer.tag != SEQUENCE:
         raise BadCertificate("not a sequence")
     (signed, *_) = _parts(outer.value, 1)
-    fields = _parts(signed.value, 8)
+    fields = _parts(signed.value, 10)
     if fields[0].tag == CONTEXT_0:  # the version, there from 2 on
         fields = fields[1:]
     if len(fields) < 6:
         raise BadCertificate("too few fields")
     _, _, _, validity, subject, key = fields[:6]
+    others = _alternative_names(fields[6:])
     times = _parts(validity.value, 2)
     if len(times) < 2:
         raise BadCertificate("no validity")
@@ -67,6 +76,10 @@ def read_certificate(der: bytes) -> Certificate:
         spki_sha256=hashlib.sha256(key.whole).hexdigest(),
         cert_sha256=hashlib.sha256(der).hexdigest(),
         not_after=_time(times[1]),
+        names=tuple(tuple((oid, _text(value)) for oid, value in group) for group in _names(subject.value)),
+        emails=others.get(EMAIL, ()),
+        dns=others.get(DNS, ()),
+        uris=others.get(URI, ()),
     )
 
 
@@ -93,32 +106,59 @@ def _parts(data: bytes, most: int) -> list[_Part]:
     return found
 
 
-def _subject(data: bytes) -> str:
-    """The last named first, the values of one set joined by `+`."""
-    if not data:
-        return ""
-    names = []
-    for group in _parts(data, 64):
+def _names(data: bytes) -> list[list[tuple[str, _Part]]]:
+    """The attributes of a name, set by set."""
+    found: list[list[tuple[str, _Part]]] = []
+    for group in _parts(data, 64) if data else []:
         values = []
         for attribute in _parts(group.value, 16):
             kind, value = (*_parts(attribute.value, 2), None)[:2]
             if kind is None or value is None or kind.tag != OID:
                 raise BadCertificate("bad name")
-            values.append(_attribute(_oid(kind.value), value))
-        names.append("+".join(values))
+            values.append((_oid(kind.value), value))
+        found.append(values)
+    return found
+
+
+def _alternative_names(fields: list[_Part]) -> dict[int, tuple[str, ...]]:
+    """The other names of the subject by their kind."""
+    found: dict[int, tuple[str, ...]] = {}
+    for field in fields:
+        if field.tag != EXTENSIONS:
+            continue
+        for extension in _parts(_parts(field.value, 1)[0].value, 64):
+            kind, *rest = _parts(extension.value, 3)
+            if kind.tag != OID or _oid(kind.value) != SUBJECT_ALT_NAME or not rest or rest[-1].tag != OCTETS:
+                continue
+            for name in _parts(_parts(rest[-1].value, 1)[0].value, OTHERS_MAX):
+                found[name.tag] = (*found.get(name.tag, ()), name.value.decode("latin-1"))
+    return found
+
+
+def _subject(data: bytes) -> str:
+    """The last named first, the values of one set joined by `+`."""
+    names = ["+".join(_attribute(*attribute) for attribute in group) for group in _names(data)]
     return ",".join(reversed(names))
+
+
+def _text(value: _Part) -> str:
+    return value.value.decode("utf-16-be" if value.tag == BMP_STRING else "utf-8", "replace")
 
 
 def _attribute(oid: str, value: _Part) -> str:
     name = _NAMES.get(oid)
     if name is None:
         return f"{oid}=#{value.whole.hex()}"
-    text = value.value.decode("utf-16-be" if value.tag == BMP_STRING else "utf-8", "replace")
+    return f"{name}={escaped(_text(value))}"
+
+
+def escaped(text: str) -> str:
+    """A value as RFC 2253 writes it."""
     text = re.sub(r'([,+"\\<>;])', r"\\\1", text)
     text = re.sub(r"^([# ])", r"\\\1", text)
     if text.endswith(" "):
         text = text[:-1] + "\\ "
-    return f"{name}={text}"
+    return text
 
 
 def _oid(data: bytes) -> str:

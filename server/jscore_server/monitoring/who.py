@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jscore_server.monitoring.closed import Who
 
 if TYPE_CHECKING:
+    from jscore_server.protocol.connect import Connect
     from jscore_server.server import Client
 
 
@@ -24,8 +25,14 @@ def who_is(client: Client, account: str) -> Who:
         name=connect.name,
         lang=connect.lang,
         version=connect.version,
-        user=connect.user
-        or (client.identity.user if client.identity is not None and client.identity.mapped else "")
-        or ("[REDACTED]" if connect.auth_token else ""),
+        user=_user(client, connect),
         account=account,
     )
+
+
+def _user(client: Client, connect: Connect) -> str:
+    """As whom it came in, or what it called itself."""
+    identity = client.identity
+    if identity is not None and identity.mapped:
+        return identity.user
+    return connect.user or ("[REDACTED]" if connect.auth_token else "")

@@ -1,5 +1,6 @@
 /* The message log against a model, on the simulated disk: appends, tombstones, limits, maintenance, reopenings, power
  * cuts. Whatever survives must be the state after some record at or behind the one known durable. Many seeds. */
+#include "../format.h"
 #include "../jsc_mlog.h"
 
 #include <errno.h>
@@ -312,14 +313,32 @@ static void do_append(run *r, size_t n) {
     }
 }
 
+/* Where the record of a call is: behind `before`, the position then. The care thread may have written limits again. */
+static uint64_t index_of(run *r, uint64_t before, int kind, const uint8_t *data, size_t n) {
+    uint64_t index = 0;
+    uint8_t *raw;
+    size_t bytes;
+    if (jsc_mlog_position(r->log) == before) return before;
+    OK(jsc_mlog_copy_records(r->log, before + 1, jsc_mlog_position(r->log), &raw, &bytes));
+    for (size_t at = 0, used; at < bytes && !index; at += used) {
+        jsc_record x;
+        OK(jsc_record_decode(raw + at, bytes - at, &x, &used));
+        if (x.kind == kind && x.data_len == n && memcmp(x.data, data, n) == 0) index = x.index;
+    }
+    free(raw);
+    return index ? index : before; /* a purge that nothing is there for leaves no record */
+}
+
 static void do_delete(run *r) {
     if (!r->now.last) return;
-    uint64_t seq = 1 + rnd(r->now.last), index = jsc_mlog_position(r->log) + 1;
+    uint64_t seq = 1 + rnd(r->now.last), before = jsc_mlog_position(r->log);
     int rc = jsc_mlog_delete(r->log, seq);
     CHECK(rc == (r->now.items[seq].live ? JSC_OK : JSC_ENOTFOUND));
     if (rc != JSC_OK) return;
     op *o = add_op(r);
-    *o = (op){.kind = OP_DELETE, .index = index, .a = seq};
+    uint8_t data[8];
+    jsc_put64(data, seq);
+    *o = (op){.kind = OP_DELETE, .index = index_of(r, before, JSC_K_DELETE, data, sizeof data), .a = seq};
     model_apply(&r->now, o);
 }
 
@@ -327,10 +346,14 @@ static void do_purge(run *r) {
     int f = (int)rnd(FILTERS);
     uint64_t before = rnd(3) ? 1 + rnd(r->now.last + 1) : 0, keep = rnd(2) ? rnd(30) : 0, n, live = r->now.live;
     if (f == 0 && rnd(4)) before = r->now.first + rnd(r->now.last - r->now.first + 2) / 2;
-    uint64_t index = jsc_mlog_position(r->log) + 1;
+    uint64_t position = jsc_mlog_position(r->log);
     jsc_span text = {filters[f], filters[f] ? strlen(filters[f]) : 0};
     OK(jsc_mlog_purge(r->log, filters[f] ? &text : NULL, before, keep, &n));
     op *o = add_op(r);
+    uint8_t data[16];
+    jsc_put64(data, before);
+    jsc_put64(data + 8, keep);
+    uint64_t index = index_of(r, position, JSC_K_PURGE, data, sizeof data);
     *o = (op){.kind = OP_PURGE, .index = index, .a = before, .b = keep, .filter = f};
     model_apply(&r->now, o);
     CHECK(n == live - r->now.live);
@@ -346,7 +369,12 @@ static void do_limits(run *r) {
     OK(jsc_mlog_set_limits(r->log, &l));
     if (jsc_mlog_position(r->log) == before) return;
     op *o = add_op(r);
-    *o = (op){.kind = OP_LIMITS, .index = before + 1, .limits = l};
+    uint8_t data[32];
+    jsc_put64(data, l.max_messages);
+    jsc_put64(data + 8, l.max_bytes);
+    jsc_put64(data + 16, l.max_per_subject);
+    jsc_put64(data + 24, (uint64_t)l.max_age_ns);
+    *o = (op){.kind = OP_LIMITS, .index = index_of(r, before, JSC_K_LIMITS, data, sizeof data), .limits = l};
     model_apply(&r->now, o);
 }
 

@@ -33,6 +33,7 @@ typedef struct jsc_plane_options {
     int32_t route_ping_max;    /* as ping_max */
     int64_t route_ping_interval_ns; /* min(ping_interval_ns, 30 s) */
     uint8_t auth_required;     /* then a first verb other than CONNECT is refused */
+    uint8_t no_stall;          /* a client that is behind gets no more, instead of its publishers being paused */
     uint8_t trace;             /* lines and payloads of both directions become JSC_EV_TRACE */
 } jsc_plane_options;
 int jsc_plane_new(const jsc_plane_options *, jsc_plane **out);

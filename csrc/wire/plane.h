@@ -153,6 +153,7 @@ struct jsc_conn {
     uint8_t warned; /* the publish at hand has an invalid subject, and the client was told */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
     uint8_t fresh;   /* a client that has not shown yet who it is */
+    uint8_t full; /* it is behind and no_stall: what comes next is dropped */
     uint8_t must_connect; /* and may do nothing before it has */
     uint8_t counted; /* in its account's clients */
     uint8_t track;   /* permissions: what it receives it may answer */

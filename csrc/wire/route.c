@@ -33,9 +33,19 @@ static inline void count_out(jsc_conn *c, const jsc_msg *m) {
     s->out_bytes += n;
 }
 
+/* Whether a client is so far behind that it gets no more. */
+static int is_full(jsc_conn *c) {
+    c->full = jsc_pending(c) > c->plane->o.max_pending / 4 * 3;
+    return c->full;
+}
+
 static inline void behind(jsc_conn *c, jsc_flow *f) {
     if (JSC_LIKELY(jsc_pending(c) <= c->plane->busy_hi)) return;
     f->busy = 1;
+    if (c->plane->o.no_stall) {
+        is_full(c);
+        return;
+    }
     jsc_conn *from = f->from;
     if (!from || from->kind != JSC_CONN_CLIENT || from->slow_down || from->grace || from->closing) return;
     from->slow_down = 1;
@@ -51,7 +61,8 @@ static inline void behind(jsc_conn *c, jsc_flow *f) {
 static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_flow *f) {
     jsc_conn *c = s->conn;
     const jsc_msg *m = &f->m;
-    if (c->closing || (c == f->from && !c->echo)) return 0;
+    if (JSC_UNLIKELY(c->closing | c->full) && (c->closing || is_full(c))) return 0;
+    if (c == f->from && !c->echo) return 0;
     if (JSC_UNLIKELY(s->flags & JSC_SUB_PARTLY) && !jsc_may_deliver(s, f->match, f->match_len)) return 0;
     int strip = m->headers_len && !c->headers, with = m->headers_len && !strip;
     size_t need = 6 + m->subject_len + s->sid_len + 2 +

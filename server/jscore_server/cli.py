@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .config.kinds import Warning, parse_listen
+from .config.kinds import NO_PROFILE, Warning, parse_listen
 from .config.lexer import ConfigError
 from .config.load import load
 from .config.options import Options
@@ -312,6 +312,8 @@ _DIRECT = {
     "https_port": ("https_port",),
     "log": ("log_file",),
     "log_size_limit": ("log_size_limit",),
+    "syslog": ("syslog",),
+    "remote_syslog": ("remote_syslog",),
     "max_traced_msg_len": ("max_traced_msg_len",),
     "logtime": ("logtime",),
     "logtime_utc": ("logtime_utc",),
@@ -329,15 +331,12 @@ _DIRECT = {
 }
 """Flags that set one option each."""
 
-_WITHOUT_EFFECT = ("syslog", "remote_syslog", "profile")
-
 
 def _apply(options: Options, flags: dict[str, Any]) -> list[Warning]:
     """Puts flags over what the file said."""
     notes: list[Warning] = []
-    for name in _WITHOUT_EFFECT:
-        if flags.get(name):
-            notes.append(Warning(f"-{name} is not supported yet and has no effect"))
+    if flags.get("profile"):
+        notes.append(Warning(f"-profile has no effect: {NO_PROFILE}"))
     for name, path in _DIRECT.items():
         if name in flags:
             target: Any = options

@@ -14,7 +14,7 @@ from jscore_server.authentication import plaintext
 from jscore_server.config.options import Options
 from jscore_server.dataplane import Plane, PlaneSelector
 from jscore_server.logs import Log
-from jscore_server.reload import Reload, plane_bounds, write_pid
+from jscore_server.reload import Reload, plane_bounds, syslog, write_pid
 from jscore_server.server import Server
 from jscore_server.version import NATS_VERSION, VERSION
 
@@ -40,6 +40,7 @@ def run(options: Options, warnings: Sequence[str] = (), reread: Callable[[], Opt
         logtime_utc=options.logtime_utc,
         size_limit=options.log_size_limit,
         max_num=options.log_max_num,
+        syslog=syslog(options),
     )
     for warning in warnings:
         log.warn(warning)
@@ -132,6 +133,7 @@ async def _serve(
         return 1
     if options.pid_file:
         write_pid(options.pid_file, log)
+    server.ports_file.write(options.ports_file_dir)
     gc.collect()
     gc.freeze()
     code = await stopped

@@ -6,6 +6,8 @@ import os
 import sys
 import time
 
+from jscore_server.syslog import Syslog
+
 __all__ = ["Log"]
 
 _COLOURS = {"INF": 32, "DBG": 36, "WRN": 33, "ERR": 31, "FTL": 31, "TRC": 33}
@@ -19,8 +21,8 @@ class Log:
     server outlives its log. Check `debug_on` or `trace_on` before building a costly text.
     """
 
-    __slots__ = ("_backups", "_colour", "_fd", "_limit", "_path", "_pid", "_second", "_size", "_stamp", "_time", "_utc",
-                 "debug_on", "lost", "trace_on")  # fmt: skip
+    __slots__ = ("_backups", "_colour", "_fd", "_limit", "_path", "_pid", "_second", "_size", "_stamp", "_syslog",
+                 "_time", "_utc", "debug_on", "lost", "trace_on")  # fmt: skip
 
     def __init__(
         self,
@@ -32,6 +34,7 @@ class Log:
         logtime_utc: bool = False,
         size_limit: int = 0,
         max_num: int = 0,
+        syslog: Syslog | None = None,
     ) -> None:
         """`path` '' = standard error. `size_limit` bytes, above which the file is renamed and a new one begins (0: no);
         `max_num` files are kept then, the current one included (0: all). Raises: OSError: it cannot be opened.
@@ -48,6 +51,7 @@ class Log:
         self._second = -1
         self._stamp = ""
         self._size = 0
+        self._syslog = syslog
         if path:
             self._fd = self._open()
             self._colour = False
@@ -95,6 +99,12 @@ class Log:
         self._time, self._utc = logtime, logtime_utc
         self._second = -1
 
+    def send_to(self, syslog: Syslog | None) -> None:
+        """Where lines go from now on when they go to no file; None: to standard error."""
+        if self._syslog is not None:
+            self._syslog.close()
+        self._syslog = syslog
+
     def reopen(self) -> None:
         """Opens the file anew after a rotation from outside (SIGUSR1). Raises: OSError; the old file stays in use."""
         if self._path:
@@ -104,6 +114,7 @@ class Log:
 
     def close(self) -> None:
         """Closes the file; later lines go to standard error."""
+        self.send_to(None)
         if self._path:
             os.close(self._fd)
             self._fd = 2
@@ -119,6 +130,9 @@ class Log:
         if "\n" in text or "\r" in text:
             # Names come from clients: a line end in one must not forge a line.
             text = text.replace("\r", "\\r").replace("\n", "\\n")
+        if self._syslog is not None and not self._path:
+            self.lost += not self._syslog.line(level, text)
+            return
         line = f"{self._pid}{self._clock() if self._time else ''}{label} {text}\n".encode("utf-8", "backslashreplace")
         self._write(line)
         if self._limit and self._path and self._size > self._limit:

@@ -20,11 +20,13 @@ from jscore_server.config.options import Options
 from jscore_server.config.validate import named_users
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
+from jscore_server.ports import program
 from jscore_server.protocol.duration import go_duration
 from jscore_server.server import Server
+from jscore_server.syslog import Syslog
 from jscore_server.transport.listener import TlsListener
 
-__all__ = ["Reload", "plane_bounds", "write_pid"]
+__all__ = ["Reload", "plane_bounds", "syslog", "write_pid"]
 
 NANOSECOND = 1_000_000_000
 WITHOUT_FILE = "can only reload config when a file is provided using -c or --config"
@@ -57,8 +59,9 @@ FIXED = {
 
 SHOWN = (
     *("trace", "trace_verbose", "trace_headers", "debug", "logtime", "logtime_utc", "log_file", "max_connections"),
-    *("ping_interval", "ping_max", "max_control_line", "max_payload", "pid_file", "write_deadline"),
+    *("ping_interval", "ping_max", "max_control_line", "max_payload", "pid_file", "ports_file_dir", "write_deadline"),
     *("max_traced_msg_len", "connect_error_reports", "reconnect_error_reports"),
+    *("syslog", "remote_syslog", "no_fast_producer_stall"),
 )
 """Options whose change is logged with the new value, in the order of the lines."""
 
@@ -75,6 +78,7 @@ def plane_bounds(options: Options) -> dict[str, Any]:
         "write_deadline_ns": int(options.write_deadline * NANOSECOND),
         "route_ping_interval_ns": int((options.cluster.ping_interval or 0) * NANOSECOND),
         "route_ping_max": options.cluster.ping_max or 0,
+        "no_stall": options.no_fast_producer_stall,
         "trace": options.trace,
     }
 
@@ -134,9 +138,13 @@ class Reload:
         server, old = self._server, self._asked
         tls = TlsListener(new.tls, optional=new.allow_non_tls) if new.tls is not None else None
         cluster_tls = ClusterTls.of(new.cluster)
+        moved = (old.log_file, old.syslog, old.remote_syslog) != (new.log_file, new.syslog, new.remote_syslog)
+        elsewhere = syslog(new) if moved else None
         server.log.configure(
             new.log_file, debug=new.debug, trace=new.trace, logtime=new.logtime, logtime_utc=new.logtime_utc
         )
+        if moved:
+            server.log.send_to(elsewhere)
         # From here on nothing fails: the websocket's files, too, were loaded once when the options were checked.
         if server.web is not None and server.web.tls is not None and new.websocket.tls is not None:
             server.web.tls.replace(new.websocket.tls)
@@ -155,6 +163,8 @@ class Reload:
         self._shed(new.max_connections)
         if new.pid_file and new.pid_file != old.pid_file:
             write_pid(new.pid_file, server.log)
+        if new.ports_file_dir != old.ports_file_dir:
+            server.ports_file.write(new.ports_file_dir)
         for line in self._lines(old, new):
             server.log.info(line)
         if old.client_advertise != new.client_advertise:
@@ -221,6 +231,13 @@ def _without_files(websocket: Any) -> Any:
     plain = copy.copy(websocket)
     plain.tls = None if websocket.tls is None else True
     return plain
+
+
+def syslog(options: Options) -> Syslog | None:
+    """Where the log goes when it goes to no file. Raises: OSError, ValueError."""
+    if options.log_file or not (options.syslog or options.remote_syslog):
+        return None
+    return Syslog(options.remote_syslog, program())
 
 
 def write_pid(path: str, log: Log) -> None:

@@ -6,13 +6,9 @@ Everything here is per connection or per batch; messages never pass through.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import fcntl
-import os
 import random
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +39,7 @@ from jscore_server.dataplane.events import (
 )
 from jscore_server.logs import Log
 from jscore_server.monitoring.monitor import Monitor
+from jscore_server.ports import PortsFile
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Connect, Refused, acceptable_info, read_connect
 from jscore_server.protocol.identity import made_name, server_id
@@ -50,6 +47,7 @@ from jscore_server.protocol.trace import LOST, traced
 from jscore_server.system import System
 from jscore_server.transport.context import http_context
 from jscore_server.transport.listener import THROTTLED, TlsListener, logged
+from jscore_server.transport.sockets import interface_addresses, listen, plain_address, shown
 from jscore_server.transport.upgrade import Request
 from jscore_server.transport.web import WebListener, filled
 from jscore_server.version import NATS_VERSION, VERSION
@@ -59,11 +57,9 @@ if TYPE_CHECKING:
 
 CONN_CLIENT, CONN_ROUTE = 0, 1
 ACCEPTS_A_TURN = 64
-LISTEN_BACKLOG = 4096
 ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
 SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it ever asked for a PONG
 TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over
-SIOCGIFADDR = 0x8915
 
 
 @dataclass
@@ -123,10 +119,12 @@ class Server:
         self.client_port = 0
         self.client_listener: socket.socket | None = None
         self.web_listener: socket.socket | None = None
+        self.route_listener: socket.socket | None = None
         self.http_port = 0
         self.https_port = 0
         self.monitoring: list[Listener] = []
         self.system = System(Monitor(self))
+        self.ports_file = PortsFile(self)
         self.ask_reload: Callable[[], str] = lambda: "reload is not supported"  # "": done, else why not
         self.routes: Routes | None = None
         self.links: Links | None = None
@@ -263,6 +261,7 @@ class Server:
             self.jetstream.set_transport(self.links)
         host = cluster.host or self.options.host
         sock = listen(host, cluster.port)
+        self.route_listener = sock
         listening = (host, int(sock.getsockname()[1]))
         self._serve(sock, self._route_accepted)
         self.log.info(f"Cluster name is {self.facts.cluster}")
@@ -365,6 +364,7 @@ class Server:
     def stop(self) -> None:
         """Closes listeners and connections; JetStream closes its logs."""
         assert self.loop is not None
+        self.ports_file.remove()
         for sock in self.listeners:
             self.loop.remove_reader(sock.fileno())
             sock.close()
@@ -406,7 +406,7 @@ class Server:
                 return
             conn.setblocking(False)
             try:
-                accepted(conn, address[0], address[1])
+                accepted(conn, plain_address(address[0]), address[1])
             except OSError as err:
                 self._accept_failed(sock, accepted, err)
                 return
@@ -723,10 +723,6 @@ class Server:
             handler(conn, conn_kind, a, b, data)
 
 
-def shown(host: str, port: int | None) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def advertised(text: str, host: str, port: int) -> tuple[str, int]:
     """What `host`, `host:port` or '' in a configuration makes of the address that is listened on."""
     if not text:
@@ -738,35 +734,3 @@ def advertised(text: str, host: str, port: int) -> tuple[str, int]:
     if not colon or ":" in name:  # an address of IPv6 without brackets has no port
         return text, port
     return name, int(given)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, IPv4 first for names. Raises OSError with the address in its text."""
-    try:
-        found = socket.getaddrinfo(host or "0.0.0.0", max(port, 0), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as err:
-        raise OSError(f"Error listening on {shown(host, port)}: {err}") from err
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    family, kind, proto, _, address = found[0]
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(LISTEN_BACKLOG)
-        sock.setblocking(False)
-    except OSError as err:
-        sock.close()
-        raise OSError(f"Error listening on {shown(host, port)}: {err.strerror}") from err
-    return sock
-
-
-def interface_addresses() -> list[str]:
-    """IPv4 addresses of this machine's interfaces, loopback only when there is nothing else."""
-    addresses = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", os.fsencode(name)[:15])
-            with contextlib.suppress(OSError):
-                addresses.append(socket.inet_ntoa(fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)[20:24]))
-    outside = [address for address in addresses if not address.startswith("127.")]
-    return outside or ["127.0.0.1"]

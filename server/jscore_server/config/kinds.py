@@ -304,6 +304,7 @@ def size(reader: Reader, entry: Entry) -> int:
 
 _INT64 = 1 << 63
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+NO_PROFILE = "this server has no profile in Go's format; perf and py-spy show what it does"
 MAX_SECONDS = 9_223_372_036.0
 """nats-server counts int64 nanoseconds."""
 _DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")

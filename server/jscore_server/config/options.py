@@ -149,6 +149,9 @@ class Options:
     log_file: str = ""
     log_size_limit: int = 0
     log_max_num: int = 0
+    syslog: bool = False
+    remote_syslog: str = ""
+    """`udp://host:port` and the like; the file, where there is one, comes first."""
     pid_file: str = ""
     ports_file_dir: str = ""
     max_connections: int = 65_536
@@ -161,6 +164,8 @@ class Options:
     ping_max: int = 2
     write_deadline: float = 10.0
     write_timeout: str = "default"
+    no_fast_producer_stall: bool = False
+    """A client that is behind gets no more for a while, instead of its publishers being paused."""
     lame_duck_duration: float = 120.0
     lame_duck_grace_period: float = 10.0
     connect_error_reports: int = 3600

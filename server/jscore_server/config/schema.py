@@ -14,6 +14,7 @@ from .gateway import gateway
 from .jetstream import jetstream, top_store_dir
 from .kinds import (
     MAX_SECONDS,
+    NO_PROFILE,
     Reader,
     Rule,
     Warning,
@@ -101,6 +102,11 @@ def _lame_duck_grace(reader: Reader, entry: Entry) -> float:
     return value
 
 
+def _profile(reader: Reader, target: Options, entry: Entry) -> None:
+    if integer(reader, entry):
+        reader.warn(entry.position, f'"{entry.name}" has no effect: {NO_PROFILE}')
+
+
 _TOP = table(
     [
         listens("host", "port"),
@@ -120,8 +126,8 @@ _TOP = table(
         sets("log_file", string, "logfile"),
         sets("log_size_limit", integer, "logfile_size_limit"),
         sets("log_max_num", integer, "logfile_max_num"),
-        later("syslog", kind=boolean),
-        later("remote_syslog", kind=string),
+        sets("syslog", boolean),
+        sets("remote_syslog", string),
         sets("pid_file", string, "pidfile"),
         sets("ports_file_dir", string),
         sets("max_connections", integer, "max_conn"),
@@ -135,7 +141,7 @@ _TOP = table(
         sets("ping_max", or_default(integer)),
         sets("write_deadline", or_default(duration, MAX_SECONDS)),
         sets("write_timeout", WRITE_TIMEOUT),
-        later("no_fast_producer_stall", kind=boolean),
+        sets("no_fast_producer_stall", boolean),
         sets("lame_duck_duration", _lame_duck_duration),
         sets("lame_duck_grace_period", _lame_duck_grace),
         later("no_header_support", kind=boolean),
@@ -146,7 +152,7 @@ _TOP = table(
         sets("http_port", port, "monitor_port"),
         sets("http_base_path", string),
         http_authorization,
-        later("prof_port", kind=integer),
+        Rule(("prof_port",), _profile),
         later("prof_block_rate", kind=integer),
         sets("feature_flags", _flags),
         sets("tls", partial(tls_block, path="tls")),

@@ -164,6 +164,7 @@ class Plane:
         route_ping_max: int = ...,
         auth_required: bool = ...,
         trace: bool = ...,
+        no_stall: bool = ...,
     ) -> None: ...
     def tune(
         self,
@@ -176,6 +177,7 @@ class Plane:
         route_ping_interval_ns: int,
         route_ping_max: int,
         trace: bool,
+        no_stall: bool,
     ) -> None: ...
     def attach_store(self, store: Store) -> None: ...
     def own_log(self, log: RecordLog, log_id: int) -> None: ...

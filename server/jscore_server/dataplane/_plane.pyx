@@ -58,7 +58,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         int32_t ping_max, route_ping_max
         uint32_t max_subs
         uint8_t auth_required
-        uint8_t trace
+        uint8_t no_stall, trace
     ctypedef struct jsc_ready:
         int fd
         uint32_t mask
@@ -422,7 +422,7 @@ cdef class Plane:
 
     def __cinit__(self, *, max_payload=1048576, max_control_line=4096, max_pending=67108864,
                   ping_interval_ns=120_000_000_000, ping_max=2, max_subs=0, route_ping_interval_ns=0, route_ping_max=0,
-                  write_deadline_ns=0, auth_required=False, trace=False):
+                  write_deadline_ns=0, auth_required=False, trace=False, no_stall=False):
         cdef jsc_plane_options o
         o.max_payload = max_payload
         o.max_control_line = max_control_line
@@ -435,6 +435,7 @@ cdef class Plane:
         o.route_ping_max = route_ping_max
         o.auth_required = auth_required
         o.trace = trace
+        o.no_stall = no_stall
         self._callbacks = {}
         self.gone.id = 0
         self.gone_subs = b""
@@ -448,7 +449,7 @@ cdef class Plane:
         return self.handle
 
     def tune(self, *, max_payload, max_control_line, ping_interval_ns, ping_max, write_deadline_ns,
-             route_ping_interval_ns, route_ping_max, trace):
+             route_ping_interval_ns, route_ping_max, trace, no_stall):
         """Other bounds from now on; the rest stays as it was made."""
         cdef jsc_plane_options o
         o.max_pending = o.max_subs = o.auth_required = 0  # not looked at
@@ -460,6 +461,7 @@ cdef class Plane:
         o.route_ping_interval_ns = route_ping_interval_ns
         o.route_ping_max = route_ping_max
         o.trace = trace
+        o.no_stall = no_stall
         jsc_plane_tune(self.live(), &o)
 
     def attach_store(self, Store store not None):

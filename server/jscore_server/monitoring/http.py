@@ -120,7 +120,7 @@ class Listener:
         log_error: Callable[[str], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._sock = sock
+        self.sock = sock
         self._tls = tls
         self._handle = handle
         self._log_error = log_error
@@ -133,7 +133,7 @@ class Listener:
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, sock=self._sock, limit=HEAD_MAX, ssl=self._tls)
+        self._server = await asyncio.start_server(self._serve, sock=self.sock, limit=HEAD_MAX, ssl=self._tls)
 
     def close(self) -> None:
         if self._starting is not None:
@@ -141,7 +141,7 @@ class Listener:
         if self._server is not None:
             self._server.close()
         else:
-            self._sock.close()
+            self.sock.close()
         for writer in list(self._open):
             writer.transport.abort()
 

@@ -175,7 +175,7 @@ def test_a_harmless_key_is_a_warning(text):
     _, notes = read(text)
     assert [note.strict for note in notes] == [False]
     assert notes[0].text.startswith("x.conf:1:")
-    assert "not supported yet" in notes[0].text
+    assert "no effect" in notes[0].text
 
 
 @pytest.mark.parametrize(

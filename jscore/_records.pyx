@@ -402,6 +402,13 @@ cdef class RecordLog:
         """Ends the batch: all appended so far goes to the sync thread. Raises: Failed."""
         check(jsc_log_submit(self.live()))
 
+    def mark(self) -> None:
+        """When all is synced and the log does not say so yet: says so, so that damage to its end is told from a torn end.
+
+        For a log that fell silent; cheap otherwise. Raises: Failed, Full.
+        """
+        check(jsc_log_mark(self.live()))
+
     def truncate(self, uint64_t last) -> None:
         """Removes every record above `last`; durable on return, waits for the disk.
 

@@ -111,7 +111,13 @@ static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, c
     jsc_record r;
     jsc_bytes extra = {0};
     memset(o, 0, sizeof *o);
-    if (jsc_stream_read(s, seq, &r) != JSC_OK) {
+    int rc = jsc_stream_read(s, seq, &r);
+    if (rc == JSC_ECORRUPT && !s->solo) { /* other replicas have it: nobody may take it for delivered */
+        jsc_stream_hurt(s, rc);
+        o->busy = 1;
+        return;
+    }
+    if (rc != JSC_OK) {
         o->sent = -1;
         return;
     }
@@ -129,7 +135,7 @@ static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, c
     if (c->o.headers_only) {
         char line[48];
         int ln = snprintf(line, sizeof line, "Nats-Msg-Size: %u\r\n\r\n", r.data_len);
-        int rc = r.headers_len > 2 ? jsc_bytes_add(&extra, r.headers, r.headers_len - 2u)
+        rc = r.headers_len > 2 ? jsc_bytes_add(&extra, r.headers, r.headers_len - 2u)
                                    : jsc_bytes_add(&extra, "NATS/1.0\r\n", 10);
         if (rc == JSC_OK) rc = jsc_bytes_add(&extra, line, (size_t)ln);
         if (rc != JSC_OK) {
@@ -151,7 +157,7 @@ static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, c
     jsc_bytes_free(&extra);
 }
 
-/* A message whose bytes no longer verify cannot be sent: the position moves past it. */
+/* A message whose bytes no longer verify, of a stream that has no other replica, cannot be sent: the position moves past it. */
 static void pass_over(jsc_consumer *c, uint64_t seq, jsc_pend *e) {
     if (e) {
         jsc_seqheap_pop(&c->ready);

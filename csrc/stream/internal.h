@@ -236,6 +236,7 @@ int jsc_stream_append(jsc_stream *, uint8_t kind, const void *subject, size_t sn
                       const void *data, size_t n, uint64_t *index);
 void jsc_stream_touch(jsc_stream *);
 int jsc_stream_advance(jsc_stream *, uint64_t committed); /* as jsc_stream_commit */
+void jsc_stream_hurt(jsc_stream *, int rc); /* its records cannot be read: the host is told, once */
 void jsc_stream_reply(jsc_stream *, const char *to, size_t tn, const void *headers, size_t hn, const void *data,
                       size_t n);
 void jsc_stream_error(jsc_stream *, const char *to, size_t tn, int code, int err, const char *text, size_t n);

@@ -2,16 +2,20 @@
 #include "internal.h"
 #include <errno.h>
 
+void jsc_stream_hurt(jsc_stream *s, int rc) {
+    if (s->owner.failed) return;
+    s->owner.failed = 1;
+    jsc_event e = {.type = JSC_EV_FAILED, .a = s->owner.id, .b = (uint64_t)(int64_t)rc};
+    jsc_plane_emit(s->all->plane, &e);
+}
+
 void jsc_streams_apply(jsc_stream *s, uint64_t durable) {
     int rc = jsc_stream_advance(s, durable);
     jsc_event e = {.type = JSC_EV_APPLY, .a = s->owner.id};
     if (rc == JSC_EHOST) {
         jsc_plane_emit(s->all->plane, &e);
-    } else if (rc != JSC_OK && !s->owner.failed) { /* its records cannot be read: it stands still, and says so */
-        s->owner.failed = 1;
-        e.type = JSC_EV_FAILED;
-        e.b = (uint64_t)(int64_t)rc;
-        jsc_plane_emit(s->all->plane, &e);
+    } else if (rc != JSC_OK) {
+        jsc_stream_hurt(s, rc); /* it stands still */
     }
 }
 

@@ -320,6 +320,8 @@ class Api:
                 self._no_meta(request, last_try, again)
         elif asset is not None and asset.failed and assignment.replicas == 1:
             request.fail(problem(10194, err=asset.failed))
+        elif asset is not None and asset.failed and any(engine.is_online(p) for p in asset.others()):
+            return  # they have what is damaged here
         elif leader not in (None, engine.server_name) or (asset is None and not engine.is_meta_leader):
             return  # somebody else's to answer
         else:

@@ -92,6 +92,7 @@ class Asset:
         plane: Plane,
         raft: RaftHost,
         on_ready: Callable[[Asset], None],
+        on_damage: Callable[[Asset, str], None],
         lines: Logger,
     ) -> None:
         self.assignment = assignment
@@ -101,6 +102,7 @@ class Asset:
         self.group: Group | None = None
         self.leading = False
         self.failed = ""
+        self.closed = False
         self.config: StreamConfig | None = None
         self.version = 0
         self.consumers: dict[str, ConsumerReplica] = {}
@@ -111,6 +113,7 @@ class Asset:
         self.subscriptions: list[Subscription] = []
         self._raft = raft
         self._on_ready = on_ready
+        self._on_damage = on_damage
         self._lines = lines
         self._held = False  # the stream takes no publishes while its leadership is handed over
         self._busy = False
@@ -126,6 +129,8 @@ class Asset:
             self._lines.warn(f"stream {self.assignment.account}/{self.assignment.name}: {recovery.message}")
         if self._is_alone():
             self._start_solo()
+        elif recovery.damaged_index or self.log.first > 1:
+            self._on_damage(self, f"record {recovery.damaged_index or 1} is damaged")
         else:
             self._take_part()
 
@@ -143,6 +148,7 @@ class Asset:
             on_commit=self.advance,
             on_role=self._on_role,
             on_hold=self._on_hold,
+            on_damage=lambda why: self._on_damage(self, why),
             preferred=assignment.preferred,
             lost=self._raft.lost(assignment.born),
             joins=self._raft.name in assignment.joined or self._raft.name not in assignment.birth,
@@ -175,10 +181,21 @@ class Asset:
                 continue
         return 1
 
+    def others(self) -> list[str]:
+        """Who else is assigned the stream."""
+        return [peer for peer in self.assignment.peers if peer != self._raft.name]
+
+    def stand_aside(self) -> None:
+        """Takes no part while the log is repaired; what was promised stays remembered."""
+        if self.group is not None:
+            self._raft.close_group(self.assignment.group)
+            self.group = None
+
     def close(self, *, forget: bool) -> None:
         """Stops serving; the log stays open and is the caller's. `forget`: for good, the stream was deleted."""
         self._step_down()
         self.failed = self.failed or "closed"
+        self.closed = True
         if self.group is not None:
             if forget:
                 self._raft.remove_group(self.assignment.group)
@@ -382,6 +399,8 @@ class Asset:
                 newer |= self._apply(record)
                 self.stream.skip()
                 finished += self._waiting.pop(at, ())
+        except jscore.Corrupt as err:
+            self._on_damage(self, f"record {self.stream.applied + 1} is damaged: {err}")
         except (jscore.Error, OSError, msgspec.MsgspecError) as err:
             self.fail(f"record {self.stream.applied + 1} cannot be applied: {err}")
         finally:

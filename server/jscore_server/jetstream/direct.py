@@ -71,6 +71,10 @@ class DirectGet:
             else:
                 self._one(asset, reply, request)
         except (jscore.Error, OSError) as err:
+            if isinstance(err, jscore.Corrupt):
+                self._engine.damaged(asset, f"a stored message does not verify: {err}")
+                if asset.failed:
+                    return  # others have it
             self._engine.lines.error(f"stream {asset.assignment.name}: direct get: {err}")
             self._status(asset, reply, "404 Message Not Found")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import jscore
-from jscore_server.jetstream import api, direct, gather, leaving, names, placement, quotas, rearrange, system_api
+from jscore_server.jetstream import api, direct, gather, heal, leaving, names, placement, quotas, rearrange, system_api
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
 from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import (
@@ -40,7 +40,7 @@ from jscore_server.jetstream.meta import (
     settle,
 )
 from jscore_server.jetstream.stream_config import NO_LIMITS, JetStreamLimits
-from jscore_server.raft import ChangeRefused, NotLeader, Role
+from jscore_server.raft import Birth, ChangeRefused, NotLeader, Role
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,6 +55,9 @@ ANSWER_AGE_NS = 10_000_000_000
 """A reply owed by a stream's leader is forgotten after this: the client has given up."""
 OWED_MAX = 10_000
 OPEN_RETRY_S = 0.1
+HAND_OVER_S = 0.5
+MARK_S = 1.0
+CODE_CORRUPT = -10002  # JSC_ECORRUPT in csrc/base/jsc_base.h
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class JetStream:
         self._is_removed = False  # from the cluster, by an operator
         self.gather = gather.Gather(self)
         self.leaving = leaving.Leaving(self)
+        self.healer = heal.Healer(self)
+        self._meta_start: tuple[list[str], int, str] | None = None  # how to start the meta group once its log is whole
         self.rearrange = rearrange.Rearrange(self)
         self.quotas = quotas.Quotas(self)
         self.api = api.Api(self)
@@ -151,13 +156,11 @@ class JetStream:
         self._running = True
         self.started_ns = self.clock()
         os.makedirs(os.path.join(self.options.directory, "streams"), exist_ok=True)
-        self.meta_log = self.store.open(os.path.join(self.options.directory, META_GROUP))
-        self._replay_until = self.meta_log.last
-        if self.meta_log.recovery.message:
-            self.lines.warn(f"meta log: {self.meta_log.recovery.message}")
-        self.plane.own_log(self.meta_log, META_LOG_ID)
+        self._open_meta_log()
         self.gather.start()
         self.leaving.start()
+        self.healer.start()
+        self.after(MARK_S, self._mark)
         self.api.start()
         self.system_api.start()
         self.quotas.start()
@@ -170,15 +173,91 @@ class JetStream:
         if self.meta is not None or self.meta_log is None:
             return
         birth = self.raft.birth
+        group = group or (birth.group if birth is not None else META_GROUP)
+        if self.clustered and (self.meta_log.recovery.damaged_index or self.meta_log.first > 1):
+            self._meta_start = voters, expected, group
+            self._heal_meta(f"meta record {self.meta_log.recovery.damaged_index or 1} is damaged")
+            return
         self.meta = self.raft.create_group(
-            group or (birth.group if birth is not None else META_GROUP),
+            group,
             self.meta_log,
             voters,
             on_commit=self._meta_commit,
             on_role=self._meta_role,
+            on_damage=self._meta_damaged,
             expected=expected,
             lost=self.raft.wiped,
         )
+
+    def _open_meta_log(self) -> None:
+        path = os.path.join(self.options.directory, META_GROUP)
+        heal.settle(path, os.path.join(self.options.directory, "lost+found", f"{META_GROUP}.{self.clock()}"))
+        self.meta_log = self.store.open(path)
+        self._replay_until = self.meta_log.last
+        if self.meta_log.recovery.message:
+            self.lines.warn(f"meta log: {self.meta_log.recovery.message}")
+        self.plane.own_log(self.meta_log, META_LOG_ID)
+
+    def _meta_damaged(self, why: str) -> None:
+        """A record of the meta log does not verify any more."""
+        if self.meta is None or not self.clustered:
+            return
+        voters, _ = self.meta.members()
+        self._meta_start = voters, 0, self.meta.id
+        self.raft.close_group(self.meta.id)
+        self.meta = None
+        self._heal_meta(why)
+
+    def _heal_meta(self, why: str) -> None:
+        start, log = self._meta_start, self.meta_log
+        if start is None or log is None or start[2] in self.healer.open:
+            return
+        self.meta_failed = f"{why}; it is repaired from the other servers"
+        self.lines.error(self.meta_failed)
+        self.healer.begin(start[2], log, self._meta_healed)
+
+    def _meta_healed(self, done: heal.Heal) -> None:
+        if self.meta_log is None or self._meta_start is None:
+            return
+        self.plane.disown_log(self.meta_log)
+        self.meta_log.abandon()
+        self._open_meta_log()
+        self.lines.info(f"the meta log is whole again; {done.fetched} records came from other servers")
+        self.meta_failed = ""
+        self.meta_bootstrap(*self._meta_start)
+
+    def _mark(self) -> None:
+        """Logs that nobody writes to state how far they are synced; those with a Raft group do so by it."""
+        for asset in self.assets.values():
+            if asset.group is None and not asset.failed:
+                self._guard(asset, asset.log.mark)
+        self.after(MARK_S, self._mark)
+
+    def damaged(self, asset: Asset, why: str) -> None:
+        """A record of the stream's log does not verify: where others hold the stream it is taken from them.
+
+        A stream that only this server holds goes on with what is readable.
+        """
+        group = asset.assignment.group
+        if not self.raft.remembers(group) or group in self.healer.open or asset.closed:
+            return
+        asset.fail(f"{why}; it is repaired from the other replicas")
+        self.after(HAND_OVER_S if asset.leader == self.server_name else 0, lambda: self._heal(asset))
+
+    def _heal(self, asset: Asset) -> None:
+        group = asset.assignment.group
+        if asset.closed or group in self.healer.open:
+            return
+        asset.stand_aside()
+        self._guard(asset, lambda: self.healer.begin(group, asset.log, lambda done: self._healed(asset, done)))
+
+    def _healed(self, asset: Asset, done: heal.Heal) -> None:
+        if asset.closed:
+            return
+        name = f"{asset.assignment.account}/{asset.assignment.name}"
+        self.lines.info(f"stream {name}: its log is whole again; {done.fetched} records came from other replicas")
+        self._close_asset(asset, asset.log.abandon, forget=False)
+        self._open(self.state.get(asset.assignment.account, asset.assignment.name) or asset.assignment, "")
 
     def meta_abandon(self) -> None:
         """Gives up a meta group that never had a leader, with whatever its log holds: nothing of it was committed."""
@@ -201,6 +280,7 @@ class JetStream:
         self.system_api.stop()
         self.gather.stop()
         self.leaving.stop()
+        self.healer.stop()
         for asset in list(self.assets.values()):
             asset.stream.shutdown()
             self._close_asset(asset, asset.log.close, forget=False)
@@ -324,7 +404,9 @@ class JetStream:
             self.lines.error(self.meta_failed)
             return
         asset = self._by_id.get(log_id)
-        if asset is not None:
+        if asset is not None and code == CODE_CORRUPT:
+            self.damaged(asset, "a record does not verify")
+        elif asset is not None:
             asset.fail(f"the log takes no more writes (code {code})")
 
     def log_of(self, log_id: int) -> RecordLog | None:
@@ -343,6 +425,7 @@ class JetStream:
         birth = hello.get("birth")
         if self.meta is None and self.raft.birth is None and birth and hello.get("elected"):
             group, voters, expected = birth
+            self.raft.born(Birth(str(group), tuple(voters), int(expected)))  # so that it is known here, too (R-1)
             self.meta_bootstrap(list(voters), int(expected), str(group))
         if hello.get("removed", {}).get(self.server_name) == self.raft.directory_id:
             self._removed_here()
@@ -639,7 +722,8 @@ class JetStream:
             if reply and assignment.preferred == self.server_name:
                 self.api.refuse("stream_create", assignment.account, reply, problem(10039))
             return
-        if os.path.isdir(self.directory_of(assignment)):
+        directory = self.directory_of(assignment)
+        if os.path.isdir(directory) or os.path.isdir(directory + heal.WHOLE):
             self._open(assignment, reply)
             return
         if not self._to_open:
@@ -677,6 +761,7 @@ class JetStream:
         asset: Asset | None = None
         try:
             os.makedirs(os.path.dirname(directory), exist_ok=True)
+            heal.settle(directory, self._grave(assignment))
             log = self.store.open(directory)
             asset = Asset(
                 assignment,
@@ -685,6 +770,7 @@ class JetStream:
                 plane=self.plane,
                 raft=self.raft,
                 on_ready=self._asset_ready,
+                on_damage=self.damaged,
                 lines=self.lines,
             )
             self.assets[key] = asset
@@ -705,6 +791,7 @@ class JetStream:
     def _close_asset(self, asset: Asset, end: Callable[[], None], *, forget: bool) -> None:
         self.assets.pop((asset.assignment.account, asset.assignment.name), None)
         self._by_id.pop(asset.id, None)
+        self.healer.cancel(asset.assignment.group)
         try:
             asset.close(forget=forget)
             end()
@@ -734,15 +821,17 @@ class JetStream:
 
     def _bury(self, assignment: Assignment, what: str = "deleted") -> None:
         """Moves a stream's directory out of the way. Nothing is erased here (clustering.md §6, last row)."""
-        source = self.directory_of(assignment)
-        grave = os.path.join(self.options.directory, "lost+found")
-        target = os.path.join(grave, f"{names.account_directory(assignment.account)}.{assignment.group}.{self.clock()}")
+        source, target = self.directory_of(assignment), self._grave(assignment)
         try:
-            os.makedirs(grave, exist_ok=True)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.rename(source, target)
             self.lines.info(f"stream {assignment.account}/{assignment.name} {what}; its log is kept in {target}")
         except OSError as err:
             self.lines.error(f"stream {assignment.account}/{assignment.name} {what}; its log stays in {source}: {err}")
+
+    def _grave(self, assignment: Assignment) -> str:
+        name = f"{names.account_directory(assignment.account)}.{assignment.group}.{self.clock()}"
+        return os.path.join(self.options.directory, "lost+found", name)
 
     def _report_strangers(self) -> None:
         """Directories without an assignment are left alone and named in the log."""

@@ -189,6 +189,8 @@ class Runtime:
         if self.raft.elected:
             return
         decision = self.raft.meta_birth(self.expected())
+        if isinstance(decision, Bootstrap) and self._meta_records():
+            decision = Wait("this server was in a cluster before, and waits for one that knows it")
         if isinstance(decision, Bootstrap):
             self.log.info(f"JetStream cluster starts with {', '.join(decision.birth.voters)}")
             self._live(decision.birth)

@@ -393,6 +393,9 @@ class StreamApi:
                 found = stream.get(first)
         except jscore.NotFound:
             found = None
+        except jscore.Corrupt as err:
+            self._engine.damaged(asset, f"a stored message does not verify: {err}")
+            raise problem(10008) if asset.failed else problem(10051, err=f"message is damaged: {err}") from err
         if found is None:
             raise problem(10037)
         message = StoredMessage(

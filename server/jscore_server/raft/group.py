@@ -45,9 +45,11 @@ class Log(Protocol):
     ) -> int: ...
     def append_raw(self, raw: bytes, from_index: int) -> None: ...
     def submit(self) -> None: ...
+    def mark(self) -> None: ...
     def truncate(self, last: int) -> None: ...
     def term(self, index: int) -> int: ...
     def read(self, index: int) -> Any: ...
+    def copy(self, lo: int, hi: int, cap: int) -> tuple[bytes, int]: ...
     def set_commit(self, index: int) -> None: ...
     def wait(self, index: int, timeout: float | None = None) -> Any: ...
     def close(self) -> None: ...
@@ -72,7 +74,7 @@ class Group:
 
     __slots__ = (
         "_draining", "_failed", "_raw_id", "_reads", "core", "due", "held", "host", "id", "leader_since", "log",
-        "mended", "on_commit", "on_hold", "on_role", "paused", "told_leader", "wanted",
+        "mended", "on_commit", "on_damage", "on_hold", "on_role", "paused", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,7 @@ class Group:
         on_role: Callable[[Role, int], None],
         preferred: bool,
         on_hold: Callable[[int], None] | None = None,
+        on_damage: Callable[[str], None] | None = None,
     ) -> None:
         self.host = host
         self.id = group_id
@@ -92,6 +95,7 @@ class Group:
         self.on_commit = on_commit
         self.on_role = on_role
         self.on_hold = on_hold
+        self.on_damage = on_damage
         self.paused = 0  # what on_hold was told last
         self.mended = host.ticks  # when leadership last moved
         self._raw_id = group_bytes(group_id)
@@ -331,7 +335,7 @@ class Group:
             act()
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err))
+            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
         finally:
             self.host._leave()
 
@@ -358,7 +362,7 @@ class Group:
             self.core.step(message)
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err))
+            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
     def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: bytes) -> None:
         """Verified records for this group. Raises ValueError when they do not follow head.prev_index."""
@@ -372,7 +376,7 @@ class Group:
                 self._store(head.members)
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err))
+            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
     def _store(self, may_hold_members: bool) -> None:
         core, log, out = self.core, self.log, self.core.out
@@ -402,6 +406,10 @@ class Group:
         last = self.core.out.truncate
         self.core.out.truncate = -1
         self.host.log_line("info", f"raft group {self.id}: records after {last} gave way to the leader's")
+        core = self.core
+        if core.hard.known > last:
+            core.hard.known = last  # what goes now is not missing later
+            self.host._write_hard(self, core.hard_seq)
         try:
             self.log.truncate(last)
         except (self.host.engine.Error, OSError) as err:
@@ -428,7 +436,7 @@ class Group:
             if self.paused or core.transferee:
                 self._hold()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err))
+            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
     def durable(self) -> None:
         """The log's durable index moved, or it failed."""
@@ -441,9 +449,10 @@ class Group:
             core.disk_failed()
         try:
             core.durable(self.log.durable)
+            self.host._moved[self] = None
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:
-            self.fail(str(err))
+            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
     def hard_state_durable(self, seq: int) -> None:
         """Hard state number `seq` is on the disk: what waited for it may leave."""
@@ -465,14 +474,16 @@ class Group:
             self.core.hard_state_durable(seq)
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:
-            self.fail(str(err))
+            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
     def peer(self, name: str, up: bool) -> None:
         """The link to `name` came up or went down."""
         self._input(lambda: self.core.peer_up(name) if up else self.core.peer_down(name))
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, damaged: bool = False) -> None:
         """Stops this group for good in this process; the host and its other groups go on."""
+        if self._failed:
+            return
         self._failed = True
         self.host.log_line("error", f"raft group {self.id} stops: {why}")
         core = self.core
@@ -481,6 +492,20 @@ class Group:
         core.out.role.clear()
         self._lose_reads()
         self._tell(Role.FOLLOWER, core.term)
+        if damaged and self.on_damage is not None:
+            self.on_damage(why)
+
+    def copy_committed(self, lo: int, hi: int, cap: int) -> tuple[bytes, int]:
+        """Raw records from `lo` on that are known here to be committed, about `cap` bytes but at least one, and the
+        index of the last. Raises: NotFound, Corrupt.
+        """
+        hi = min(hi, self.core.commit)
+        if self._failed or lo > hi:
+            return b"", 0
+        try:
+            return self.log.copy(lo, hi, cap)
+        except self.host.engine.Full:
+            return self.log.copy(lo, lo, 128 << 20)
 
     def drop(self) -> None:
         """The group was removed: nothing is sent or called back any more, but for reads that are lost."""

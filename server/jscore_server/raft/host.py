@@ -33,6 +33,7 @@ from .messages import (
 
 REFUSED = 1 << 62  # in place of an index: the log took no record
 MAX_EARLY = 256  # messages kept for groups that do not exist here yet
+WITNESS_TICKS = 50
 MAX_STEPS = 3  # ticks that one call may make up for: a pause of this process is no silence of its peers
 
 
@@ -107,6 +108,7 @@ class RaftHost:
         self._refused = False  # since the last offer some record was not taken
         self._outbox: dict[str, list[bytes]] = {}
         self._dirty: dict[Group, None] = {}
+        self._moved: dict[Group, None] = {}  # logs that were synced further since the last look
         self._wheel: dict[int, list[Group]] = {}
         self._early: dict[tuple[str, str], tuple[int, Message]] = {}
         self._newborn: list[Group] = []
@@ -116,16 +118,22 @@ class RaftHost:
         self._silent: dict[str, None] = {}  # linked peers that say nothing
         self._depth = 0
         self._now_ns = -1
+        self._damaged = False
         self._load()
-        if getattr(self._log, "bytes", 0) > hardlog.REWRITE_BYTES:
+        if self._damaged or getattr(self._log, "bytes", 0) > hardlog.REWRITE_BYTES:
             self._shorten(store, directory)
 
     # ---- hard state ------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         log = self._log
+        damaged = 0
         for index in range(log.first, log.last + 1):
-            body = json.loads(log.read(index).data)
+            try:
+                body = json.loads(log.read(index).data)
+            except self.engine.Corrupt:
+                damaged += 1
+                continue
             if "g" in body:
                 if body.get("x"):
                     self._hard.pop(body["g"], None)
@@ -144,10 +152,20 @@ class RaftHost:
                 self.wiped_until = int(body.get("until", -1))
             elif "directory" in body:
                 self.directory_id = body["directory"]
+        if damaged or log.first > 1:
+            self._distrust(damaged)
         if not self.directory_id:
             self.directory_id = f"{self.rng.getrandbits(128):032x}"
             self._write({"directory": self.directory_id}, wait=True)
         self.known[self.name] = self.directory_id
+
+    def _distrust(self, damaged: int) -> None:
+        """Any term and vote here may be an old one: nobody knows what the damaged records said (spec/raft.md §5)."""
+        self.log_line("error", f"raft: {damaged or 'the first'} records of terms and votes are damaged; {MUTED}")
+        self._damaged = True
+        for hard in self._hard.values():
+            if hard.members[-1].voters != (self.name,) and hard.mute < 0:
+                hard.mute, hard.mute_term = 0, -1
 
     def _shorten(self, store: Any, directory: str) -> None:
         """The log holds every election there ever was: only what counts now is kept."""
@@ -231,6 +249,7 @@ class RaftHost:
         joins: bool = False,
         alone: int = 0,
         on_hold: Callable[[int], None] | None = None,
+        on_damage: Callable[[str], None] | None = None,
     ) -> Group:
         """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
 
@@ -240,7 +259,7 @@ class RaftHost:
         the leader's log has to stop growing: 1 take no more publishes, 2 append nothing at all, 0 it came to nothing.
         `joins`: the group was born without this replica, so it takes no part before it is let in. `alone`: this server
         is the only member and led the group by itself until now, in this term; it goes on as its leader. Then this
-        blocks for one sync.
+        blocks for one sync. `on_damage`: the group stops, as a record of its log does not verify.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -268,10 +287,19 @@ class RaftHost:
                 hard.mute = 0
                 self.log_line("warn", f"raft group {group_id}: this server's former replica is gone; {MUTED}")
             self._hard[group_id] = hard
+        elif log.last < hard.known:
+            # Records that were synced, and perhaps acknowledged, are not there any more (spec/raft.md §5).
+            what = f"the log ends at {log.last}, it was synced up to {hard.known}"
+            if hard.members[-1].voters != (self.name,):
+                hard.mute = max(hard.mute, hard.known)
+                hard.mute_term = -1
+                what += f"; {MUTED}"
+            hard.known = log.last
+            self.log_line("error", f"raft group {group_id}: {what}")
         recover_members(hard, log.last, lambda index: _members_at(log, index))
         if alone:
             self._write(hard_to_body(group_id, hard), wait=True)
-        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold)
+        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold, on_damage)
         self.groups[group_id] = group
         self._by_log[log] = group
         self._enter()
@@ -294,6 +322,15 @@ class RaftHost:
         """Whether this server has, or had, a replica of the group: it keeps a term and a vote for it."""
         return group_id in self._hard
 
+    def close_group(self, group_id: str) -> None:
+        """Ends a group here for now: its term and vote are kept for when it is created again."""
+        group = self.groups.pop(group_id, None)
+        if group is not None:
+            group.drop()
+            self._by_log.pop(group.log, None)
+            self._dirty.pop(group, None)
+            self._moved.pop(group, None)
+
     def remove_group(self, group_id: str) -> None:
         """Forgets a group for good; its log is the caller's to delete. Unknown ids are ignored."""
         group = self.groups.pop(group_id, None)
@@ -302,6 +339,7 @@ class RaftHost:
         group.drop()
         self._by_log.pop(group.log, None)
         self._dirty.pop(group, None)
+        self._moved.pop(group, None)
         self._hard.pop(group_id, None)
         self._write({"g": group_id, "x": 1})
 
@@ -406,9 +444,29 @@ class RaftHost:
             if group.due > ticks:
                 self._schedule(group)
         self._prove_liveness()
+        if ticks % WITNESS_TICKS == 0:
+            self._mark(self._log)
+            if self._moved:
+                self._witness()
         if self._early and ticks % self.timing.election_max_ticks == 0:
             oldest = ticks - self.timing.election_min_ticks
             self._early = {key: item for key, item in self._early.items() if item[0] >= oldest}
+
+    def _witness(self) -> None:
+        """How far logs are synced is noted beside them too, a second late at most: who loses the end of one knows."""
+        moved, self._moved = self._moved, {}
+        for group in moved:
+            hard, synced = group.core.hard, min(group.core.synced, group.log.durable)
+            if synced > hard.known and self.groups.get(group.id) is group:
+                hard.known = synced
+                self._write_hard(group, group.core.hard_seq)
+            self._mark(group.log)
+
+    def _mark(self, log: Log) -> None:
+        try:
+            log.mark()
+        except (self.engine.Error, OSError):
+            pass  # a log that takes no writes says so elsewhere
 
     def _prove_liveness(self) -> None:
         """Hosts, not groups, prove liveness: an empty frame where nothing else goes; silence is told to all groups."""
@@ -620,13 +678,15 @@ def hard_to_body(group_id: str, hard: HardState) -> dict[str, Any]:
         "i": hard.members_indexes,
         "s": hard.scanned,
         "q": [hard.mute, hard.mute_term],
+        "d": hard.known,
     }
 
 
 def hard_from_body(body: dict[str, Any]) -> HardState:
     """What hard_to_body wrote, also in the first version."""
     members = [_members_of(item) for item in body["m"]]
-    return HardState(body["t"], body["v"], members, body["i"], body["s"], *body["q"])
+    mute, mute_term = body["q"]
+    return HardState(body["t"], body["v"], members, body["i"], body["s"], mute, mute_term, body.get("d", 0))
 
 
 def _members_body(c: Members) -> list[Any]:

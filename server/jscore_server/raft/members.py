@@ -112,6 +112,7 @@ class HardState:
     # heard of its leader makes it a voter. An older one was about a former self, which is gone.
     mute: int = -1
     mute_term: int = -1
+    known: int = 0  # the log was synced up to here: a second witness beside the log itself
 
 
 def recover_members(hard: HardState, last: int, read: Callable[[int], Members | None]) -> None:

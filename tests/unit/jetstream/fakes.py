@@ -80,6 +80,9 @@ class FakeLog:
     def set_commit(self, index: int) -> None:
         pass
 
+    def mark(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

@@ -77,6 +77,9 @@ class FakeLog:
                 self.append(kind, raw[at + HEAD.size : at + size], term=term)
             at += size
 
+    def mark(self) -> None:
+        pass
+
     def raw(self, index: int) -> bytes:
         r = self.records[index - 1]
         return HEAD.pack(HEAD.size + len(r.data), index, r.term, r.kind) + r.data

@@ -1,0 +1,126 @@
+"""Disks that are full, slow or gone: F22-F26."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from jscore_server.demo import ApiError, NatsError, api, eventually
+
+from tests.faults.cluster.hosts import Host
+from tests.faults.cluster.trial import STREAM, Skipped, Trial, fault
+from tests.faults.disks import Disk, run
+
+BLKIO = Path("/sys/fs/cgroup/blkio")
+
+
+def fill(host: Host) -> Path:
+    """All that is left of its disk is taken by a file."""
+    path = host.store / "ballast"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+    return path
+
+
+async def full(t: Trial, host: Host, demand: float) -> None:
+    async with t.load():
+        await t.run(3)
+        ballast = fill(host)
+        at = time.monotonic()
+        await t.run(8)
+        t.within("gap", t.journal.gap(at), demand)
+        ballast.unlink()
+        at = time.monotonic()
+        await t.more(200)
+    await t.current(30)
+    await t.healthy()
+    t.within("resumed after", time.monotonic() - at, 10)
+
+
+@fault("F22", "a full disk at a follower", "lost 0, goes on; resumes by itself in 10 s", disk="tmpfs")
+async def full_follower(t: Trial) -> None:
+    await full(t, await t.follower(), 1)
+
+
+@fault("F23", "a full disk at the leader", "lost 0, gap 1 s; resumes by itself", disk="tmpfs")
+async def full_leader(t: Trial) -> None:
+    await full(t, await t.leader(), 1)
+
+
+@fault("F24", "full disks at all", "refused with an error, reads work, space makes it write again", disk="tmpfs")
+async def full_all(t: Trial) -> None:
+    async with t.load():
+        await t.run(3)
+        ballast = [fill(host) for host in t.hosts]
+        await t.run(6)
+        before = len(t.journal.times)
+        await t.run(3)
+        t.must(len(t.journal.times) == before, "acknowledged with every disk full")
+        try:
+            await eventually(
+                lambda: api(t.client, f"STREAM.MSG.GET.{STREAM}", {"seq": 1}, seconds=2), 10, "a read with full disks"
+            )
+        except TimeoutError as err:
+            t.must(False, str(err))
+        t.tell(f"{len(t.journal.refused)} refused with an error")
+        for path in ballast:
+            path.unlink()
+        at = time.monotonic()
+        await t.more(200)
+        t.within("writes again after", time.monotonic() - at, 10)
+
+
+@fault("F25", "a slow disk at the leader (1 MB/s, 50 writes a second)", "leader moves in 5 s, rate 80 %", disk="ext4")
+async def slow_disk(t: Trial) -> None:
+    if not (BLKIO / "blkio.throttle.write_iops_device").exists():
+        raise Skipped("no blkio cgroup with throttling here")
+    group = BLKIO / f"faults{os.getpid()}"
+    async with t.load():
+        await t.run(3)
+        leader = await t.leader()
+        assert isinstance(leader.disk, Disk)
+        listed = await asyncio.to_thread(run, "losetup", "-j", str(leader.disk.image), "-n", "-O", "MAJ:MIN")
+        device = listed.stdout.strip()
+        if not device:
+            raise Skipped("the loop device of the image is not known")
+        group.mkdir()
+        try:
+            (group / "blkio.throttle.write_bps_device").write_text(f"{device} 1048576")
+            (group / "blkio.throttle.write_iops_device").write_text(f"{device} 50")
+            (group / "cgroup.procs").write_text(str(leader.pid))
+            before, at = len(t.journal.times), time.monotonic()
+            await t.run(4)
+            rate = (len(t.journal.times) - before) / (time.monotonic() - at)
+            at = time.monotonic()
+            moved = 0.0
+            while time.monotonic() - at < 12 * t.scale:
+                with contextlib.suppress(TimeoutError, NatsError, ApiError):
+                    if not moved and (await t.leader(2)) is not leader:
+                        moved = time.monotonic() - at
+                await asyncio.sleep(0.2)
+            t.tell(f"{rate:.0f}/s with the slow leader; leadership {'moved' if moved else 'stayed'}")
+        finally:
+            (BLKIO / "cgroup.procs").write_text(str(leader.pid))
+            group.rmdir()
+
+
+@fault("F26", "a disk that dies under a running server", "no acknowledgement by it, the rest goes on", disk="ext4")
+async def dead_disk(t: Trial) -> None:
+    async with t.load():
+        await t.run(3)
+        host = await t.leader() if t.round % 2 else await t.follower()
+        t.journal.void = True
+        host.power_cut()
+        await asyncio.sleep(0.2)
+        t.journal.void = False
+        at = time.monotonic()
+        await t.run(8)
+        t.within("gap", t.journal.gap(at), 5)
+        host.after_power_cut()
+        host.start()
+        await t.up([host])
+        await t.more(200)

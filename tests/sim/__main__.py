@@ -20,7 +20,7 @@ def main() -> int:
     options = parser.parse_args()
     kind = EngineSimulator if options.engine else Simulator
     began = time.monotonic()
-    events = acked = elections = 0
+    events = acked = elections = reads = 0
     for seed in range(options.start, options.start + options.seeds):
         sim: Simulator | None = None
         try:
@@ -41,9 +41,10 @@ def main() -> int:
         events += sim.events
         acked += len(sim.acked)
         elections += len(sim.leaders)
+        reads += sim.reads_done
     took = time.monotonic() - began
     print(
-        f"{options.seeds} seeds, {events} events, {acked} acked, {elections} elections in {took:.1f} s: "
+        f"{options.seeds} seeds, {events} events, {acked} acked, {reads} read, {elections} elections in {took:.1f} s: "
         f"{options.seeds / took:.0f} seeds/s"
     )
     return 0

@@ -24,7 +24,8 @@ from jscore_server.raft.members import HardState, Members, members_from_json, me
 import jscore
 from jscore._records import SimDisk
 
-from .simulator import ModelLog, Node, Simulator, Violation
+from .model import ModelLog, Node, Violation
+from .simulator import Simulator
 
 SEGMENT_BYTES = 8192  # rotates every hundred records or so
 RECORD_CAP = 65536
@@ -146,6 +147,7 @@ class EngineSimulator(Simulator):
         self.logs: list[EngineLog] = []
         options.setdefault("duration", 6_000)
         super().__init__(seed, make_log=self.make_engine_log, **options)
+        self.rates["loss"] = 0  # what the engine makes of damage is for its own tests
 
     def make_engine_log(self, name: str) -> EngineLog:
         log = EngineLog(name, self.seed * 16 + len(self.logs) + 1, self.raw)
@@ -159,6 +161,8 @@ class EngineSimulator(Simulator):
         node.core = None
         node.life += 1
         node.held.clear()
+        node.backlog.clear()
+        node.paused = 0
         states = [node.durable_hard, *(hard for _, hard in node.pending_hard)]
         log: EngineLog = node.log  # type: ignore[assignment]
         log.power_cut(self.rng, states[1:])
@@ -171,8 +175,7 @@ class EngineSimulator(Simulator):
             raise Violation(f"8: {name} forgot its term and vote: {states[0]}")
         node.pending_hard.clear()
         self.note(f"{name} crashes, its log ends at {log.last}")
-        for key in [k for k, w in self.waiting.items() if w[0] == name]:
-            del self.waiting[key]
+        self.forget_clients(name)
 
     def hard_synced(self, node: Node, life: int, seq: int) -> None:
         if node.core is not None and node.life == life:

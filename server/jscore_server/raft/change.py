@@ -90,7 +90,7 @@ class Change(Reads):
             return Changing(stage, current.voters, current.learners, ())
         if target is None:
             return None
-        waiting = tuple(n for n in target.voters if n not in current.voters and not self._caught_up(n))
+        waiting = tuple(n for n in target.voters if n != self.name and not self._caught_up(n))
         return Changing("learners", target.voters, target.learners, waiting)
 
     def _proposed(self) -> bool:
@@ -121,12 +121,26 @@ class Change(Reads):
             return
         if added or removed:
             expected = min(current.expected, len(target.voters)) if removed else current.expected
+            if not self._can_decide(target.voters, max(len(target.voters), expected) // 2 + 1):
+                return
             joint = len(added) + len(removed) > 1
             self._propose(target.voters, target.learners, expected, current if joint else None)
         elif set(target.learners) != set(current.learners):
             self._propose(current.voters, target.learners, current.expected)
         else:
             self.target = None
+
+    def _can_decide(self, voters: tuple[str, ...], quorum: int) -> bool:
+        """Whether a quorum of `voters` holds the log and counts: the group must not wait for who lost its promises."""
+        oldest = self.now - self.timing.election_max_ticks - (3 * self.timing.quiet_ticks if self.quiet else 0)
+        count = 0
+        for name in voters:
+            p = self.progress.get(name)
+            if p is None:
+                count += name == self.name
+            elif self._caught_up(name) and p.active >= oldest:
+                count += p.counted or not self.members.is_voter(name)
+        return count >= quorum
 
     def _propose(
         self, voters: tuple[str, ...], learners: tuple[str, ...], expected: int, joint: Members | None = None

@@ -57,7 +57,7 @@ class Core(Change):
             return
         if self.role is Role.LEADER:
             self._tick_leader()
-        elif self._may_campaign():
+        elif self._may_campaign() and not self._is_bound():
             self._pre_campaign()
         else:
             self._reset_timeout()

@@ -14,7 +14,7 @@ class Election(State):
     def _may_campaign(self) -> bool:
         if not self.disk or self.hard.mute >= 0:
             return False
-        if self.gone or self.now < self.promised:
+        if self.gone:
             return False
         if self.synced < self.last and self.now - self.synced_tick >= self.timing.slow_ticks:
             return False  # its disk hangs
@@ -113,12 +113,17 @@ class Election(State):
     def _hears_leader(self) -> bool:
         if self.role is Role.LEADER:
             return True  # check quorum ends this by itself
-        if self.now < self.promised:
+        if self._is_bound():
             return True
-        if not self.leader or (self.suspect and not self.timing.lease):
+        if not self.leader or self.suspect:
             return False
         limit = self.timing.election_min_ticks
         return self.now - self.heard < (limit + self.timing.quiet_ticks if self.quiet else limit)
+
+    def _is_bound(self) -> bool:
+        """With leases: whether what was answered to a leader still forbids any vote, whatever was heard since (R-8)."""
+        timing = self.timing
+        return timing.lease and (self.now < self.promised or self.now - self.heard < timing.election_min_ticks)
 
     def _log_is_new_enough(self, m: Message) -> bool:
         last_term = self.term_at(self.last)

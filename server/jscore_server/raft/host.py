@@ -99,6 +99,10 @@ class RaftHost:
         self.known: dict[str, str] = {}  # the directory id by which a server was first met (R-2); its own is there, too
         self.met: dict[str, str] = {}  # the directory id that a peer had when its link last came up
         self._reads = 0
+        # Starts of this server and of its peers as far as told: (directory, number, drawn). One that falls back to an
+        # older number, or to the same one drawn anew, stands on an old copy of its files.
+        self.start: tuple[str, int, str] = ("", 0, "")
+        self._starts: dict[str, tuple[str, int, str]] = {}
         self._by_log: dict[Any, Group] = {}
         self._hard: dict[str, HardState] = {}
         hardlog.settle(directory)
@@ -150,6 +154,10 @@ class RaftHost:
             elif "wiped" in body:
                 self.wiped = True
                 self.wiped_until = int(body.get("until", -1))
+            elif "start" in body:
+                self.start = ("", *body["start"])
+            elif "started" in body:
+                self._starts[body["started"]] = tuple(body["at"])
             elif "directory" in body:
                 self.directory_id = body["directory"]
         if damaged or log.first > 1:
@@ -158,6 +166,11 @@ class RaftHost:
             self.directory_id = f"{self.rng.getrandbits(128):032x}"
             self._write({"directory": self.directory_id}, wait=True)
         self.known[self.name] = self.directory_id
+        self._begin(self.start[1] + 1)
+
+    def _begin(self, number: int) -> None:
+        self.start = (self.directory_id, number, f"{self.rng.getrandbits(64):016x}")
+        self._write({"start": self.start[1:]}, wait=True)
 
     def _distrust(self, damaged: int) -> None:
         """Any term and vote here may be an old one: nobody knows what the damaged records said (spec/raft.md §5)."""
@@ -193,6 +206,9 @@ class RaftHost:
                 yield {"peer": peer, "id": directory_id}
         if self.wiped:
             yield {"wiped": True, "until": self.wiped_until}
+        yield {"start": self.start[1:]}
+        for peer, start in self._starts.items():
+            yield {"started": peer, "at": start}
         for group_id, hard in self._hard.items():
             yield hard_to_body(group_id, hard)
 
@@ -561,6 +577,8 @@ class RaftHost:
             "birth": None if birth is None else [birth.group, list(birth.voters), birth.expected],
             "elected": self.elected,
             "known": self._told_known(),
+            "start": self.start,
+            "starts": self._starts,
             "meta": -1 if self.birth is None else self._meta_last(self.birth.group),
         }
 
@@ -615,6 +633,8 @@ class RaftHost:
             if not isinstance(meta_last, int):
                 raise ValueError
             directory, own = str(hello["directory"]), hello["known"].get(self.name, self.directory_id)
+            start = _start_of(hello.get("start", ("", 0, "")))
+            told = _start_of(hello.get("starts", {}).get(self.name, ("", 0, "")))
             self._hellos[peer] = Hello(peer, directory, found, bool(hello["elected"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ProtocolError(f"{peer} sent no proper hello") from None
@@ -622,6 +642,12 @@ class RaftHost:
             self.wiped = True
             self.log_line("warn", f"{peer} knew this server by another store directory: what that one promised is lost")
             self._write({"wiped": True})
+        if told[0] == self.directory_id and told[1] >= self.start[1] and told != self.start:
+            self._fall_back(peer, told[1])
+        former = self._starts.get(peer)
+        if start[1] and (former is None or former[0] != start[0] or former[1] < start[1]):
+            self._starts[peer] = start
+            self._write({"started": peer, "at": start})
         if self.wiped and self.wiped_until < 0:
             self._bound_loss(self._hellos[peer], meta_last, set(hello["known"]))
         self.met[peer] = directory
@@ -631,6 +657,26 @@ class RaftHost:
             self._write({"peer": peer, "id": directory})
         elif known != directory:
             self.log_line("warn", f"{peer} has another store directory than when it was first met")
+
+    def _fall_back(self, peer: str, number: int) -> None:
+        """This directory is an older copy of what `peer` has met: what was promised and acked since is lost (R-3)."""
+        why = f"{peer} has met a later start of this server ({number}, this one is {self.start[1]}): its files are old"
+        self.log_line("error", f"{why}; {MUTED}")
+        self._enter()
+        try:
+            self._begin(number + 1)
+            for group_id, hard in self._hard.items():
+                group = self.groups.get(group_id)
+                hard.mute = max(hard.mute, hard.scanned if group is None else group.core.last)
+                hard.mute_term = -1
+                if group is None:
+                    self._write(hard_to_body(group_id, hard))
+                else:
+                    group.core.resign()
+                    group.core._persist()
+                    group.drain()
+        finally:
+            self._leave()
 
     def meta_birth(self, expected: int) -> Wait | Bootstrap | Adopt:
         """What to do about the meta group now; on Bootstrap or Adopt call `born`, then create the group."""
@@ -661,6 +707,14 @@ class RaftHost:
             group.drop()
         self.groups.clear()
         self._log.close()
+
+
+def _start_of(told: Any) -> tuple[str, int, str]:
+    """Raises TypeError, ValueError."""
+    directory, number, drawn = told
+    if not (isinstance(directory, str) and isinstance(number, int) and isinstance(drawn, str)):
+        raise ValueError
+    return directory, number, drawn
 
 
 def _boot_ms() -> int:

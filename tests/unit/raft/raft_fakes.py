@@ -124,6 +124,15 @@ class FakeStore:
         return self.logs.setdefault(path, FakeLog(self))
 
 
+def copy_of(store: FakeStore) -> FakeStore:
+    """An image of a host's files as they are now."""
+    image = FakeStore()
+    for path, log in store.logs.items():
+        twin = image.open(path)
+        twin.records, twin.durable, twin.submitted = list(log.records), log.durable, log.submitted
+    return image
+
+
 class Link:
     """One server's view of the links."""
 

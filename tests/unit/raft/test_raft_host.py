@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, ChangeRefused, NotLeader, ProtocolError, Role
-from raft_fakes import Cluster, FakeError
+from raft_fakes import Cluster, FakeError, copy_of
 
 THREE = ["a", "b", "c"]
 
@@ -505,6 +507,47 @@ def test_a_wiped_server_learns_it_from_a_peer_and_its_replica_does_not_vote(clus
     cluster.start(leader.name).create(THREE)
     cluster.run(3000)
     assert server.group.commit == cluster.leader().group.commit
+
+
+def greet(cluster: Cluster, *names: str) -> None:
+    for a in names:
+        for b in names:
+            if a != b:
+                cluster.servers[a].host.peer_hello(b, json.loads(json.dumps(cluster.servers[b].host.hello())))
+
+
+def test_an_old_copy_of_a_servers_files_neither_votes_nor_counts(cluster: Cluster) -> None:
+    """b's files are put back to what they were before it acked X, which only a holds beside it."""
+    a = cluster.leader().name
+    b, c = (n for n in THREE if n != a)
+    greet(cluster, *THREE)
+    cluster.kill(b)
+    copy = copy_of(cluster.stores[b])
+    cluster.start(b).create(THREE)
+    greet(cluster, a, b, c)
+    cluster.run(1000)
+    cluster.cut = {frozenset((c, n)) for n in (a, b)}
+    index = cluster.servers[a].group.propose(10, b"X")
+    cluster.settle()
+    assert cluster.servers[a].group.commit == index
+    cluster.kill(a)
+    cluster.kill(b)
+    cluster.cut.clear()
+    cluster.stores[b] = copy
+    cluster.start(b)
+    greet(cluster, b, c)
+    cluster.servers[b].create(THREE)
+    cluster.run(4000)
+    assert not any(cluster.servers[n].group.is_leader for n in (b, c))
+    cluster.start(a).create(THREE)
+    greet(cluster, *THREE)
+    cluster.run(4000)
+    assert cluster.leader().group.commit > index
+    assert all(s.store.open("g").read(index).data == b"X" for s in cluster.servers.values())
+    cluster.kill(b)
+    cluster.start(b).create(THREE)
+    greet(cluster, *THREE)
+    assert "files are old" not in " ".join(text for _, text in cluster.servers[b].lines)
 
 
 def test_what_a_wiped_server_may_have_lost_ends_where_all_others_meta_logs_end(cluster: Cluster) -> None:

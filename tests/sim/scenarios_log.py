@@ -1,0 +1,256 @@
+"""Scenarios of spec/raft.md §6 about the log, truncation and recovery: K-34 to K-53, K-57, K-61."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from jscore_server.raft.core import Role
+
+import jscore
+
+from .engine import EngineLog
+from .model import Bugs, Violation
+from .simulator import run_seed
+from .stage import Stage
+
+
+def k34_an_old_append_cuts_nothing() -> None:
+    s = Stage()
+    leader = s.leader()
+    follower, _ = s.others(leader)
+    s.put(5)
+    core, log = s.core(leader), s.nodes[follower].log
+    old = log.slice(1, 3)
+    s.put(5)
+    s.go(50)
+    last = log.last
+    for _ in range(3):
+        s.on_append(leader, follower, core.term, 0, 0, 2, list(old[0]), list(old[1]))
+        s.on_append(leader, follower, core.term, 1, old[0][0], 0, [], [])
+    assert log.last == last
+    s.settle()
+
+
+def divergence(name: str = "") -> tuple[Stage, str]:
+    """A cut-off leader with records that give way, and others in their places."""
+    s = Stage()
+    leader = s.leader()
+    s.put(3)
+    s.cut(leader)
+    s.send(leader, 30)
+    s.until(lambda: s.leads() not in ("", leader))
+    s.put(4)
+    return s, leader
+
+
+def k35_nothing_of_a_cut_suffix_comes_back() -> None:
+    s, old = divergence()
+    s.join()
+    s.put(40)
+    s.go(100)
+    s.crash(old)
+    s.back(old)
+    s.settle()
+    assert s.nodes[old].log.data[: len(s.ghost_data)] == s.ghost_data
+
+
+def k36_the_commit_index_never_goes_back() -> None:
+    s, old = divergence()
+    before = s.core(old).commit
+    s.join()
+    while s.core(old).commit == before:
+        s.go(1)
+        assert s.core(old).commit >= before
+    s.settle()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def k38_a_truncation_holds_after_a_power_cut(seed: int) -> None:
+    rng = random.Random(seed)
+    log = EngineLog("n0", seed + 1, {})
+    try:
+        for term, count, cut in ((1, 200, 150), (2, 10, 155), (3, 3, 100)):
+            for _ in range(count):
+                log.append(term, f"{term}")
+            log.sync(log.last)
+            log.truncate(cut)
+            log.power_cut(rng, [])
+            assert log.last == cut
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def k39_unsynced_records_come_back_as_a_prefix_or_not_at_all(seed: int) -> None:
+    rng = random.Random(seed)
+    log = EngineLog("n0", seed + 1, {})
+    try:
+        for _ in range(6):
+            for _ in range(rng.randrange(1, 200)):
+                log.append(1, "x" * rng.randrange(1, 900))
+            log.power_cut(rng, [])  # compares with what was written
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def k40_a_crash_around_a_new_segment(seed: int) -> None:
+    rng = random.Random(seed)
+    log = EngineLog("n0", seed + 1, {})
+    try:
+        for _ in range(25):
+            for _ in range(rng.randrange(1, 14)):
+                log.append(1, "y" * 600)  # a segment holds thirteen
+                if rng.random() < 0.5:
+                    log.sync(log.last)
+            log.power_cut(rng, [])
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def k41_overwritten_bytes_never_verify(seed: int) -> None:
+    rng = random.Random(seed)
+    log = EngineLog("n0", seed + 1, {})
+    try:
+        for term in range(1, 20):
+            for _ in range(rng.randrange(1, 60)):
+                log.append(term, "same bytes")
+            if rng.random() < 0.7:
+                log.sync(log.last)
+            log.truncate(rng.randint(0, log.last))
+            for _ in range(rng.randrange(3)):
+                log.append(term, "same bytes")
+            log.power_cut(rng, [])
+    finally:
+        log.close()
+
+
+def found_in(seeds: int, bugs: Bugs) -> bool:
+    for seed in range(seeds):
+        try:
+            run_seed(seed, bugs=bugs)
+        except Violation:
+            return True
+    return False
+
+
+def k42_a_sync_that_is_left_out_is_noticed() -> None:
+    assert found_in(50, Bugs(lose_synced=True))
+
+
+def k44_damage_is_no_end_of_the_log() -> None:
+    assert found_in(400, Bugs(cut_damage=True))
+
+
+def k45_a_failed_sync_is_never_taken_for_one() -> None:
+    s = Stage()
+    leader = s.leader()
+    broken, _ = s.others(leader)
+    s.nodes[broken].fails = True
+    s.put()
+    s.until(lambda: s.nodes[broken].broken)
+    durable = s.nodes[broken].log.durable
+    s.put(5)
+    assert s.core(leader).progress[broken].match <= durable
+    s.nodes[leader].fails = True
+    s.send(leader)
+    s.until(lambda: s.nodes[leader].broken)
+    assert s.core(leader).role is Role.FOLLOWER
+    s.settle()
+
+
+def k46_one_process_a_directory(tmp_path: Path) -> None:
+    with jscore.Store() as store:
+        log = store.open(str(tmp_path / "log"))
+        with jscore.Store() as second, pytest.raises(jscore.Error):
+            second.open(str(tmp_path / "log"))
+        log.close()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def k48_one_torn_one_damaged_the_third_alive(seed: int) -> None:
+    s = Stage(3, seed=seed)
+    leader = s.leader()
+    damaged, torn = s.others(leader)
+    s.put(20)
+    s.nodes[torn].disk = 50.0
+    s.put(5)
+    s.crash(torn)
+    s.lose(damaged, keep=s.rng.randrange(1, 10))
+    s.go(s.rng.randrange(200))
+    s.back(torn, damaged)
+    s.put(5)
+    s.settle()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def k49_one_of_the_quorum_loses_power_the_other_is_paused(seed: int) -> None:
+    s = Stage(3, seed=seed)
+    leader = s.leader()
+    holder, behind = s.others(leader)
+    s.cut(behind)
+    s.put(10)
+    s.crash(holder)
+    s.pause(leader, 6000)
+    s.join()
+    s.back(holder)
+    s.until(lambda: s.leads() == holder, 8000)
+    s.go(6000)
+    s.settle()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def k50_everybody_loses_power_at_once(seed: int) -> None:
+    s = Stage(3, seed=seed)
+    for node in s.nodes.values():
+        node.disk = 20.0
+    for _ in range(5):
+        s.put(4)
+        s.send(s.leader(), 10)
+        s.go(s.rng.randrange(30))
+        for name in s.names:
+            s.crash(name)
+        s.go(s.rng.randrange(500))
+        s.back(*s.names)
+    s.settle()
+
+
+@pytest.mark.parametrize("what", ["record", "votes"])
+def k51_one_flipped_bit_on_one_host(what: str) -> None:
+    s = Stage()
+    leader = s.leader()
+    hurt, behind = s.others(leader)
+    s.cut(behind)
+    s.put(20)
+    s.lose(hurt, keep=7 if what == "record" else s.nodes[hurt].log.last)
+    s.crash(leader)
+    s.join()
+    s.back(hurt)
+    s.nobody_leads(5000)
+    s.back(leader)
+    s.put(3)
+    s.settle()
+
+
+def k57_a_learner_catches_up_though_publishing_goes_on() -> None:
+    s = Stage()
+    s.put(300)
+    s.cap = 3
+    s.change("n0", "n1", "n2", "n3", "n4")
+    for _ in range(40):
+        s.put(4)
+        s.go(20)
+    s.changed("n0", "n1", "n2", "n3", "n4", ms=1000)
+    s.settle()
+
+
+def k61_a_proposal_to_an_old_leader_is_not_the_new_ones() -> None:
+    s, old = divergence()
+    lost = s.send(old, 3)
+    s.join()
+    s.settle()
+    assert not any(key in s.acked for key in lost)
+    assert not any(key in s.ghost_data for key in lost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from jscore_server.raft.core import ChangeRefused, HardState, NotLeader, Role
+from jscore_server.raft.core import JOINING, ChangeRefused, HardState, NotLeader, Role
 from jscore_server.raft.messages import ACK, FLAG_TRUE, PREVOTE_REPLY, REJECT, VOTE, VOTE_REPLY
 
 from .stage import Stage
@@ -268,7 +268,7 @@ def k17_a_lost_vote_is_no_new_birth() -> None:
     lost, other = s.others(leader)
     last = s.nodes[lost].log.last
     s.lose(lost, keep=last)
-    s.nodes[lost].durable_hard = HardState(s.nodes[lost].log.term(last), "", [s.birth], [], mute=last)
+    s.nodes[lost].durable_hard = HardState(s.nodes[lost].log.term(last), "", [s.birth], [], mute=JOINING)
     s.crash(leader)
     s.back(lost)
     s.nobody_leads(5000)

@@ -13,7 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jscore_server.raft.core import MEMBERS, Core, HardState, InvariantBroken, Members, Role, Timing, recover_members
+from jscore_server.raft.core import (
+    JOINING,
+    MEMBERS,
+    Core,
+    HardState,
+    InvariantBroken,
+    Members,
+    Role,
+    Timing,
+    recover_members,
+)
 from jscore_server.raft.messages import Message
 
 from .checks import Checks
@@ -333,14 +343,16 @@ class Simulator(Troubles):
         if keep:
             held.truncate(keep)
             if not self.bugs.cut_damage:
-                node.durable_hard.mute, node.durable_hard.mute_term = node.former.last, -1
+                node.durable_hard.mute, node.durable_hard.mute_term = JOINING, -1
             self.note(f"{name}: record {keep + 1} of {node.former.last} is damaged")
             return
         node.log = self.make_log(name)
         node.directory = f"{name}.{node.wipes}"
         for other in self.nodes.values():
             other.met[name] = node.directory
-        node.durable_hard = HardState(0, "", [self.birth], [], mute=-1 if self.bugs.trust_wiped else 0)
+            if other.core is not None and not self.bugs.trust_wiped:
+                other.core.forget(name)
+        node.durable_hard = HardState(0, "", [self.birth], [], mute=-1 if self.bugs.trust_wiped else JOINING)
         self.note(f"{name}: the disk is empty")
 
     def sync_log(self, node: Node) -> None:

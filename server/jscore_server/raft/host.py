@@ -293,14 +293,14 @@ class RaftHost:
                 hard.term, hard.vote = log.term(log.last), self.name  # nobody else could have been given its vote
             elif log.last:
                 # Term and vote are gone though the log is not: nobody can know for whom it voted (spec/raft.md §5).
-                hard.mute = log.last
+                hard.mute = JOINING
                 hard.term = log.term(log.last)
                 why = f"no term and vote for a log of {log.last} records"
                 self.log_line("error", f"raft group {group_id}: {why}; {MUTED}")
             elif joins:
                 hard.mute = JOINING
             elif lost:
-                hard.mute = 0
+                hard.mute = JOINING
                 self.log_line("warn", f"raft group {group_id}: this server's former replica is gone; {MUTED}")
             self._hard[group_id] = hard
         elif log.last < hard.known:
@@ -638,18 +638,22 @@ class RaftHost:
             self._hellos[peer] = Hello(peer, directory, found, bool(hello["elected"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ProtocolError(f"{peer} sent no proper hello") from None
+        former_start = self._starts.get(peer, ("", 0, ""))
         if own != self.directory_id and not self.wiped:
             self.wiped = True
             self.log_line("warn", f"{peer} knew this server by another store directory: what that one promised is lost")
             self._write({"wiped": True})
         if told[0] == self.directory_id and told[1] >= self.start[1] and told != self.start:
             self._fall_back(peer, told[1])
-        former = self._starts.get(peer)
-        if start[1] and (former is None or former[0] != start[0] or former[1] < start[1]):
+        if start[1] and (former_start[0] != start[0] or former_start[1] < start[1]):
             self._starts[peer] = start
             self._write({"started": peer, "at": start})
         if self.wiped and self.wiped_until < 0:
             self._bound_loss(self._hellos[peer], meta_last, set(hello["known"]))
+        if start[1] and former_start[0] == start[0] and start[1] <= former_start[1] and start != former_start:
+            self._each(lambda group: group.core.forget(peer))  # an older copy of its files
+        if self.met.get(peer, directory) != directory:
+            self._each(lambda group: group.core.forget(peer))
         self.met[peer] = directory
         known = self.known.get(peer)
         if known is None:
@@ -667,8 +671,7 @@ class RaftHost:
             self._begin(number + 1)
             for group_id, hard in self._hard.items():
                 group = self.groups.get(group_id)
-                hard.mute = max(hard.mute, hard.scanned if group is None else group.core.last)
-                hard.mute_term = -1
+                hard.mute, hard.mute_term = JOINING, -1
                 if group is None:
                     self._write(hard_to_body(group_id, hard))
                 else:

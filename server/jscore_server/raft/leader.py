@@ -189,6 +189,14 @@ class Leader(Follower):
         p.next = p.match + 1
         p.inflight.clear()
 
+    def forget(self, name: str) -> None:
+        """The disk of `name` is another one, or an older copy: what it acked before counts no more (R-3)."""
+        p = self.progress.get(name)
+        if p is not None:
+            p.match = 0
+            p.counted = False
+            self._probe(p)
+
     def _on_ack(self, m: Message) -> None:
         p = self.progress.get(m.peer)
         index = m.index

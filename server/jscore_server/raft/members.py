@@ -7,7 +7,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
-JOINING = 1 << 62  # HardState.mute of a replica that came later and has not heard of its leader yet
+JOINING = 1 << 62  # HardState.mute of a replica that came later, or lost its state, and has not heard of its leader yet
 MAX_REMOVED = 64  # names of former members that a configuration keeps
 
 
@@ -108,8 +108,8 @@ class HardState:
     scanned: int = 0  # members_indexes is complete up to this index
     # >= 0: this replica lost its vote or acked records (spec/raft.md §5). It receives, but neither votes nor counts
     # until it is added anew, or holds what a leader elected without it committed: a term above mute_term (-1: unknown).
-    # A replica added later starts so too (JOINING): only a record that comes behind what was committed when it first
-    # heard of its leader makes it a voter. An older one was about a former self, which is gone.
+    # It begins as JOINING, as a replica that was added later does: only a record that comes behind what was committed
+    # when it first heard of its leader makes it a voter. An older one was about a former self, which is gone.
     mute: int = -1
     mute_term: int = -1
     known: int = 0  # the log was synced up to here: a second witness beside the log itself

@@ -133,10 +133,10 @@ class SystemApi:
     def removed(self, server: str, reply: str, tries: int = int(ANSWER_S / LOOK_AGAIN_S)) -> None:
         """As meta leader, now or later, answers who asked as soon as the group is complete without the server."""
         engine = self._engine
-        if server not in engine.meta_members(committed=True):
-            if engine.is_meta_leader and reply:
+        if engine.is_meta_leader and server not in engine.meta_members(committed=True):
+            if reply:
                 engine.plane.publish(SYSTEM_ACCOUNT, reply, encode_response("meta_server_remove", success=True))
-        elif tries and reply:
+        elif tries and reply:  # it may come to lead, the former leader being the one that went
             engine.after(LOOK_AGAIN_S, lambda: self.removed(server, reply, tries - 1))
 
     def tell_removed(self) -> None:

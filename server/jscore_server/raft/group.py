@@ -73,8 +73,8 @@ class Group:
     """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
-        "_draining", "_failed", "_raw_id", "_reads", "core", "due", "held", "host", "id", "leader_since", "log",
-        "mended", "on_commit", "on_damage", "on_hold", "on_role", "paused", "told_leader", "wanted",
+        "_draining", "_failed", "_left", "_raw_id", "_reads", "core", "due", "held", "host", "id", "leader_since",
+        "log", "mended", "on_commit", "on_damage", "on_hold", "on_role", "paused", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +114,7 @@ class Group:
         self._draining = False
         self._failed = False
         self._reads: dict[int, Callable[[bool], None]] = {}
+        self._left = 0  # term in which it tried to hand over before going
 
     # ---- what the server asks --------------------------------------------------------------------------------------
 
@@ -642,6 +643,17 @@ class Group:
             self.host._write_hard(self, self.core.hard_seq)
         self.on_commit(commit)
 
+    def _leave_lead(self) -> bool:
+        """A leader that is to go hands over before it goes, if one that stays is ready (R-26); tried once a term."""
+        core = self.core
+        up = [core.progress[n] for n in self.wanted if n in core.progress and self.host.transport.connected(n)]
+        ready = [p for p in up if p.counted and p.match >= core.caught and p.name in core.members.voters]
+        if not ready or self._left == core.term:
+            return False
+        self._left = core.term
+        self.transfer(max(ready, key=lambda p: (p.match, p.name)).name)
+        return True
+
     def _reconcile(self) -> None:
         core = self.core
         wanted = self.wanted
@@ -649,6 +661,8 @@ class Group:
             return
         members = core.members
         if members.outgoing or core.target is not None or set(members.voters) != set(wanted) or members.learners:
+            if core.name not in wanted and core.changing is None and self._leave_lead():
+                return
             core.change(wanted, instead=True)
             self.drain()
         else:

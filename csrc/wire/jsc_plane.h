@@ -48,6 +48,16 @@ void jsc_account_limit(jsc_account *, uint32_t max_clients);
 uint32_t jsc_account_clients(const jsc_account *);
 void jsc_account_system(jsc_account *, int on); /* its clients may use what only the system account may */
 
+/* ---- subject mappings ---- */
+typedef struct jsc_mapping { /* so much of what an account's clients publish on source goes to destination */
+    const char *source, *destination; /* destination empty: nowhere */
+    uint32_t source_len, destination_len, percent;
+} jsc_mapping;
+/* Other mappings from now on, instead of all before; n 0: none. Everything is copied. The first source that matches
+ * counts; the destinations of one source follow each other, and what their percents leave of 100 stays where it was.
+ * JSC_EINVAL: an invalid source or destination, or more than 100 percent: nothing changed. Source: security.md 4.5. */
+int jsc_account_map(jsc_account *, const jsc_mapping *, int n);
+
 /* ---- permissions ---- */
 enum { JSC_PUBLISH_ALLOW, JSC_PUBLISH_DENY, JSC_SUBSCRIBE_ALLOW, JSC_SUBSCRIBE_DENY };
 typedef struct

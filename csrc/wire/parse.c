@@ -137,9 +137,22 @@ static inline void count_in(jsc_conn *c, size_t n) {
     c->plane->stats.in_bytes += n;
 }
 
+/* The subject by the account's mappings. 0: that was all. */
+static int mapped(jsc_conn *c, jsc_flow *f) {
+    if (jsc_map(c->account, &f->m) < 0) {
+        jsc_conn_end(c, "Internal Error", NULL, 0);
+        return 0;
+    }
+    if (f->m.subject_len) return 1;
+    if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
+    if (c->no_responders && f->m.reply_len) jsc_route_no_responders(c, f);
+    return 0;
+}
+
 static void publish(jsc_conn *c, jsc_flow *f) {
     const jsc_msg *m = &f->m;
     count_in(c, (size_t)m->headers_len + m->data_len);
+    if (JSC_UNLIKELY(c->account->mappings != NULL) && !mapped(c, f)) return;
     char s0 = m->subject[0];
     if (JSC_UNLIKELY(c->permissions != NULL) && !jsc_may_publish(c, m->subject, m->subject_len)) {
         jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);

@@ -11,6 +11,8 @@ typedef struct jsc_conn jsc_conn;
 typedef struct jsc_node jsc_node;
 typedef struct jsc_match jsc_match;
 typedef struct jsc_layer jsc_layer;
+typedef struct jsc_mappings jsc_mappings;
+typedef struct jsc_transform jsc_transform;
 
 enum {
     JSC_READ_BYTES = 256 << 10,  /* one read; also the point of an early send */
@@ -118,6 +120,7 @@ struct jsc_account {
     uint32_t slots_n, slots_used;
     jsc_match *chains[JSC_CHAINS];
     jsc_prefix *prefixes;
+    jsc_mappings *mappings; /* NULL: none */
     jsc_interest_entry **interest; /* open addressing */
     uint32_t interest_n, interest_cap;
     uint64_t hash;
@@ -332,10 +335,19 @@ int jsc_may_subscribe(const jsc_permissions *, const char *, uint32_t n, const c
 int jsc_may_deliver(const jsc_sub *, const char *subject, uint32_t n);
 void jsc_reply_note(jsc_conn *, const char *, uint32_t n); /* it received this reply subject */
 void jsc_replies_free(jsc_conn *);
+/* transform.c: a compiled destination. out->p grows as needed and belongs to the caller. */
+int jsc_transform_new(const char *source, size_t sn, const char *destination, size_t dn, jsc_transform **out);
+int jsc_transform_apply(const jsc_transform *, uint64_t random, const char *subject, uint32_t n, jsc_buf *out);
+void jsc_transform_free(jsc_transform *);
+/* mapping.c: 1: the message's subject is another now, in bytes that last until the next call; 0: it stays; or an error. */
+int jsc_map(jsc_account *, jsc_msg *);
+void jsc_mappings_free(jsc_mappings *);
 /* interest.c */
 void jsc_interest_change(jsc_sub *, int by);
 void jsc_interest_tell(jsc_conn *route, const jsc_account *); /* of one account, or NULL: of all it carries */
 /* pool.c */
+#define JSC_POOL_SEED 2166136261u
+uint32_t jsc_pool_more(uint32_t h, const char *, size_t n);
 uint32_t jsc_pool_hash(const char *, size_t n);
 int jsc_pool_carries(const jsc_conn *route, const jsc_account *);
 /* route.c */
@@ -352,6 +364,7 @@ typedef struct jsc_flow {
     int busy;
 } jsc_flow;
 int jsc_route(jsc_plane *, jsc_flow *); /* how many took it, lenient ones not counted */
+uint64_t jsc_chance(jsc_plane *, uint64_t below); /* a throw of [0, below) */
 void jsc_route_no_responders(jsc_conn *, const jsc_flow *);
 /* trace.c */
 void jsc_trace_in(jsc_conn *, const char *line, size_t n, const char *payload, size_t pn);

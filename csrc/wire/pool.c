@@ -5,8 +5,9 @@
 #include <errno.h>
 
 /* FNV-1a, 32 bits: both ends must choose alike. */
-uint32_t jsc_pool_hash(const char *s, size_t n) {
-    uint32_t h = 2166136261u;
+uint32_t jsc_pool_hash(const char *s, size_t n) { return jsc_pool_more(JSC_POOL_SEED, s, n); }
+
+uint32_t jsc_pool_more(uint32_t h, const char *s, size_t n) {
     for (size_t i = 0; i < n; i++) h = (h ^ (uint8_t)s[i]) * 16777619u;
     return h;
 }

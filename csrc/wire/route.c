@@ -190,7 +190,7 @@ static int to_route(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base
     return 1;
 }
 
-static uint64_t chance(jsc_plane *p, uint64_t below) {
+uint64_t jsc_chance(jsc_plane *p, uint64_t below) {
     p->rng ^= p->rng << 13;
     p->rng ^= p->rng >> 7;
     p->rng ^= p->rng << 17;
@@ -212,7 +212,7 @@ static int choose(jsc_plane *p, jsc_sub *s) {
 /* One member of a group: by weight a random first one, then the next that can take it. */
 static int to_group(jsc_plane *p, const jsc_match *mt, const jsc_group *g, jsc_flow *f, int remotes) {
     uint32_t n = g->locals + (remotes ? g->remotes : 0), at = 0;
-    uint64_t r = chance(p, g->locals + (remotes ? g->weight : 0));
+    uint64_t r = jsc_chance(p, g->locals + (remotes ? g->weight : 0));
     if (!n) return 0;
     if (r < g->locals) {
         at = (uint32_t)r;

@@ -156,6 +156,7 @@ class Reload:
         server.facts.max_payload = new.max_payload
         self._listener_tls(tls)
         server.admission.replace(new)
+        server.bind_mappings()
         if server.jetstream is not None:
             from jscore_server.entitlement import entitled
 

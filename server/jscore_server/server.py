@@ -21,6 +21,8 @@ from jscore_server.cluster.peer import Route
 from jscore_server.cluster.routes import RouteCallbacks, Routes, Settings
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.config.options import Options
+from jscore_server.config.subject_mapping import shares
+from jscore_server.config.users import GLOBAL_ACCOUNT
 from jscore_server.dataplane import Plane
 from jscore_server.dataplane.events import (
     EV_BROKEN,
@@ -134,6 +136,7 @@ class Server:
         self._met: set[str] = set()  # kinds of client URLs that other servers ever told of
         self._urls_timer: asyncio.TimerHandle | None = None
         self._accept_troubled = False
+        self._mapped: set[str] = set()  # accounts with subject mappings
         self.handlers: dict[int, Callable[[int, int, int, int, Any], None]] = {
             EV_CONNECT: self._on_connect,
             EV_DENIED: self._on_denied,
@@ -157,6 +160,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         options = self.options
         self.admission = Admission(self, options, self.loop)
+        self.bind_mappings()
         client_sock = listen(options.host, options.port)
         self.client_port = self.facts.port = client_sock.getsockname()[1]
         self.client_listener = client_sock
@@ -316,7 +320,17 @@ class Server:
         self._urls_changed()
         self.routes.broadcast_info()
 
+    def bind_mappings(self) -> None:
+        """Tells the data plane of the accounts' subject mappings: the options or the cluster's name are new."""
+        options = self.options
+        found = {name: account.mappings for name, account in options.accounts.items()}
+        found[GLOBAL_ACCOUNT] = options.mappings
+        for name in {*self._mapped, *(name for name, mappings in found.items() if mappings)}:
+            self.plane.account_map(name, shares(found.get(name, []), self.facts.cluster))
+        self._mapped = {name for name, mappings in found.items() if mappings}
+
     def _cluster_renamed(self) -> None:
+        self.bind_mappings()
         for client in self.clients.values():
             client.told = None
         self._tell_clients()

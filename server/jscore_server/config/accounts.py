@@ -16,6 +16,7 @@ from .kinds import (
     Rule,
     Wrong,
     boolean,
+    collects,
     duration_seconds,
     integer,
     later,
@@ -362,7 +363,7 @@ _ACCOUNT = table(
         Rule(("nkey",), _account_nkey),
         refused("imports", kind=imports),
         refused("exports", kind=exports),
-        refused("mappings", "maps", kind=mappings),
+        collects("mappings", mappings, "maps"),
         later("msg_trace", "trace_dest", kind=trace),
     ]
 )

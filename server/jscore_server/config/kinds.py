@@ -30,6 +30,7 @@ __all__ = [
     "between",
     "boolean",
     "checked",
+    "collects",
     "duration",
     "duration_seconds",
     "each",
@@ -423,6 +424,15 @@ def sets(attribute: str, kind: Kind, *aliases: str, name: str = "") -> Rule:
             setattr(target, attribute, value)
 
     return Rule((name or attribute, *aliases), apply)
+
+
+def collects(attribute: str, kind: Kind, *aliases: str) -> Rule:
+    """A key whose value adds to a list, under whichever of its names it comes."""
+
+    def apply(reader: Reader, target: Any, entry: Entry) -> None:
+        getattr(target, attribute).extend(kind(reader, entry))
+
+    return Rule((attribute, *aliases), apply)
 
 
 def listens(host: str, port: str, name: str = "listen") -> Rule:

@@ -1,40 +1,18 @@
-"""Subject mappings: sources, weighted destinations, and whether a destination's functions fit its source. Pure."""
+"""The rules of `mappings`: whether a destination's functions fit its source, weights, and what they add up to. Pure."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from .kinds import Reader, Wrong, map_of, mistyped, string
 from .parser import Entry, Node, Tree
+from .subject_mapping import FUNCTION, Destination, Mapping
 
-__all__ = ["Destination", "Mapping", "mappings", "transform_fault", "valid_subject"]
+__all__ = ["mappings", "transform_fault", "valid_subject"]
 
-_FUNCTION = re.compile(
-    r"\{\{\s*([wW]ildcard|[pP]artition|[rR]andom|[sS]plit|[sS]plit[fF]rom[lL]eft|[sS]plit[fF]rom[rR]ight"
-    r"|[sS]lice[fF]rom[lL]eft|[sS]lice[fF]rom[rR]ight)\s*\((.*)\)\s*\}\}",
-    re.DOTALL,
-)
 _PLACE = re.compile(r"\$([0-9]+)\Z")
 _INT32 = 1 << 31
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where some of a source's messages go; `cluster` '': on every server."""
-
-    subject: str
-    weight: int = 100
-    cluster: str = ""
-
-
-@dataclass(slots=True)
-class Mapping:
-    """A source subject and its destinations."""
-
-    source: str
-    destinations: list[Destination] = field(default_factory=list)
 
 
 def valid_subject(text: str) -> bool:
@@ -68,7 +46,7 @@ def _token_fault(token: str, stars: int) -> str:
         return "wildcard index out of range" if int(place[1]) > stars else ""
     if len(token) <= 4 or not (token.startswith("{{") and token.endswith("}}")):
         return ""
-    match = _FUNCTION.search(token)
+    match = FUNCTION.search(token)
     if match is None:
         return "unknown function"
     name, args = match[1].lower(), re.split(r",\s*", match[2].strip()) if match[2].strip() else [""]

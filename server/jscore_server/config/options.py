@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .lexer import Position
+from .subject_mapping import Mapping
 from .transport import Tls, Websocket
 from .users import SYSTEM_ACCOUNT, Account, ClientAuthorization
 
@@ -187,6 +188,8 @@ class Options:
     authorization: ClientAuthorization = field(default_factory=ClientAuthorization)
     accounts: dict[str, Account] = field(default_factory=dict)
     """The named ones; `$G`, and `$SYS` unless switched off, are there without a word."""
+    mappings: list[Mapping] = field(default_factory=list)
+    """Of the global account."""
     no_auth_user: str = ""
     system_account: str = SYSTEM_ACCOUNT
     no_system_account: bool = False

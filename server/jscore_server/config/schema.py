@@ -21,6 +21,7 @@ from .kinds import (
     Wrong,
     between,
     boolean,
+    collects,
     duration,
     duration_seconds,
     integer,
@@ -175,8 +176,7 @@ _TOP = table(
         *account_rules(),
         sets("proxy_protocol", boolean),
         refused("proxies", kind=proxies),
-        # Without this one messages would go to other subjects than the file says.
-        refused("mappings", "maps", kind=mappings),
+        collects("mappings", mappings, "maps"),
         later("default_js_domain", kind=_names),
         refused("gateway", kind=gateway),
         refused("leafnodes", "leaf", kind=leafnodes),

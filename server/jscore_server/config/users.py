@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .subject_mapping import Mapping
+
 __all__ = [
     "GLOBAL_ACCOUNT",
     "SYSTEM_ACCOUNT",
@@ -98,6 +100,7 @@ class Account:
     default_permissions: Permissions | None = None
     limits: AccountLimits = AccountLimits()
     jetstream: AccountJetStream | None = None
+    mappings: list[Mapping] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -37,6 +37,10 @@ cdef extern from "wire/jsc_plane.h" nogil:
         const char *subject
         const char *queue
         uint32_t subject_len, queue_len
+    ctypedef struct jsc_mapping:
+        const char *source
+        const char *destination
+        uint32_t source_len, destination_len, percent
     ctypedef struct jsc_permissions_options:
         uint8_t no_publish
         int32_t max_responses
@@ -127,6 +131,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     void jsc_account_limit(jsc_account *, uint32_t)
     uint32_t jsc_account_clients(const jsc_account *)
     void jsc_account_system(jsc_account *, int)
+    int jsc_account_map(jsc_account *, const jsc_mapping *, int)
     int jsc_permissions_new(const jsc_permission *, int, const jsc_permissions_options *, jsc_permissions **)
     void jsc_permissions_release(jsc_permissions *)
     int jsc_plane_watch(jsc_plane *, int fd, uint32_t mask)
@@ -614,6 +619,23 @@ cdef class Plane:
 
     def account_system(self, str account, bint on):
         jsc_account_system(self._account(account), on)
+
+    def account_map(self, str account, entries):
+        """Subject mappings, (source, destination, percent) in their order; see jsc_account_map. Raises: ValueError."""
+        cdef list texts = [(source.encode(), destination.encode(), percent) for source, destination, percent in entries]
+        cdef jsc_mapping *v = <jsc_mapping *>malloc((len(texts) + 1) * sizeof(jsc_mapping))
+        cdef bytes a, b
+        cdef int i, rc
+        if v == NULL:
+            raise MemoryError
+        for i in range(len(texts)):
+            a, b = texts[i][0], texts[i][1]
+            v[i].source, v[i].source_len = <const char *>a, len(a)
+            v[i].destination, v[i].destination_len = <const char *>b, len(b)
+            v[i].percent = texts[i][2]
+        rc = jsc_account_map(self._account(account), v, len(texts))
+        free(v)
+        check(rc)
 
     def go_on(self, uint64_t conn):
         """The answer to EV_INFO of a client."""

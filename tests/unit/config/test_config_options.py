@@ -142,9 +142,7 @@ def test_all_faults_are_collected():
     [
         f"authorization {{ auth_callout {{ issuer: {ACCOUNT_KEY}, auth_users: [a] }} }}",
         "accounts { A { exports: [{ stream: a }] } }",
-        "accounts { A { mappings { a: b } } }",
         "resolver: MEMORY",
-        "mappings { a: b }",
         "cluster { permissions { import: a } }",
         "gateway { name: a }",
         "leafnodes { port: 7422 }",

@@ -123,6 +123,7 @@ void jsc_sub_leave(jsc_sub *s) {
         if (s->told) jsc_interest_change(s, -1);
     }
     s->dead = 1;
+    p->freed += sizeof *s;
     if (!p->depth) {
         free(s);
         return;

@@ -143,15 +143,35 @@ void jsc_conn_sub_remove(jsc_conn *c, jsc_sub *s) {
     }
 }
 
-void jsc_conn_drop_subs(jsc_conn *c) {
-    if (c->subs_n > 256) /* cheaper than forgetting them one by one; the caches fill again */
+/* A table that is nearly empty after a burst gives its room back. Not while somebody walks over it. */
+void jsc_conn_sub_shrink(jsc_conn *c) {
+    uint32_t cap = c->subs_cap;
+    if (cap <= 64 || c->subs_n * 8 > cap) return;
+    jsc_sub **old = c->subs, **v = calloc(cap / 4, sizeof *v);
+    if (!v) return;
+    c->subs = v;
+    c->subs_cap = cap / 4;
+    for (uint32_t i = 0; i < cap; i++)
+        if (old[i]) v[sub_slot(c, old[i]->sid, old[i]->sid_len, old[i]->sid_hash)] = old[i];
+    c->plane->freed += (cap - cap / 4) * sizeof *v;
+    free(old);
+}
+
+int jsc_conn_drop_subs(jsc_conn *c, uint32_t most) {
+    if (!c->drop_at && c->subs_n > 256) /* cheaper than forgetting them one by one; the caches fill again */
         for (jsc_account *a = c->plane->all_accounts; a; a = a->next)
             if (c->kind == JSC_CONN_ROUTE || a == c->account) jsc_match_clear(a);
-    for (uint32_t i = 0; i < c->subs_cap; i++)
-        if (c->subs[i]) jsc_sub_leave(c->subs[i]);
+    while (c->drop_at < c->subs_cap) {
+        jsc_sub *s = c->subs[c->drop_at++];
+        if (!s) continue;
+        jsc_sub_leave(s);
+        if (!--most) return 0;
+    }
+    c->plane->freed += c->subs_cap * sizeof *c->subs;
     free(c->subs);
     c->subs = NULL;
-    c->subs_n = c->subs_cap = 0;
+    c->subs_n = c->subs_cap = c->drop_at = 0;
+    return 1;
 }
 
 /* ---- who it is ---- */
@@ -310,52 +330,70 @@ int jsc_conn_permit(jsc_plane *p, uint64_t id, jsc_permissions *x) {
     return JSC_OK;
 }
 
-static void unlist(jsc_conn **head, jsc_conn *c, size_t next) {
-    for (; *head; head = (jsc_conn **)((char *)*head + next))
-        if (*head == c) {
-            *head = *(jsc_conn **)((char *)c + next);
-            return;
-        }
+static void unlist(jsc_conn **head, jsc_conn ***tail, jsc_conn *c, size_t next) {
+    for (jsc_conn **l = head; *l; l = (jsc_conn **)((char *)*l + next)) {
+        if (*l != c) continue;
+        *l = *(jsc_conn **)((char *)c + next);
+        if (tail && *tail == (jsc_conn **)((char *)c + next)) *tail = l;
+        return;
+    }
+}
+
+/* Everything of a closing connection but its subscriptions: its last words, the socket, its place in the table. */
+static void part(jsc_conn *c) {
+    jsc_plane *p = c->plane;
+    c->parted = 1;
+    if (c->ready) {
+        for (uint32_t i = 0; i < p->routes_n; i++)
+            if (p->routes[i] == c) p->routes[i] = p->routes[--p->routes_n];
+        p->stats.routes = p->routes_n;
+    }
+    jsc_emit_closed(c);
+    jsc_count_gone(c);
+    if (c->flush_last && !c->blocked) jsc_out_send(c);
+    if (c->layer) jsc_layer_close(c);
+    if (c->dirty) {
+        unlist(&p->dirty, NULL, c, offsetof(jsc_conn, next_dirty));
+        unlist(&p->late, &p->late_tail, c, offsetof(jsc_conn, next_dirty));
+    }
+    if (c->queued) unlist(&p->run, &p->run_tail, c, offsetof(jsc_conn, next_run));
+    if (c->slow_down) unlist(&p->paused, NULL, c, offsetof(jsc_conn, next_paused));
+    if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
+    leave_account(c);
+    jsc_permissions_release(c->permissions);
+    c->permissions = NULL;
+    jsc_replies_free(c);
+    epoll_ctl(p->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+    /* Unread input would turn the close into a reset, and the peer would lose the -ERR just sent. */
+    if (c->flush_last) {
+        shutdown(c->fd, SHUT_WR);
+        for (int i = 0; i < 4 && recv(c->fd, p->read_buf, JSC_READ_BYTES, MSG_DONTWAIT) > 0;) i++;
+    }
+    close(c->fd);
+    uint32_t slot = (uint32_t)(c->id & 0xffffff) - 1;
+    p->conns[slot] = NULL;
+    p->free_slots[p->free_n++] = slot;
+    jsc_out_free(c);
+    free(c->in.p);
+    free(c->after_pong);
+    free(c->apart);
 }
 
 void jsc_conn_reap(jsc_plane *p) {
     if (p->depth) return;
+    jsc_conn *rest = NULL;
     while (p->closing) {
         jsc_conn *c = p->closing;
         p->closing = c->next_closing;
-        if (c->ready) {
-            for (uint32_t i = 0; i < p->routes_n; i++)
-                if (p->routes[i] == c) p->routes[i] = p->routes[--p->routes_n];
-            p->stats.routes = p->routes_n;
+        if (!c->parted) part(c);
+        if (rest || !jsc_conn_drop_subs(c, JSC_CLOSE_SUBS)) { /* one at a time, a slice a turn */
+            c->next_closing = rest;
+            rest = c;
+            continue;
         }
-        jsc_emit_closed(c);
-        jsc_count_gone(c);
-        jsc_conn_drop_subs(c);
-        if (c->flush_last && !c->blocked) jsc_out_send(c);
-        if (c->layer) jsc_layer_close(c);
-        if (c->dirty) unlist(&p->dirty, c, offsetof(jsc_conn, next_dirty));
-        if (c->queued) unlist(&p->run, c, offsetof(jsc_conn, next_run));
-        if (c->slow_down) unlist(&p->paused, c, offsetof(jsc_conn, next_paused));
-        if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
-        leave_account(c);
-        jsc_permissions_release(c->permissions);
-        jsc_replies_free(c);
-        epoll_ctl(p->epoll, EPOLL_CTL_DEL, c->fd, NULL);
-        /* Unread input would turn the close into a reset, and the peer would lose the -ERR just sent. */
-        if (c->flush_last) {
-            shutdown(c->fd, SHUT_WR);
-            for (int i = 0; i < 4 && recv(c->fd, p->read_buf, JSC_READ_BYTES, MSG_DONTWAIT) > 0;) i++;
-        }
-        close(c->fd);
-        uint32_t slot = (uint32_t)(c->id & 0xffffff) - 1;
-        p->conns[slot] = NULL;
-        p->free_slots[p->free_n++] = slot;
-        jsc_out_free(c);
-        free(c->in.p);
-        free(c->after_pong);
-        free(c->apart);
         free(c);
     }
+    p->closing = rest;
 }
 
 /* ---- reading ---- */
@@ -364,6 +402,7 @@ static void keep(jsc_conn *c, const char *from, size_t n) {
     if (!n) {
         c->in.len = 0;
         if (c->in.cap > 1024) {
+            c->plane->freed += c->in.cap;
             free(c->in.p);
             memset(&c->in, 0, sizeof c->in);
         }
@@ -397,7 +436,12 @@ static void feed(jsc_conn *c, const char *b, size_t n) {
         at += k;
     } while (kind != c->kind && at < n && !jsc_conn_stopped(c));
     c->grace = c->grace > at ? c->grace - at : 0;
-    if (!c->closing) keep(c, b + at, n - at);
+    if (c->closing) return;
+    keep(c, b + at, n - at);
+    if (JSC_UNLIKELY(c->unfinished)) { /* others first */
+        c->unfinished = 0;
+        jsc_conn_resume(c);
+    }
 }
 
 static void read_once(jsc_conn *c) {
@@ -449,23 +493,31 @@ void jsc_conn_resume(jsc_conn *c) {
     if (c->closing || jsc_conn_stopped(c)) return;
     if ((c->in.len || c->more) && !c->queued) {
         c->queued = 1;
-        c->next_run = c->plane->run;
-        c->plane->run = c;
+        c->next_run = NULL;
+        *c->plane->run_tail = c;
+        c->plane->run_tail = &c->next_run;
     }
     jsc_conn_mask(c);
 }
 
+/* Those that hold input, each once, until half of the turn's work is done: the other half is for what arrives. */
 void jsc_conn_run(jsc_plane *p) {
-    jsc_conn *list = p->run;
+    jsc_conn *list = p->run, **tail = p->run_tail;
+    uint64_t enough = p->work + JSC_WORK_TURN / 2;
     p->run = NULL;
-    while (list) {
+    p->run_tail = &p->run;
+    while (list && p->work < enough) {
         jsc_conn *c = list;
         list = c->next_run;
         c->queued = 0;
         if (!jsc_conn_stopped(c) && c->in.len) feed(c, c->in.p, c->in.len);
-        if (c->more && !jsc_conn_stopped(c)) jsc_conn_read(c);
+        if (c->more && !c->queued && !jsc_conn_stopped(c)) jsc_conn_read(c);
         jsc_conn_mask(c);
     }
+    if (!list) return;
+    *tail = p->run; /* the rest stands before those that came back */
+    if (!p->run) p->run_tail = tail;
+    p->run = list;
 }
 
 void jsc_conn_paused(jsc_plane *p) {
@@ -548,7 +600,7 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     free(c->after_pong);
     c->after_pong = more;
     c->after_pong_len = more ? o->after_pong_len : 0;
-    if (c->connected || (c->subs_n && c->account != o->account)) jsc_conn_drop_subs(c);
+    if (c->connected || (c->subs_n && c->account != o->account)) jsc_conn_drop_subs(c, UINT32_MAX);
     if (settle(c, o->account, o->permissions, o->max_subs, o->max_payload)) return JSC_EFULL;
     c->verbose = o->verbose;
     c->pedantic = o->pedantic;
@@ -576,7 +628,7 @@ int jsc_conn_become_link(jsc_plane *p, uint64_t id) {
     jsc_conn *c = jsc_conn_find(p, id);
     if (!c || c->closing) return JSC_ENOTFOUND;
     if (c->ready || c->kind == JSC_CONN_INTERNAL) return JSC_EINVAL;
-    jsc_conn_drop_subs(c);
+    jsc_conn_drop_subs(c, UINT32_MAX);
     if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
     leave_account(c);
     c->kind = JSC_CONN_LINK;

@@ -30,8 +30,7 @@ static int is(const jsc_interest_entry *e, uint64_t h, const jsc_sub *s) {
            !memcmp(e->text, s->text, s->subject_len + s->queue_len);
 }
 
-static int enlarge(jsc_account *a) {
-    uint32_t cap = a->interest_cap ? a->interest_cap * 2 : 16;
+static int resize(jsc_account *a, uint32_t cap) {
     jsc_interest_entry **v = calloc(cap, sizeof *v);
     if (!v) return -1;
     for (uint32_t i = 0; i < a->interest_cap; i++) {
@@ -58,13 +57,15 @@ static void take_out(jsc_account *a, uint32_t i) {
             i = j;
         }
     }
+    if (a->interest_cap > 64 && a->interest_n * 8 <= a->interest_cap) resize(a, a->interest_cap / 4); /* or it stays */
 }
 
 void jsc_interest_change(jsc_sub *s, int by) {
     jsc_account *a = s->account;
     jsc_plane *p = a->plane;
     uint64_t h = jsc_hash(s->text, s->subject_len + s->queue_len) + s->subject_len;
-    if ((a->interest_n + 1) * 4 > a->interest_cap * 3 && enlarge(a)) return; /* the sub stays local: told is not set */
+    if ((a->interest_n + 1) * 4 > a->interest_cap * 3 && resize(a, a->interest_cap ? a->interest_cap * 2 : 16))
+        return; /* the sub stays local: told is not set */
     uint32_t mask = a->interest_cap - 1, i = (uint32_t)h & mask;
     while (a->interest[i] && !is(a->interest[i], h, s)) i = (i + 1) & mask;
     jsc_interest_entry *e = a->interest[i];

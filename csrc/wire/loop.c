@@ -1,6 +1,7 @@
 /* The plane and its loop. Turn: parse what waits, wait for descriptors, read, timers, the hook, send, close. */
 #include "layer.h"
 #include <errno.h>
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -46,13 +47,16 @@ int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
     p->busy_hi = p->o.max_pending / 4 < JSC_BUSY_BYTES ? p->o.max_pending / 4 : JSC_BUSY_BYTES;
     p->busy_lo = p->busy_hi / 4;
     p->ev_tail = &p->ev_head;
+    p->late_tail = &p->late;
+    p->run_tail = &p->run;
     p->hook_next = p->next_timer = INT64_MAX;
     clocks(p);
     p->rng = (uint64_t)p->mono * 0x9e3779b97f4a7c15u | 1;
     p->epoll = epoll_create1(EPOLL_CLOEXEC);
     p->read_buf = malloc(JSC_READ_BYTES);
+    p->ready = malloc(JSC_EVENTS * sizeof *p->ready);
     int rc = p->epoll < 0 ? -errno : -ENOMEM;
-    if (p->epoll < 0 || !p->read_buf || !(p->default_account = jsc_plane_account(p, "$G", 2))) {
+    if (p->epoll < 0 || !p->read_buf || !p->ready || !(p->default_account = jsc_plane_account(p, "$G", 2))) {
         jsc_plane_free(p);
         return rc;
     }
@@ -65,7 +69,7 @@ void jsc_plane_free(jsc_plane *p) {
     for (uint32_t i = 0; i < p->conns_n; i++)
         if (p->conns[i]) jsc_conn_end(p->conns[i], "Server Shutdown", NULL, 1);
     p->depth = 0;
-    jsc_conn_reap(p);
+    while (p->closing) jsc_conn_reap(p);
     while (p->own_subs) jsc_unsubscribe(p, p->own_subs);
     jsc_plane_bury(p);
     for (jsc_event e; jsc_plane_next(p, &e);) jsc_event_done(&e);
@@ -85,6 +89,7 @@ void jsc_plane_free(jsc_plane *p) {
     free(p->tokens);
     free(p->found.v);
     free(p->read_buf);
+    free(p->ready);
     free(p->cipher_in);
     free(p->cipher_out.p);
     jsc_layer_free(p);
@@ -96,6 +101,8 @@ void jsc_plane_free(jsc_plane *p) {
 static int control(jsc_plane *p, int fd, uint32_t mask, uint64_t tag) {
     struct epoll_event ev = {.events = mask, .data.u64 = tag};
     if (!mask) {
+        for (int i = p->ready_at; i < p->ready_n; i++) /* what epoll said of it before means nothing any more */
+            if (p->ready[i].data.u64 == tag) p->ready[i].data.u64 = 0;
         if (!epoll_ctl(p->epoll, EPOLL_CTL_DEL, fd, NULL) || errno == ENOENT || errno == EBADF) return JSC_OK;
         return -errno;
     }
@@ -135,9 +142,9 @@ int64_t jsc_plane_unix(const jsc_plane *p) { return p->unix_ns; }
 void jsc_plane_flush(jsc_plane *p) {
     clocks(p);
     if (p->hook && !p->depth) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);
-    jsc_out_flush(p);
+    jsc_out_flush_all(p);
     jsc_conn_reap(p);
-    jsc_out_flush(p); /* interest that went with the closed ones */
+    jsc_out_flush_all(p); /* interest that went with the closed ones */
 }
 
 static void serve(jsc_plane *p, uint64_t id, uint32_t got) {
@@ -149,6 +156,7 @@ static void serve(jsc_plane *p, uint64_t id, uint32_t got) {
         if (c->closing) return;
         if (!jsc_pending(c)) jsc_out_free(c);
     }
+    if (c->queued) return; /* it holds input that comes first */
     if (!jsc_conn_stopped(c) && (got & (EPOLLIN | EPOLLHUP | EPOLLERR))) jsc_conn_read(c);
     else if (got & (EPOLLHUP | EPOLLERR)) /* paused, and nobody is there any more: epoll would report it for ever */
         jsc_conn_end(c, "Client Closed", NULL, 0);
@@ -168,8 +176,33 @@ static int until(const jsc_plane *p, int64_t end) {
     return ms > 60000 ? 60000 : (int)ms;
 }
 
+/* What the last call of epoll told, as far as this turn has time for it. */
+static int serve_ready(jsc_plane *p, jsc_ready *out, int max) {
+    int ready = 0;
+    while (p->ready_at < p->ready_n && p->work < p->turn_work) {
+        struct epoll_event *ev = &p->ready[p->ready_at++];
+        uint64_t tag = ev->data.u64;
+        if (tag & HOST_FD) {
+            if (ready < max) out[ready++] = (jsc_ready){(int)(uint32_t)tag, ev->events};
+        } else if (tag & CALL_FD) {
+            int fd = (int)(uint32_t)tag;
+            if (fd < p->calls_n && p->calls[fd].fn) p->calls[fd].fn(p->calls[fd].ctx);
+        } else {
+            serve(p, tag, ev->events);
+        }
+    }
+    return ready;
+}
+
+/* Nothing happens: the time to hand back what a burst made the allocator take. */
+static void trim(jsc_plane *p) {
+    if (p->freed < JSC_TRIM_BYTES || p->mono - p->trimmed < JSC_TRIM_NS) return;
+    p->freed = 0;
+    p->trimmed = p->mono;
+    malloc_trim(0);
+}
+
 int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
-    struct epoll_event ev[256];
     int ready = 0;
     if (max < 1) return JSC_EINVAL;
     clocks(p);
@@ -177,30 +210,29 @@ int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
     jsc_conn_reap(p);
     jsc_out_flush(p);
     for (int turn = 0; turn < JSC_TURNS && !ready; turn++) {
+        p->turn_work = p->work + JSC_WORK_TURN;
         jsc_conn_run(p);
         jsc_out_flush(p);
-        int idle = !p->ev_head && !p->run && !p->closing && !p->dirty;
-        int n = epoll_wait(p->epoll, ev, 256, idle ? until(p, end) : 0);
-        if (n < 0) return errno == EINTR ? 0 : -errno;
-        clocks(p);
-        for (int i = 0; i < n; i++) {
-            uint64_t tag = ev[i].data.u64;
-            if (tag & HOST_FD) {
-                if (ready < max) out[ready++] = (jsc_ready){(int)(uint32_t)tag, ev[i].events};
-            } else if (tag & CALL_FD) {
-                int fd = (int)(uint32_t)tag;
-                if (fd < p->calls_n && p->calls[fd].fn) p->calls[fd].fn(p->calls[fd].ctx);
-            } else {
-                serve(p, tag, ev[i].events);
-            }
+        if (p->ready_at == p->ready_n) {
+            int idle = !p->ev_head && !p->run && !p->closing && !p->dirty && !p->late;
+            if (idle && p->freed >= JSC_TRIM_BYTES) jsc_timer_by(p, p->trimmed + JSC_TRIM_NS);
+            int n = epoll_wait(p->epoll, p->ready, JSC_EVENTS, idle ? until(p, end) : 0);
+            if (n < 0) return errno == EINTR ? 0 : -errno;
+            p->ready_at = 0;
+            p->ready_n = n;
+            clocks(p);
+            if (idle && !n) trim(p);
+        } else {
+            clocks(p);
         }
+        ready = serve_ready(p, out, max);
         jsc_conn_timers(p);
         if (p->hook) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);
         jsc_out_flush(p);
         jsc_conn_reap(p);
         jsc_out_flush(p);
         if (p->paused) jsc_conn_paused(p);
-        if (p->ev_head || (!p->run && p->mono >= end)) break;
+        if (p->ev_head || p->mono >= end) break;
     }
     return ready;
 }

@@ -7,7 +7,10 @@
 void jsc_out_free(jsc_conn *c) {
     jsc_plane *p = c->plane;
     if (c->out.p && c->out.cap <= 2u * JSC_READ_BYTES && p->spare_n < JSC_SPARE) p->spare[p->spare_n++] = c->out;
-    else free(c->out.p);
+    else {
+        p->freed += c->out.cap;
+        free(c->out.p);
+    }
     memset(&c->out, 0, sizeof c->out);
     c->out_head = 0;
 }
@@ -47,14 +50,17 @@ char *jsc_out_room(jsc_conn *c, size_t n) {
     return c->out.p + c->out.len;
 }
 
+void jsc_out_dirty(jsc_conn *c) {
+    if (c->dirty) return;
+    c->dirty = 1;
+    c->next_dirty = c->plane->dirty;
+    c->plane->dirty = c;
+}
+
 void jsc_out_done(jsc_conn *c, char *end) {
     if (JSC_UNLIKELY(c->plane->o.trace)) jsc_trace_out(c, c->out.p + c->out.len, end);
     c->out.len = (size_t)(end - c->out.p);
-    if (!c->dirty) {
-        c->dirty = 1;
-        c->next_dirty = c->plane->dirty;
-        c->plane->dirty = c;
-    }
+    jsc_out_dirty(c);
     size_t waits = jsc_pending(c);
     if (JSC_LIKELY(waits < JSC_READ_BYTES && waits <= c->plane->o.max_pending)) return;
     if (!c->blocked) jsc_out_send(c);
@@ -126,14 +132,36 @@ void jsc_out_send(jsc_conn *c) {
     }
 }
 
+static void flush_one(jsc_conn *c) {
+    c->dirty = 0;
+    if (!c->blocked && !c->closing) jsc_out_send(c);
+    if (c->closing) return;
+    if (!jsc_pending(c)) jsc_out_free(c);
+    jsc_conn_mask(c);
+}
+
+/* A system call for each: one message to thousands of receivers is written to them over several turns, and whoever has
+ * output in a later turn shares that turn with them. */
 void jsc_out_flush(jsc_plane *p) {
+    for (int n = 0; n < JSC_SENDS && p->late; n++) {
+        jsc_conn *c = p->late;
+        if (!(p->late = c->next_dirty)) p->late_tail = &p->late;
+        flush_one(c);
+    }
+    for (int n = 0; n < JSC_SENDS && p->dirty; n++) {
+        jsc_conn *c = p->dirty;
+        p->dirty = c->next_dirty;
+        flush_one(c);
+    }
     while (p->dirty) {
         jsc_conn *c = p->dirty;
         p->dirty = c->next_dirty;
-        c->dirty = 0;
-        if (!c->blocked && !c->closing) jsc_out_send(c);
-        if (c->closing) continue;
-        if (!jsc_pending(c)) jsc_out_free(c);
-        jsc_conn_mask(c);
+        c->next_dirty = NULL;
+        *p->late_tail = c;
+        p->late_tail = &c->next_dirty;
     }
+}
+
+void jsc_out_flush_all(jsc_plane *p) {
+    while (p->dirty || p->late) jsc_out_flush(p);
 }

@@ -268,6 +268,7 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
 
 static void do_sub(jsc_conn *c, int n) {
     jsc_plane *p = c->plane;
+    p->work += JSC_WORK_SUB;
     jsc_token *t = p->tokens;
     if (n < 2 || n > 3) {
         silent(c);
@@ -314,6 +315,7 @@ static void do_sub(jsc_conn *c, int n) {
 }
 
 static void do_unsub(jsc_conn *c, int n) {
+    c->plane->work += JSC_WORK_SUB;
     jsc_token *t = c->plane->tokens;
     if (n < 1 || n > 2) {
         silent(c);
@@ -336,6 +338,7 @@ static void do_unsub(jsc_conn *c, int n) {
  * "account subject[ queue]", those of leaf nodes by " origin account subject[ queue]". */
 static void do_interest(jsc_conn *c, int add, int leaf, int n) {
     jsc_plane *p = c->plane;
+    p->work += JSC_WORK_SUB;
     n = name_account(c, n, leaf);
     jsc_token *t = p->tokens, origin = {NULL, 0};
     if (leaf && n > 0) {
@@ -528,7 +531,10 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
     }
     switch (v) {
     case V_SUB: do_sub(c, n); break;
-    case V_UNSUB: do_unsub(c, n); break;
+    case V_UNSUB:
+        do_unsub(c, n);
+        jsc_conn_sub_shrink(c);
+        break;
     case V_RSP:
     case V_RSM: do_interest(c, v == V_RSP, 0, n); break;
     case V_LSP:
@@ -561,7 +567,13 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
     jsc_plane *pl = c->plane;
     size_t limit = (size_t)pl->o.max_control_line * (c->kind == JSC_CONN_CLIENT ? 1 : 16);
     uint8_t kind = c->kind;
+    uint64_t enough = pl->work + JSC_WORK_CONN;
     while (p < end && !jsc_conn_stopped(c) && c->kind == kind) {
+        if (JSC_UNLIKELY(pl->work >= enough)) {
+            c->unfinished = 1;
+            break;
+        }
+        pl->work++;
         uint32_t four = 0;
         int v;
         if (JSC_LIKELY(end - p >= 4)) memcpy(&four, p, 4);

@@ -24,6 +24,17 @@ enum {
     JSC_TRACE_PAYLOAD = 1 << 20, /* of a payload that is shown */
     JSC_FORGET_BUDGET = 65536, /* remembered subjects compared with new wildcards in one turn, about 2 ms */
     JSC_TURNS = 64,
+    /* Work is counted in deliveries, 50 to 100 ns each. One connection's part of a turn, after which others are served,
+     * and how much of it makes a turn, after which timers and the host are looked after: about 2 and 5 ms. */
+    JSC_WORK_CONN = 24576,
+    JSC_WORK_TURN = 65536,
+    JSC_WORK_OWN = 4, /* a delivery to the server itself */
+    JSC_WORK_SUB = 16, /* a subscription more or less */
+    JSC_CLOSE_SUBS = 2048, /* subscriptions of closing connections dropped in a turn, about 2 ms */
+    JSC_SENDS = 512, /* connections written to in one flush, about 3 ms; twice that in a turn at most */
+    JSC_EVENTS = 256, /* told by epoll at once */
+    JSC_TRIM_NS = 1000000000,
+    JSC_TRIM_BYTES = 16 << 20, /* so much given back at once: a burst is over, the allocator gives up what it holds */
     JSC_DEPTH = 64, /* publishing from callbacks of callbacks: deeper messages are dropped */
     JSC_SPARE = 16, /* output buffers kept warm */
     JSC_DENIALS = 16, /* oversteps of one connection told to the host in a second */
@@ -151,7 +162,8 @@ struct jsc_conn {
     uint8_t flooding;   /* paused because its events wait */
     uint8_t blocked;    /* the socket takes no more: waits for EPOLLOUT */
     uint8_t held;       /* a route not active yet that sends what only active ones may */
-    uint8_t closing, flush_last, dirty, queued, ready, pong_seen, skip_line;
+    uint8_t closing, parted, flush_last, dirty, queued, ready, pong_seen, skip_line;
+    uint8_t unfinished; /* there was more to parse than one turn may take */
     uint8_t more;  /* the layer holds input that the socket no longer announces */
     uint8_t warned; /* the publish at hand has an invalid subject, and the client was told */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
@@ -169,7 +181,7 @@ struct jsc_conn {
     size_t need;      /* bytes the operation at hand needs, 0 unknown */
     uint64_t grace;   /* bytes to parse before another pause */
     jsc_sub **subs;   /* by sid (routes: by "account subject queue"), open addressing */
-    uint32_t subs_n, subs_cap;
+    uint32_t subs_n, subs_cap, drop_at; /* drop_at: of a closing one, where its table is still full */
     uint32_t hint;    /* slot of the last subject published */
     uint64_t wait_for; /* the receiver that is behind */
     int64_t first_rtt; /* from our INFO to its CONNECT: what is known before the first PONG */
@@ -228,7 +240,13 @@ struct jsc_plane {
     uint64_t *gens;
     uint32_t *free_slots;
     uint32_t conns_n, conns_cap, free_n;
-    jsc_conn *dirty, *closing, *run, *paused;
+    jsc_conn *dirty, *late, **late_tail; /* late: dirty ones that a turn before had no time for */
+    jsc_conn *closing, *run, **run_tail, *paused;
+    uint64_t work, turn_work; /* done so far; turn_work: where this turn has had enough */
+    struct epoll_event *ready; /* what epoll told, and how far it was served */
+    int ready_at, ready_n;
+    size_t freed; /* bytes given back since the allocator was last told to give up what it holds */
+    int64_t trimmed;
     jsc_conn **routes; /* ready ones */
     uint32_t routes_n, routes_cap;
     jsc_account **accounts, *all_accounts, *default_account;
@@ -283,20 +301,23 @@ void jsc_conn_run(jsc_plane *);
 void jsc_conn_mask(jsc_conn *);
 void jsc_conn_timers(jsc_plane *);
 void jsc_conn_paused(jsc_plane *);
-void jsc_conn_drop_subs(jsc_conn *);
+int jsc_conn_drop_subs(jsc_conn *, uint32_t most); /* whether all are gone */
 void jsc_conn_first_ping(jsc_conn *, int64_t after_ns);
 jsc_sub *jsc_conn_sub(jsc_conn *, const char *sid, uint32_t n, uint64_t hash);
 int jsc_conn_enter(jsc_conn *); /* a client's first verb is not CONNECT: whether it may, else it closes */
 void jsc_conn_denied(jsc_conn *, int what, const char *s, size_t n, const jsc_sub *); /* told to client and host */
 int jsc_conn_sub_add(jsc_conn *, jsc_sub *);
 void jsc_conn_sub_remove(jsc_conn *, jsc_sub *);
+void jsc_conn_sub_shrink(jsc_conn *);
 /* out.c: room for n bytes, NULL when the connection is closing or memory is out (then it is closed) */
 char *jsc_out_room(jsc_conn *, size_t n);
 void jsc_out_done(jsc_conn *, char *end);
 void jsc_out_put(jsc_conn *, const void *, size_t);
 void jsc_out_err(jsc_conn *, const char *text, const char *s, size_t n); /* -ERR 'text' or, with s, -ERR 'text "s"' */
 void jsc_out_send(jsc_conn *);
-void jsc_out_flush(jsc_plane *);
+void jsc_out_dirty(jsc_conn *);
+void jsc_out_flush(jsc_plane *); /* a bounded number of connections */
+void jsc_out_flush_all(jsc_plane *);
 void jsc_out_free(jsc_conn *);
 /* parse.c, link.c: take what they can of n bytes, return how many */
 size_t jsc_parse(jsc_conn *, const char *, size_t n);

@@ -83,6 +83,7 @@ static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_f
     q = f->tail && !strip ? jsc_copy(q, f->tail, f->tail_len) : put_rest(q, f, strip);
     count_out(c, m);
     s->delivered++;
+    c->plane->work++;
     jsc_out_done(c, q);
     if (JSC_UNLIKELY(c->track) && m->reply_len) jsc_reply_note(c, m->reply, m->reply_len);
     behind(c, f);
@@ -99,6 +100,7 @@ static inline int give(jsc_plane *p, const jsc_target *t, const jsc_match *mt, j
     if (s->dead) return 0;
     if (JSC_LIKELY(s->kind == JSC_SUB_CLIENT)) return to_client(s, t, mt, f);
     s->delivered++;
+    p->work += JSC_WORK_OWN;
     if (s->kind == JSC_SUB_CALL) {
         s->fn(s->ctx, &f->m);
     } else {

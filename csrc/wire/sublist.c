@@ -46,6 +46,22 @@ static int add_kid(jsc_node *n, jsc_node *k) {
     return 0;
 }
 
+static void shrink_kids(jsc_node *n) {
+    uint32_t old = n->kids_cap, cap = old / 4;
+    if (old <= 64 || n->kids_n * 8 > old) return;
+    jsc_node **v = calloc(cap, sizeof *v);
+    if (!v) return;
+    for (uint32_t i = 0; i < old; i++) {
+        if (!n->kids[i]) continue;
+        uint32_t j = (uint32_t)n->kids[i]->hash & (cap - 1);
+        while (v[j]) j = (j + 1) & (cap - 1);
+        v[j] = n->kids[i];
+    }
+    free(n->kids);
+    n->kids = v;
+    n->kids_cap = cap;
+}
+
 static void drop_kid(jsc_node *n, const jsc_node *k) {
     uint32_t mask = n->kids_cap - 1, i = (uint32_t)k->hash & mask;
     while (n->kids[i] != k) i = (i + 1) & mask;
@@ -59,6 +75,7 @@ static void drop_kid(jsc_node *n, const jsc_node *k) {
             i = j;
         }
     }
+    shrink_kids(n);
 }
 
 static jsc_node *new_node(jsc_node *parent, const char *t, uint32_t len, uint64_t h) {

@@ -28,13 +28,6 @@ void jsc_ws_free(jsc_conn *c) {
 }
 
 /* ---- out ---- */
-static void wake(jsc_conn *c) {
-    if (c->dirty) return;
-    c->dirty = 1;
-    c->next_dirty = c->plane->dirty;
-    c->plane->dirty = c;
-}
-
 /* A control frame, sent before the next one of data. While one waits others are dropped: only the last counts. */
 static void control(jsc_conn *c, int op, const void *data, size_t n) {
     jsc_ws *w = c->layer->ws;
@@ -44,7 +37,7 @@ static void control(jsc_conn *c, int op, const void *data, size_t n) {
     w->reply[1] = (uint8_t)n;
     memcpy(w->reply + 2, data, n);
     w->reply_n = (uint8_t)(n + 2);
-    wake(c);
+    jsc_out_dirty(c);
 }
 
 static void say_close(jsc_conn *c, int status, const char *why) {

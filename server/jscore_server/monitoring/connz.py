@@ -33,7 +33,7 @@ OPTIONS = (
     Option("filter_subject", "text", None),
 )
 OPEN, CLOSED, ANY = 0, 1, 2
-SLICE = 256  # rows made between two pauses
+SLICE = 32  # rows made between two pauses, about a millisecond
 
 
 class Row(NamedTuple):

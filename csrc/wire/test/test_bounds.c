@@ -1,0 +1,187 @@
+/* No connection, and no message to many, keeps the others waiting for more than a part of a turn. */
+#include "../plane.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+typedef struct peer {
+    int fd;
+    uint64_t id;
+} peer;
+
+static peer client(jsc_plane *p) {
+    int fd[2];
+    peer c;
+    assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd));
+    assert(!jsc_conn_adopt(p, fd[0], JSC_CONN_CLIENT, NULL, 0, &c.id));
+    c.fd = fd[1];
+    return c;
+}
+
+static int closed;
+static void turn(jsc_plane *p) {
+    jsc_ready r[4];
+    assert(jsc_plane_poll(p, 0, r, 4) >= 0);
+    for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e)) closed += e.type == JSC_EV_CLOSED;
+}
+
+static void say(const peer *c, const char *s, size_t n) {
+    for (size_t at = 0; at < n;) {
+        ssize_t k = send(c->fd, s + at, n - at, MSG_DONTWAIT);
+        assert(k > 0);
+        at += (size_t)k;
+    }
+}
+
+static size_t hear(const peer *c, char *to, size_t cap) {
+    ssize_t k = recv(c->fd, to, cap - 1, MSG_DONTWAIT);
+    to[k > 0 ? k : 0] = 0;
+    return k > 0 ? (size_t)k : 0;
+}
+
+/* Subscribes n times, as fast as the socket takes it, and reads the answers. */
+static void subscribe(jsc_plane *p, const peer *c, int n) {
+    char line[64], got[65536];
+    for (int i = 0; i < n; i++) {
+        int k = snprintf(line, sizeof line, "SUB s.%d %d\r\n", i, i);
+        while (send(c->fd, line, (size_t)k, MSG_DONTWAIT) != k) {
+            turn(p);
+            while (hear(c, got, sizeof got));
+        }
+    }
+    for (int i = 0; i < 1000 && p->stats.subscriptions < (uint64_t)n; i++) {
+        turn(p);
+        while (hear(c, got, sizeof got));
+    }
+    assert(p->stats.subscriptions == (uint64_t)n);
+}
+
+static void test_a_flood_of_subscriptions(void) {
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer heavy = client(p), light = client(p);
+    char *flood = malloc(1 << 20), got[256];
+    size_t n = 0;
+    int lines = 0, big = 1 << 20;
+    assert(!setsockopt(heavy.fd, SOL_SOCKET, SO_SNDBUF, &big, sizeof big));
+    while (n < 120000) n += (size_t)sprintf(flood + n, "SUB s.%d %d\r\n", lines, lines), lines++;
+    say(&heavy, flood, n);
+    say(&light, "PING\r\n", 6);
+    turn(p);
+    assert(hear(&light, got, sizeof got) && strstr(got, "PONG"));
+    assert(p->stats.subscriptions > 0 && p->stats.subscriptions < (uint64_t)lines);
+    int turns = 0;
+    while (p->stats.subscriptions < (uint64_t)lines && turns < 1000) {
+        uint64_t before = p->stats.subscriptions;
+        turn(p);
+        assert(p->stats.subscriptions - before <= JSC_WORK_TURN / JSC_WORK_SUB + JSC_WORK_CONN / JSC_WORK_SUB);
+        turns++;
+    }
+    assert(p->stats.subscriptions == (uint64_t)lines);
+    free(flood);
+    close(heavy.fd);
+    close(light.fd);
+    jsc_plane_free(p);
+}
+
+static void test_closing_with_many_subscriptions(void) {
+    enum { MANY = 3 * JSC_CLOSE_SUBS };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer heavy = client(p), light = client(p);
+    char got[256];
+    subscribe(p, &heavy, MANY);
+    close(heavy.fd);
+    closed = 0;
+    turn(p);
+    assert(closed == 1 && p->stats.clients == 1);
+    assert(p->stats.subscriptions > 0 && p->stats.subscriptions < MANY);
+    /* Nobody gets what the rest of them would take, and others are served meanwhile. */
+    say(&light, "PUB s.1 1\r\n1\r\nPING\r\n", 20);
+    turn(p);
+    assert(hear(&light, got, sizeof got) && !strcmp(got, "+OK\r\nPONG\r\n"));
+    for (int i = 0; i < 100 && p->closing; i++) turn(p);
+    assert(!p->stats.subscriptions && !p->closing && closed == 1);
+    assert(p->default_account->subs_n == 0);
+    assert(p->default_account->interest_cap <= 128); /* its table is small again */
+    close(light.fd);
+    jsc_plane_free(p);
+}
+
+static void test_unsubscribing_gives_room_back(void) {
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer c = client(p);
+    char line[64], got[65536];
+    subscribe(p, &c, 4000);
+    jsc_conn *conn = jsc_conn_find(p, c.id);
+    assert(conn->subs_cap >= 4096);
+    for (int i = 0; i < 3990; i++) {
+        int k = snprintf(line, sizeof line, "UNSUB %d\r\n", i);
+        while (send(c.fd, line, (size_t)k, MSG_DONTWAIT) != k) {
+            turn(p);
+            while (hear(&c, got, sizeof got));
+        }
+    }
+    for (int i = 0; i < 1000 && p->stats.subscriptions > 10; i++) {
+        turn(p);
+        while (hear(&c, got, sizeof got));
+    }
+    assert(p->stats.subscriptions == 10 && conn->subs_cap <= 128);
+    say(&c, "PUB s.3995 1\r\n1\r\n", 17); /* and those that stay are found */
+    turn(p);
+    assert(hear(&c, got, sizeof got) && strstr(got, "MSG s.3995 3995 1\r\n1\r\n"));
+    close(c.fd);
+    jsc_plane_free(p);
+}
+
+static void test_one_message_to_many(void) {
+    enum { MANY = JSC_SENDS * 3 };
+    struct rlimit l;
+    assert(!getrlimit(RLIMIT_NOFILE, &l));
+    if (l.rlim_max < 2 * MANY + 64) {
+        puts("bounds: too few descriptors for a message to many");
+        return;
+    }
+    l.rlim_cur = l.rlim_max;
+    assert(!setrlimit(RLIMIT_NOFILE, &l));
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer *all = calloc(MANY, sizeof *all), from = client(p);
+    char got[256];
+    for (int i = 0; i < MANY; i++) {
+        all[i] = client(p);
+        say(&all[i], "SUB a 1\r\n", 9);
+    }
+    for (int i = 0; i < 100; i++) turn(p);
+    for (int i = 0; i < MANY; i++) assert(hear(&all[i], got, sizeof got) && !strcmp(got, "+OK\r\n"));
+    say(&from, "PUB a 1\r\n1\r\n", 12);
+    int heard = 0, turns = 0;
+    for (; heard < MANY && turns < 100; turns++) {
+        int now = 0;
+        turn(p);
+        for (int i = 0; i < MANY; i++)
+            if (hear(&all[i], got, sizeof got)) {
+                assert(!strcmp(got, "MSG a 1 1\r\n1\r\n"));
+                now++;
+            }
+        assert(now <= 4 * JSC_SENDS);
+        heard += now;
+    }
+    assert(heard == MANY);
+    for (int i = 0; i < MANY; i++) close(all[i].fd);
+    close(from.fd);
+    jsc_plane_free(p);
+    free(all);
+}
+
+int main(void) {
+    test_a_flood_of_subscriptions();
+    test_closing_with_many_subscriptions();
+    test_unsubscribing_gives_room_back();
+    test_one_message_to_many();
+    puts("bounds: ok");
+    return 0;
+}

@@ -235,6 +235,28 @@ def test_streams_move_by_placement_with_their_messages(lab: Lab) -> None:
     run(play(), 110)
 
 
+@pytest.mark.timeout(100)
+def test_a_stream_comes_back_to_its_first_holder(lab: Lab) -> None:
+    cluster = lab.hosts(["m1", "m2", "m3"], tags={"m1": "at:one", "m2": "at:two", "m3": "at:three"})
+    story = Story(cluster, publishers=8)
+
+    async def play() -> None:
+        client = await start(cluster, {"m1", "m2", "m3"})
+        config = {"name": story.stream, "subjects": [story.subject], "placement": {"tags": ["at:one"]}}
+        await api(client, f"STREAM.CREATE.{story.stream}", {**config, "duplicate_window": 120_000_000_000})
+        async with story.publishing():
+            for place, name in (("two", "m2"), ("one", "m1"), ("three", "m3"), ("one", "m1")):
+                await story.more(200)
+                now = (await story.info(client))["config"]
+                await api(client, f"STREAM.UPDATE.{story.stream}", {**now, "placement": {"tags": [f"at:{place}"]}})
+                await held_by(client, story, {name})
+            await story.more(200)
+        assert await story.verify(client) == []
+        await client.close()
+
+    run(play(), 90)
+
+
 @ours
 @pytest.mark.timeout(120)
 def test_moves_by_an_operator_and_their_end(lab: Lab) -> None:

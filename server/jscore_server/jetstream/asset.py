@@ -135,9 +135,13 @@ class Asset:
             self._take_part()
 
     def _is_alone(self) -> bool:
-        """Nobody else ever held the stream, so there is nobody to agree with."""
+        """Nobody else ever held the stream, so there is nobody to agree with.
+
+        Its first holder is not alone when it gets it back: others have what was written meanwhile.
+        """
         assignment = self.assignment
-        return assignment.peers == assignment.birth == [self._raft.name] and not self._raft.remembers(assignment.group)
+        changed = bool(assignment.founders)
+        return assignment.peers == [self._raft.name] and not changed and not self._raft.remembers(assignment.group)
 
     def _take_part(self, alone: int = 0) -> None:
         assignment = self.assignment
@@ -162,8 +166,8 @@ class Asset:
             why = f"record {damaged} of its only log is damaged, so it cannot be copied"
             self._lines.error(f"stream {self.assignment.account}/{self.assignment.name} gets no replicas: {why}")
             return
+        self.stream.set_solo(False)  # first: whatever goes wrong, C must not commit by itself beside the group
         self._take_part(alone=self._term)
-        self.stream.set_solo(False)
 
     def _start_solo(self) -> None:
         """Alone, all that is on this disk is committed. A term of its own separates what this process adds."""

@@ -15,13 +15,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim")
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0, help="no new seed after so long; 0: all of them")
     parser.add_argument("--trace", action="store_true", help="print every event of the (single) seed")
     parser.add_argument("--engine", action="store_true", help="over the real log engine on simulated disks")
     options = parser.parse_args()
     kind = EngineSimulator if options.engine else Simulator
     began = time.monotonic()
     events = acked = elections = reads = 0
+    played = 0
     for seed in range(options.start, options.start + options.seeds):
+        if options.seconds and time.monotonic() - began > options.seconds:
+            break
+        played += 1
         sim: Simulator | None = None
         try:
             sim = kind(seed, trace=options.trace)
@@ -44,8 +49,8 @@ def main() -> int:
         reads += sim.reads_done
     took = time.monotonic() - began
     print(
-        f"{options.seeds} seeds, {events} events, {acked} acked, {reads} read, {elections} elections in {took:.1f} s: "
-        f"{options.seeds / took:.0f} seeds/s"
+        f"{played} seeds from {options.start} on, {events} events, {acked} acked, {reads} read, {elections} elections "
+        f"in {took:.1f} s: {played / took:.0f} seeds/s"
     )
     return 0
 

@@ -204,7 +204,8 @@ class Leader(Follower):
             return
         now = self.now
         p.active = now
-        if m.commit > p.round and m.commit <= self.round:
+        answers = p.round < m.commit <= self.round
+        if answers:
             p.round = m.commit
         if m.flags & FLAG_MUTE or not self._is_itself(m.peer):
             p.counted = False
@@ -244,7 +245,7 @@ class Leader(Follower):
             p.hint_tick = now
         if p.next <= self.last and not p.paused:
             self._queue(p)
-        if self.confirmed < self.round:
+        if answers and self.confirmed < self.round:
             self._confirm()
         if self.target is not None:
             self._advance_change()
@@ -286,7 +287,8 @@ class Leader(Follower):
             if not self.members.is_voter(self.name):
                 self._hand_over()  # R-26
                 return
-        self._advance_change()
+        if self.target is not None or self.members.outgoing:
+            self._advance_change()
 
     def transfer(self, target: str) -> None:
         """Hands leadership to `target` once it holds the whole log; gives up after one election time-out (R-13).

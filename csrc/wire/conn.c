@@ -245,6 +245,15 @@ int jsc_conn_default(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     return JSC_OK;
 }
 
+int jsc_conn_limit(jsc_plane *p, uint64_t id, uint32_t max_subs, uint32_t max_payload) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing) return JSC_ENOTFOUND;
+    if (c->kind != JSC_CONN_CLIENT) return JSC_EINVAL;
+    c->max_subs = bound(max_subs);
+    c->max_payload = bound(max_payload);
+    return JSC_OK;
+}
+
 int jsc_conn_ping_every(jsc_plane *p, uint64_t id, int64_t interval_ns) {
     jsc_conn *c = jsc_conn_find(p, id);
     if (!c || c->closing) return JSC_ENOTFOUND;

@@ -121,6 +121,8 @@ int jsc_conn_default(jsc_plane *, uint64_t id, const jsc_conn_options *o);
 int jsc_conn_ping_every(jsc_plane *, uint64_t id, int64_t interval_ns); /* instead of the plane's ping_interval_ns */
 /* Other permissions for a client: its subscriptions that they do not allow are dropped and it is told of each. */
 int jsc_conn_permit(jsc_plane *, uint64_t id, jsc_permissions *);
+/* Other bounds of its own, as in jsc_conn_options. Subscriptions beyond stay: whoever counts them may close it. */
+int jsc_conn_limit(jsc_plane *, uint64_t id, uint32_t max_subs, uint32_t max_payload);
 /* The answer to JSC_EV_INFO of a client, which waits for it or for jsc_conn_close. */
 int jsc_conn_go_on(jsc_plane *, uint64_t id);
 /* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,

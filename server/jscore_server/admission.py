@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jscore_server.authentication import Authentication, Identity
 from jscore_server.config.options import Options
+from jscore_server.config.users import AccountLimits
 from jscore_server.dataplane.events import DENIED_MAX_SUBS, DENIED_REPLY, DENIED_SUBSCRIBE
 from jscore_server.passwords import Passwords
 from jscore_server.protocol.certificate import BadCertificate, Certificate, read_certificate
@@ -161,7 +163,7 @@ class Admission:
         """Other users, accounts, permissions and limits from now on. Source: config.md section 7.
 
         Whoever is no more, or is in another account, is closed without a word; who would not be let in again is told
-        so; others keep their connection under the permissions of now. Limits bind from each client's next CONNECT.
+        so; others keep their connection under the permissions and limits of now, as far as these have room for it.
         """
         server = self._server
         before = self.authentication
@@ -171,6 +173,35 @@ class Admission:
         self.authentication.bind(server.plane)
         for client in list(server.clients.values()):
             self._judge_again(client)
+        for name, limits in self.authentication.limits.items():
+            if limits != before.limits.get(name, AccountLimits()):
+                self._limit(name)
+        for name in before.limits.keys() - self.authentication.limits.keys():
+            self._limit(name)
+
+    def _limit(self, account: str) -> None:
+        """The account's limits of now hold for its clients; who is beyond them is closed."""
+        server, plane = self._server, self._server.plane
+        clients = [c for c in server.clients.values() if c.identity is not None and c.identity.account == account]
+        random.shuffle(clients)
+        right = self.authentication.right(Identity(account))
+        limits = self.authentication.limits.get(account, AccountLimits())
+        room = len(clients) if limits.max_connections == -1 else max(0, limits.max_connections)
+        for client in clients:
+            info = plane.conn_info(client.conn)
+            if info is None or not plane.limit(client.conn, right.max_subs, right.max_payload):
+                continue  # it is on its way out
+            if right.max_subs is not None and info.subs > right.max_subs:
+                self._exceeded(client, "Maximum Subscriptions Exceeded", "maximum subscriptions exceeded")
+            elif room <= 0:
+                text = "maximum account active connections exceeded"
+                self._exceeded(client, "Maximum Account Connections Exceeded", text)
+            else:
+                room -= 1
+
+    def _exceeded(self, client: Client, reason: str, error: str) -> None:
+        self._say(client, error)
+        self._server.plane.close_conn(client.conn, reason, error)
 
     def _judge_again(self, client: Client) -> None:
         identity, connect = client.identity, client.connect

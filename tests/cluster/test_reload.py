@@ -201,3 +201,41 @@ def test_without_a_file_there_is_nothing_to_reload(tmp_path):
     finally:
         process.kill()
         process.communicate(timeout=60)
+
+
+ACCOUNT = "port: -1\naccounts {{ A {{ users: [{{user: u, password: p}}], limits {{ {} }} }} }}\n"
+
+
+def test_limits_of_an_account_hold_at_once(daemon):
+    server = daemon(ACCOUNT.format("max_subs: 5, max_payload: 100"))
+    client = server.connect(user="u", password="p")
+    client.send("SUB a 1\r\nSUB b 2")
+    assert client.alive()
+    server.reload(ACCOUNT.format("max_subs: 2, max_payload: 10"))
+    client.send("SUB c 3")
+    assert client.line() == "-ERR 'maximum subscriptions exceeded'"
+    assert client.alive()
+    server.reload(ACCOUNT.format("max_subs: 5, max_payload: 1000"))
+    client.send("SUB c 3\r\nPUB x 500\r\n" + "x" * 500)
+    assert client.alive()
+    client.send("PUB x 1001\r\n" + "x" * 1001)
+    assert client.line() == "-ERR 'Maximum Payload Violation'"
+
+
+def test_who_is_beyond_an_accounts_limits_is_closed(daemon):
+    server = daemon(ACCOUNT.format("max_subs: 5"))
+    few, many = [server.connect(user="u", password="p") for _ in range(2)]
+    few.send("SUB a 1")
+    many.send("SUB a 1\r\nSUB b 2")
+    assert few.alive()
+    assert many.alive()
+    server.reload(ACCOUNT.format("max_subs: 1"))
+    assert [many.line(), many.line()] == ["-ERR 'maximum subscriptions exceeded'", ""]
+    clients = [few, *(server.connect(user="u", password="p") for _ in range(3))]
+    assert all(client.alive() for client in clients)
+    server.reload(ACCOUNT.format("max_connections: 2"))
+    heard = []
+    for client in clients:
+        client.send("PING")
+        heard.append(client.line())
+    assert sorted(heard) == ["-ERR 'maximum account active connections exceeded'"] * 2 + ["PONG"] * 2

@@ -7,7 +7,6 @@ it up or lose data). All of a file's are collected.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -113,6 +112,8 @@ class Reader:
         """A key that no rule knows: a fault, with the likely word where one is close."""
         name = entry.name.lower()[:64]
         # The search costs as much as reading some thousand keys: the first faults are helped with.
+        import difflib  # only a file with a fault needs it
+
         near = difflib.get_close_matches(name, known, 3, 0.7) if len(self.errors) < ADVISED_FAULTS else []
         # Of words equally close, the one with the same letters was meant.
         near.sort(key=lambda word: sorted(word) != sorted(name))

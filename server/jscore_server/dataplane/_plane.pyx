@@ -141,6 +141,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_adopt(jsc_plane *, int, int, const char *, size_t, uint64_t *)
     int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
     int jsc_conn_default(jsc_plane *, uint64_t, const jsc_conn_options *)
+    int jsc_conn_limit(jsc_plane *, uint64_t, uint32_t, uint32_t)
     int jsc_conn_ping_every(jsc_plane *, uint64_t, int64_t)
     int jsc_plane_default(jsc_plane *, const jsc_conn_options *)
     int jsc_conn_permit(jsc_plane *, uint64_t, jsc_permissions *)
@@ -601,6 +602,10 @@ cdef class Plane:
         o.permissions = permissions.handle if permissions is not None else NULL
         o.max_subs, o.max_payload = bound(max_subs), bound(max_payload)
         return jsc_conn_default(self.live(), conn, &o) >= 0
+
+    def limit(self, uint64_t conn, max_subs, max_payload):
+        """Other bounds for a connected client; None: only the plane's."""
+        return jsc_conn_limit(self.live(), conn, bound(max_subs), bound(max_payload)) >= 0
 
     def ping_every(self, uint64_t conn, int64_t interval_ns):
         """How often this client is asked whether it is there, instead of as all others."""

@@ -9,7 +9,6 @@ from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.monitor import Body, Monitor
 from jscore_server.monitoring.query import Asked, Option
 from jscore_server.protocol.duration import go_duration
-from jscore_server.raft import Role
 
 if TYPE_CHECKING:
     from jscore import RecordLog
@@ -42,7 +41,7 @@ def _group(engine: JetStream, group: Group, log: RecordLog, applied: int) -> Bod
     core = group.core
     voters, learners = group.members()
     size = len(voters)
-    state = "LEADER" if core.role is Role.LEADER else "FOLLOWER" if core.role is Role.FOLLOWER else "CANDIDATE"
+    state = core.role.name if core.role.name in ("LEADER", "FOLLOWER") else "CANDIDATE"
     body: Body = {
         "id": engine.peer_id(engine.server_name),
         "state": state,

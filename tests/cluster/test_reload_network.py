@@ -1,0 +1,108 @@
+"""A reload of what a server says and does on the network: certificates, the advertised address, the cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from certificates import Authority
+from harness import Lab, Server, Wire, command, free_ports, peer_command, wait_for, wait_for_log
+
+
+@pytest.fixture(params=["ours", "peer"])
+def cmd(request: pytest.FixtureRequest) -> list[str]:
+    return peer_command() if request.param == "peer" else command()
+
+
+def started(lab: Lab, name: str, text: str, cmd: list[str] | None = None) -> Server:
+    server = lab.server(name, text, cmd=cmd)
+    server.start()
+    wait_for_log(server, "Server is ready")
+    return server
+
+
+def reload(server: Server, change: Callable[[str], str] = str) -> None:
+    """With another text; returns when the log says that it is done."""
+    done = server.log.read_text().count("Reloaded server configuration")
+    server.conf.write_text(change(server.conf.read_text()))
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: server.log.read_text().count("Reloaded server configuration") > done, 15, "the reload")
+
+
+def shown(server: Server, context: ssl.SSLContext) -> tuple[Wire, bytes]:
+    """A client over TLS, and the certificate it was shown."""
+    wire = Wire(server.port)
+    wire.until(b"\r\n")
+    secured = context.wrap_socket(wire.sock, server_hostname="localhost")
+    wire.sock = secured
+    wire.send(b'CONNECT {"verbose":false}\r\nPING\r\n')
+    wire.until(b"PONG\r\n")
+    der = secured.getpeercert(binary_form=True)
+    assert der is not None
+    return wire, der
+
+
+def test_certificates_rotate(lab: Lab, cmd: list[str], tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certificates")
+    authority.issue("server")
+    files = f'cert_file: "{authority.home}/server.pem", key_file: "{authority.home}/server.key"'
+    server = started(lab, "s", f"listen: 127.0.0.1:PORT\ntls {{ {files} }}\n", cmd)
+    before, first = shown(server, authority.client())
+    authority.issue("server")
+    reload(server)
+    after, second = shown(server, authority.client())
+    assert first != second
+    for wire in (before, after):
+        wire.seen = b""
+        wire.send(b"PING\r\n")
+        wire.until(b"PONG\r\n")
+        wire.sock.close()
+
+
+def test_the_advertised_address_is_told(lab: Lab, cmd: list[str]) -> None:
+    ports = free_ports(2)
+    cluster = "cluster {{ name: c, listen: 127.0.0.1:{}, routes: [nats://127.0.0.1:{}] }}\n"
+    text = "listen: 127.0.0.1:PORT\nserver_name: {}\n{}"
+    one = started(lab, "one", text.format("one", cluster.format(*ports)), cmd)
+    two = started(lab, "two", text.format("two", cluster.format(*reversed(ports))), cmd)
+    with Wire(two.port) as wire:
+        wire.until(b"\r\n")
+        wire.send(b'CONNECT {"verbose":false,"protocol":1}\r\nPING\r\n')
+        wire.until(b"PONG\r\n")
+        reload(one, lambda was: was + 'client_advertise: "example.com:7777"\n')
+        if cmd == command():  # nats-server tells only who connects from then on
+            wire.until(b'"example.com:7777"')
+    with Wire(one.port) as wire:
+        info = json.loads(wire.until(b"\r\n")[5:])
+    assert (info["host"], info["port"]) == ("example.com", 7777)
+
+
+def test_routes_come_and_go(lab: Lab, cmd: list[str]) -> None:
+    ports = free_ports(2)
+    text = "listen: 127.0.0.1:PORT\nserver_name: {}\ncluster {{ name: c, listen: 127.0.0.1:{} }}\n"
+    one = started(lab, "one", text.format("one", ports[0]), cmd)
+    two = started(lab, "two", text.format("two", ports[1]), cmd)
+    with Wire(one.port).client() as near, Wire(two.port).client() as far:
+        far.send(b"SUB a 1\r\nPING\r\n")
+        far.until(b"PONG\r\n")
+        reload(one, lambda was: was.replace("name: c,", f"name: c, routes: [nats://127.0.0.1:{ports[1]}],"))
+
+        def heard() -> bool:
+            near.send(b"PUB a 2\r\nhi\r\nPING\r\n")
+            near.seen = b""
+            near.until(b"PONG\r\n")
+            far.send(b"PING\r\n")
+            far.until(b"PONG\r\n")
+            found = b"MSG a 1 2" in far.seen
+            far.seen = b""
+            return found
+
+        wait_for(heard, 20, "a message over the new route")
+        # Clients of either server stay through it.
+        reload(two, lambda was: was + "max_payload: 2000\n")
+        wait_for(heard, 20, "a message after the other one's reload")

@@ -27,6 +27,7 @@ class Journal:
     refused: set[str] = field(default_factory=set)
     doubled: list[str] = field(default_factory=list)  # two acknowledgements that contradict each other
     times: list[float] = field(default_factory=list)  # of each acknowledgement
+    count: int = 0  # payloads made
     void: bool = False  # an acknowledgement now promises nothing: a disk is being cut off under an fdatasync
 
     def acknowledge(self, text: str, sequence: int) -> None:
@@ -48,7 +49,7 @@ class Load:
     """Publishes while it is used as a context."""
 
     def __init__(
-        self, journal: Journal, urls: list[str], *, publishers: int = 3, in_flight: int = 64, rate: int = 3000
+        self, journal: Journal, urls: list[str], *, publishers: int = 3, in_flight: int = 64, rate: int = 1500
     ):
         self.journal = journal
         self.urls = urls
@@ -56,7 +57,6 @@ class Load:
         self.in_flight = in_flight
         self.pause = publishers * in_flight / rate
         self.stopping = False
-        self.count = 0
 
     async def __aenter__(self) -> Load:
         self.clients = [await connect(self.urls) for _ in range(self.publishers)]
@@ -84,8 +84,8 @@ class Load:
         client, journal = self.clients[number], self.journal
         again = number == self.publishers - 1
         while not self.stopping:
-            self.count += 1
-            text = f"{number}.{slot}.{self.count}"
+            journal.count += 1
+            text = f"{number}.{slot}.{journal.count}"
             journal.sent.add(text)
             headers = {"Nats-Msg-Id": text} if again else None
             deadline = time.monotonic() + 60

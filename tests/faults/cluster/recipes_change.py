@@ -101,7 +101,7 @@ async def anything(t: Trial) -> None:
     """Never more than two of five hosts are harmed at once, and never two lose data before the first is whole again."""
     assert t.network is not None
     harmless = ["kill", "kill all", "pause", "part", "step down", "scale", "full"]
-    async with t.load(rate=1500):
+    async with t.load():
         until = time.monotonic() + 90 * t.scale
         while time.monotonic() < until:
             what = t.rng.choice([*harmless, "wipe", "flip", "power"])

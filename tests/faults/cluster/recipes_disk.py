@@ -80,7 +80,9 @@ async def slow_disk(t: Trial) -> None:
         raise Skipped("no blkio cgroup with throttling here")
     group = BLKIO / f"faults{os.getpid()}"
     async with t.load():
+        at = time.monotonic()
         await t.run(3)
+        usual = len(t.journal.times) / (time.monotonic() - at)
         leader = await t.leader()
         assert isinstance(leader.disk, Disk)
         listed = await asyncio.to_thread(run, "losetup", "-j", str(leader.disk.image), "-n", "-O", "MAJ:MIN")
@@ -102,7 +104,11 @@ async def slow_disk(t: Trial) -> None:
                     if not moved and (await t.leader(2)) is not leader:
                         moved = time.monotonic() - at
                 await asyncio.sleep(0.2)
-            t.tell(f"{rate:.0f}/s with the slow leader; leadership {'moved' if moved else 'stayed'}")
+            if not moved or moved > 5:
+                t.slow.append("leadership did not move in 5 s")
+            if rate < 0.8 * usual:
+                t.slow.append(f"{rate:.0f}/s of {usual:.0f}/s")
+            t.tell(f"{rate:.0f}/s of {usual:.0f}/s with the slow leader; leadership {'moved' if moved else 'stayed'}")
         finally:
             (BLKIO / "cgroup.procs").write_text(str(leader.pid))
             group.rmdir()

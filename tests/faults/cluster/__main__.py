@@ -27,7 +27,7 @@ from tests.faults.disks import missing
 RECIPES = (recipes_change, recipes_crash, recipes_damage, recipes_disk, recipes_network)
 ELSEWHERE = {
     "F20": "delay between hosts needs tc netem; the simulator has it (tests/sim)",
-    "F21": "a clock of one process only cannot be moved here; the simulator has it (tests/sim)",
+    "F21": "a clock of one process only cannot be moved here",
     "F32": "10,000 groups: a measurement of its own (bench)",
     "F34": "a kill at each file call is ./dev faults without a name (test_kill); of the cluster: tests/sim",
 }

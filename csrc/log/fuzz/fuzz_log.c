@@ -1,7 +1,7 @@
 /* Bytes of a hostile peer or a bad disk against the record decoder and jsc_log_append_raw. First byte, bit 0: checksums
- * are mended first, so that what lies behind them is reached. libFuzzer: LLVMFuzzerTestOneInput; otherwise a program:
- * files to replay as arguments, or a number of random mutations. */
+ * are mended first, so that what lies behind them is reached. */
 #include "../format.h"
+#include "../../base/fuzz/driver.h"
 #include "../../base/jsc_vfs.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +30,6 @@ static jsc_log *new_log(void) {
     return log;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static jsc_log *log; /* one for all inputs: each leaves it empty */
     if (n < 1 || n > 65536) return 0;
@@ -62,7 +61,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     return 0;
 }
 
-#ifndef JSC_LIBFUZZER
 /* Three records as a leader sends them: plain, with headers, empty. */
 static size_t seed(uint8_t *out, size_t cap) {
     jsc_log *log = new_log();
@@ -75,37 +73,12 @@ static size_t seed(uint8_t *out, size_t cap) {
     return n;
 }
 
-int main(int argc, char **argv) {
-    static uint8_t first[4096], b[65536];
-    uint64_t r = 88172645463325252u;
-    long rounds = argc > 1 ? atol(argv[1]) : 20000;
-    for (int i = 1; i < argc && rounds == 0; i++) {
-        FILE *f = fopen(argv[i], "rb");
-        if (!f) return 1;
-        size_t n = fread(b, 1, sizeof b, f);
-        fclose(f);
-        LLVMFuzzerTestOneInput(b, n);
-    }
-    size_t whole = seed(first + 1, sizeof first - 1) + 1;
-    for (long i = 0; i < rounds; i++) {
-        memcpy(b, first, whole);
-        size_t n = whole;
-        for (int k = (int)(i % 5); k > 0; k--) {
-            r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-            size_t at = 1 + (size_t)(r >> 32) % (n - 1);
-            switch (r & 3) {
-            case 0: b[at] ^= (uint8_t)(1u << (r >> 8 & 7)); break;
-            case 1: b[at] = (uint8_t)(r >> 16); break;
-            case 2: memset(b + at, (r >> 8 & 1) ? 255 : 0, n - at < 4 ? n - at : 4); break;
-            default:
-                if (at > 1) n = at;
-                break;
-            }
-        }
-        b[0] = (uint8_t)(i & 1);
-        LLVMFuzzerTestOneInput(b, n);
-    }
-    puts("fuzz: ok");
-    return 0;
+static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
+    uint8_t first[4096];
+    size_t n = seed(first, sizeof first);
+    p->lead = 1;
+    p->draw[0] = 1;
+    p->likes = "\0\1\377\177\200\10";
+    p->nlikes = 6;
+    jsc_fuzz_add(p, "\1", first, n);
 }
-#endif

@@ -1,12 +1,10 @@
 /* Packed files of a damaged disk, or of somebody who wants the reader's memory: bytes are changed, cut, then checksums
- * mended so that what is behind them is reached. libFuzzer: LLVMFuzzerTestOneInput; otherwise a program: a number of
- * random mutations. A file that opens must stay within its own numbers; bytes of an encrypted one that are given out
- * must be the ones packed. */
+ * mended so that what is behind them is reached. A file that opens must stay within its own numbers; bytes of an
+ * encrypted one that are given out must be the ones packed. */
 #include "../test/pack_stand_in.c"
+#include "../../base/fuzz/driver.h"
 
 #include <stdbool.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 enum { IMAGE = JSC_PACK_BLOCK + 3000, FOOTER_BYTES = 48, ENTRY_BYTES = 20 };
 
@@ -84,51 +82,32 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     return 0;
 }
 
-#ifndef JSC_LIBFUZZER
-int main(int argc, char **argv) {
-    static uint8_t b[200000];
+static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
     uint64_t r = 88172645463325252u;
-    long rounds = argc > 1 ? atol(argv[1]) : 20000;
-    mem_file seeds[4];
+    p->lead = 1;
+    p->draw[0] = 255;
+    p->likes = "\0\1\377\177\200\10";
+    p->nlikes = 6;
+    p->head = JSC_SEGMENT_HEAD; /* where the numbers are */
+    p->tail = FOOTER_BYTES + 2 * ENTRY_BYTES;
     for (size_t i = 0; i < IMAGE; i++) {
-        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
+        jsc_fuzz_draw(&r);
         image[i] = (uint8_t)(i % 3000 < 1500 || i > JSC_PACK_BLOCK + 2000 ? i / 200 : r); /* shrinks, and some noise */
     }
     for (int i = 0; i < 4; i++) {
         jsc_segment_head head = {.salt = 7, .first = 1};
+        mem_file seed;
         jsc_keys *keys = i & 2 ? ring() : NULL;
         jsc_pack_writer *w;
         uint64_t bytes;
         /* A short image in plain: rounds stay cheap, and changes hit numbers more often than contents. */
         size_t n = i & 1 ? IMAGE : 500;
-        mem_file_init(&seeds[i]);
-        if (jsc_pack_begin(&seeds[i].vfs, 3, &head, i & 1 ? 9 : 0, keys, &w) || jsc_pack_add(w, image, n) ||
+        mem_file_init(&seed);
+        if (jsc_pack_begin(&seed.vfs, 3, &head, i & 1 ? 9 : 0, keys, &w) || jsc_pack_add(w, image, n) ||
             jsc_pack_finish(w, &bytes))
-            return 1;
+            abort();
         jsc_keys_unref(keys);
+        jsc_fuzz_add(p, "\3", seed.bytes, seed.n);
+        mem_file_free(&seed);
     }
-    for (long i = 0; i < rounds; i++) {
-        const mem_file *seed = &seeds[i % 8 ? i % 4 : 1];
-        size_t k = seed->n;
-        memcpy(b + 1, seed->bytes, k);
-        for (int m = (int)(i / 4 % 5); m > 0; m--) {
-            r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-            size_t at = (size_t)(r >> 8) % k + 1;
-            if (r & 4) { /* where the numbers are */
-                at = r & 8 ? (size_t)(r >> 8) % JSC_SEGMENT_HEAD
-                           : k - (size_t)(r >> 8) % (FOOTER_BYTES + 2 * ENTRY_BYTES);
-                if (at == 0 || at > k) at = 1;
-            }
-            if (r & 1) b[at] ^= (uint8_t)(1u << (r >> 40 & 7));
-            else if (r & 2 || m > 1) b[at] = (uint8_t)"\0\1\377\177\200\10"[(r >> 40) % 6];
-            else k = at;
-        }
-        b[0] = (uint8_t)(r >> 32);
-        if (i % 3) b[0] |= 3, b[0] &= 0xfb;
-        LLVMFuzzerTestOneInput(b, k + 1);
-    }
-    for (int i = 0; i < 4; i++) mem_file_free(&seeds[i]);
-    puts("fuzz: ok");
-    return 0;
 }
-#endif

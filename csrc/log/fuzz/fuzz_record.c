@@ -1,9 +1,8 @@
 /* Bytes of a damaged disk or a hostile leader against the record decoder, and what verifies against a log that takes
- * records as they come. libFuzzer: LLVMFuzzerTestOneInput; otherwise a program: a number of random mutations. */
+ * records as they come. */
 #include "../format.h"
+#include "../../base/fuzz/driver.h"
 #include "../jsc.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static volatile uint8_t seen;
 static void touch(const char *p, size_t n) {
@@ -65,11 +64,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     return 0;
 }
 
-#ifndef JSC_LIBFUZZER
-int main(int argc, char **argv) {
-    static uint8_t b[8192], seed[4096];
-    uint64_t r = 88172645463325252u;
-    long rounds = argc > 1 ? atol(argv[1]) : 20000;
+static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
+    uint8_t seed[4096];
     jsc_sim *sim = jsc_sim_new(2);
     jsc_store *store;
     jsc_log *log;
@@ -77,29 +73,18 @@ int main(int argc, char **argv) {
     size_t n = 0;
     uint64_t index, last;
     if (jsc_store_open(jsc_sim_vfs(sim), JSC_SYNC_NEVER, 0, &store) || jsc_log_open(store, "seed", NULL, &log, &rec))
-        return 1;
+        abort();
     for (int i = 0; i < 6; i++)
         if (jsc_log_append(log, 1 + (uint32_t)i / 3, 1000 + i, JSC_K_MESSAGE, "a.b", 3, "NATS/1.0\r\n\r\n",
                            i % 2 ? 12 : 0, "payload", (size_t)i, &index))
-            return 1;
-    if (jsc_log_copy(log, 1, 6, seed, sizeof seed, &n, &last) || last != 6) return 1;
-    for (long i = 0; i < rounds; i++) {
-        size_t k = n;
-        memcpy(b + 1, seed, n);
-        for (int m = (int)(i % 5); m > 0; m--) {
-            r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-            size_t at = (size_t)(r >> 8) % k + 1;
-            if (r & 1) b[at] ^= (uint8_t)(1u << (r >> 40 & 7));
-            else if (r & 2) b[at] = (uint8_t)"\0\1\377\177\200\10"[(r >> 40) % 6];
-            else k = at;
-        }
-        b[0] = (uint8_t)(r >> 32);
-        LLVMFuzzerTestOneInput(b, k + 1);
-    }
+            abort();
+    if (jsc_log_copy(log, 1, 6, seed, sizeof seed, &n, &last) || last != 6) abort();
     jsc_log_close(log);
     jsc_store_close(store);
     jsc_sim_free(sim);
-    puts("fuzz: ok");
-    return 0;
+    p->lead = 1;
+    p->draw[0] = 255;
+    p->likes = "\0\1\377\177\200\10";
+    p->nlikes = 6;
+    jsc_fuzz_add(p, "\1", seed, n);
 }
-#endif

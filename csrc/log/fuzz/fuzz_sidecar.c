@@ -1,9 +1,7 @@
 /* Hostile sidecars: bytes with their checksums mended, so that the checks of structure are reached; and of what passes
- * those, every answer held against the bounds that callers rely on. libFuzzer: LLVMFuzzerTestOneInput; otherwise a
- * program: a number of random mutations. */
+ * those, every answer held against the bounds that callers rely on. */
 #include "../sidecar_format.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+#include "../../base/fuzz/driver.h"
 
 #define MUST(x)                                                                                                        \
     do {                                                                                                               \
@@ -132,7 +130,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     return 0;
 }
 
-#ifndef JSC_LIBFUZZER
 /* The part of the seed: message i has sequence i + 1, one of four subjects and, of `odd` ones, headers. */
 typedef struct seed_part {
     jsc_part part;
@@ -178,26 +175,11 @@ static size_t seed_build(bool odd, uint8_t *to) {
     return bytes;
 }
 
-int main(int argc, char **argv) {
-    static uint8_t b[8192], seeds[2][4096];
-    uint64_t r = 88172645463325252u;
-    long rounds = argc > 1 ? atol(argv[1]) : 20000;
-    size_t n[2] = {seed_build(false, seeds[0]), seed_build(true, seeds[1])};
-    for (long i = 0; i < rounds; i++) {
-        size_t k = n[i & 1];
-        memcpy(b + 1, seeds[i & 1], k);
-        for (int m = (int)(i / 2 % 5); m > 0; m--) {
-            r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-            size_t at = (size_t)(r >> 8) % k + 1;
-            if (r % 31 == 0) k = at;
-            else if (r & 1) b[at] ^= (uint8_t)(1u << (r >> 40 & 7));
-            else if (r & 2) b[at] = (uint8_t)"\0\1\377\177\200\10"[(r >> 40) % 6];
-            else b[at] = (uint8_t)(b[at] + (r & 4 ? 1 : -1));
-        }
-        b[0] = (uint8_t)(r >> 32);
-        LLVMFuzzerTestOneInput(b, k + 1);
-    }
-    puts("fuzz: ok");
-    return 0;
+static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
+    uint8_t seed[4096];
+    p->lead = 1;
+    p->draw[0] = 255;
+    p->likes = "\0\1\377\177\200\10";
+    p->nlikes = 6;
+    for (int odd = 0; odd < 2; odd++) jsc_fuzz_add(p, "\3", seed, seed_build(odd, seed));
 }
-#endif

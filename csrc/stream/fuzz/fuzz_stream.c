@@ -1,8 +1,7 @@
 /* What clients send to consumers and streams, and records of a hostile leader, against a stream with consumers behind the
- * real plane. First byte: which of them. libFuzzer: LLVMFuzzerTestOneInput; otherwise a number of random mutations. */
+ * real plane. First byte: which of them. */
 #include "../internal.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+#include "../../base/fuzz/driver.h"
 
 typedef struct bed {
     jsc_sim *sim;
@@ -131,67 +130,39 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     return 0;
 }
 
-#ifndef JSC_LIBFUZZER
-static const struct {
-    uint8_t kind;
-    const char *s;
-    size_t n;
-} seeds[] = {
 #define SEED(kind, s) {kind, s, sizeof(s) - 1}
-    SEED(0, "{\"batch\":5,\"expires\":1000000,\"no_wait\":true,\"max_bytes\":100,\"idle_heartbeat\":1000,\"x\":[{\"y\":"
+static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
+    static const struct {
+        char kind;
+        const char *s;
+        size_t n;
+    } seeds[] = {
+        SEED(
+            0,
+            "{\"batch\":5,\"expires\":1000000,\"no_wait\":true,\"max_bytes\":100,\"idle_heartbeat\":1000,\"x\":[{\"y\":"
             "null},1.5e3]}"),
-    SEED(8, "17"),
-    SEED(1, "NATS/1.0\r\nNats-Required-Api-Level: 0\r\n\r\n"),
-    SEED(2, "-NAK {\"delay\": 1000}"),
-    SEED(26, "-NAK 1h1m1.5s"),
-    SEED(10, "+NXT {\"batch\":2,\"no_wait\":true}"),
-    SEED(34, "+WPI"),
-    SEED(3, "C.1.2.3.4.5"),
-    SEED(3, "D.1.2.3.4.5.6.7"),
-    SEED(4, "NATS/1.0\r\nNats-Msg-Id: 1\r\nNats-Expected-Last-Sequence: 7\r\nNats-Rollup: sub\r\nNats-Request-Info: "
-            "{}\r\n\r\n"),
-    SEED(4, "NATS/1.0 503 x\r\nNats-Expected-Last-Subject-Sequence: 9\r\nNats-Expected-Stream: S\r\nA:b\r\n\r\n"),
-    SEED(5, "\1\1\1\1\4\200\1\2\1\1\3\2\1\5\3\1"),
-    SEED(5, "\1\3\6\5\2\200\1\4\7\1"),
-    SEED(6, "\1\5\0\0\0\0\0\0\0"),
-    SEED(14, "\1\1\0\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\5\0s.a.*"),
-    SEED(14, "\1\2\3\0\0\0\0\0\0\0"),
-    SEED(7, "hello"),
-};
-
-int main(int argc, char **argv) {
-    static uint8_t b[4096];
-    uint64_t r = 88172645463325252u;
-    long rounds = argc > 1 ? atol(argv[1]) : 20000;
-    for (long i = 0; i < rounds; i++) {
-        size_t which = (size_t)i % (sizeof seeds / sizeof *seeds), n = seeds[which].n;
-        memcpy(b + 1, seeds[which].s, n);
-        for (int k = (int)(i / 17 % 6); k > 0 && n > 1; k--) {
-            r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-            size_t at = (size_t)(r >> 8) % n + 1;
-            switch (r & 7) {
-            case 0:
-            case 1: b[at] = (uint8_t)"0123456789{}[]\":,.-+ \r\nenNT"[(r >> 20) % 27]; break;
-            case 2:
-            case 3: b[at] = (uint8_t)(r >> 24); break;
-            case 4: n = at; break;
-            case 5:
-                memmove(b + at, b + at + 1, n - at);
-                n--;
-                break;
-            default: /* a stretch again: long numbers, many headers */
-                if (n < 2000) {
-                    memmove(b + 2 * at, b + at, n + 1 - at);
-                    n += at;
-                    memcpy(b + at, b + 1, at - 1);
-                }
-            }
-        }
-        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-        b[0] = (uint8_t)(seeds[which].kind | (r >> 16 & 0xf0));
-        LLVMFuzzerTestOneInput(b, n + 1);
-    }
-    puts("fuzz: ok");
-    return 0;
+        SEED(8, "17"),
+        SEED(1, "NATS/1.0\r\nNats-Required-Api-Level: 0\r\n\r\n"),
+        SEED(2, "-NAK {\"delay\": 1000}"),
+        SEED(26, "-NAK 1h1m1.5s"),
+        SEED(10, "+NXT {\"batch\":2,\"no_wait\":true}"),
+        SEED(34, "+WPI"),
+        SEED(3, "C.1.2.3.4.5"),
+        SEED(3, "D.1.2.3.4.5.6.7"),
+        SEED(4,
+             "NATS/1.0\r\nNats-Msg-Id: 1\r\nNats-Expected-Last-Sequence: 7\r\nNats-Rollup: sub\r\nNats-Request-Info: "
+             "{}\r\n\r\n"),
+        SEED(4, "NATS/1.0 503 x\r\nNats-Expected-Last-Subject-Sequence: 9\r\nNats-Expected-Stream: S\r\nA:b\r\n\r\n"),
+        SEED(5, "\1\1\1\1\4\200\1\2\1\1\3\2\1\5\3\1"),
+        SEED(5, "\1\3\6\5\2\200\1\4\7\1"),
+        SEED(6, "\1\5\0\0\0\0\0\0\0"),
+        SEED(14, "\1\1\0\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\5\0s.a.*"),
+        SEED(14, "\1\2\3\0\0\0\0\0\0\0"),
+        SEED(7, "hello"),
+    };
+    p->lead = 1;
+    p->draw[0] = 0xf0;
+    p->likes = "0123456789{}[]\":,.-+ \r\nenNT";
+    p->nlikes = strlen(p->likes);
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++) jsc_fuzz_add(p, &seeds[i].kind, seeds[i].s, seeds[i].n);
 }
-#endif

@@ -1,7 +1,7 @@
 /* Bytes of a hostile client against what lies under the parser: PROXY headers, websocket frames, compressed messages.
- * First byte: which of them, second: where the bytes are cut. libFuzzer: LLVMFuzzerTestOneInput; otherwise a program:
- * a number of random mutations. */
+ * First byte: which of them, second: where the bytes are cut. */
 #include "../plane.h"
+#include "../../base/fuzz/driver.h"
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,7 +29,6 @@ static void turns(jsc_plane *p, int sink, uint8_t how) {
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     jsc_plane_options o = {.max_payload = 4096, .max_pending = 1 << 16};
     jsc_plane *p;
@@ -56,56 +55,31 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     return 0;
 }
 
-#ifndef JSC_LIBFUZZER
 #define S(text) {text, sizeof(text) - 1}
-static const struct {
-    const char *text;
-    size_t n;
-} seeds[] = {
-    S("\001\007PROXY TCP4 1.2.3.4 5.6.7.8 1111 2222\r\nCONNECT {}\r\nPING\r\n"),
-    S("\001\020\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\1\2\3\4\5\6\7\10\4W\10\xae\4\0\0PING\r\n"),
-    S("\001\024\r\n\r\n\0\r\nQUIT\n\x21\x21\0\44aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb\1\2\3\4PING\r\n"),
-    S("\113\x0e\x82\x0d"
-      "CONNECT {}\r\n\n\x82\x10SUB > 1\r\nPING\r\n\r\x89\2hi\x02\4PUB \x80\6"
-      "a 1\r\nx\x80\2\r\n\x88\2\3\xe8"),
-    S("\103\x1e\x82\x8d\1\2\3\4BMMJDAW$zj\t\16\13\x88\x80\0\0\0\0"),
-    S("\117\x30\xc2\x1f\xf2\xf6\xf3\x0b\x71\x0d\x0e\x51\xa8\xae\xe5\xe5\x0a\x0d\x72\x52\xb0\x53\x30\xe4\xe5\x0a\xf0\xf4"
-      "\x73\xe7\xe5\x02\0\0\0\x82\6PING\r\n\xc2\3\x01\0\0"),
-    S("\002\010GET / HTTP/1.1\r\nHost: "
-      "a\r\n\r\n\x82\x80\1\2\3\4\x82\xfe\0\6\0\0\0\0PING\r\n\x82\xff\0\0\0\0\0\0\0\6\0\0\0\0PING\r\n"),
-    S("\133\x0e\x82\x3f"
-      "CONNECT {}\r\nSUB a 1\r\nPUB a 30\r\n012345678901234567890123456789\r\n\x89\x00"),
-};
-int main(int argc, char **argv) {
-    static uint8_t b[65536];
-    uint64_t r = 88172645463325252u;
-    long rounds = argc > 1 ? atol(argv[1]) : 20000;
-    for (long i = 0; i < rounds; i++) {
-        size_t n = seeds[(size_t)i % (sizeof seeds / sizeof *seeds)].n;
-        memcpy(b, seeds[(size_t)i % (sizeof seeds / sizeof *seeds)].text, n);
-        for (int k = 0; k < 6; k++) {
-            r ^= r << 13;
-            r ^= r >> 7;
-            r ^= r << 17;
-            size_t at = r % n;
-            switch (r >> 60) {
-            case 0: b[at] ^= (uint8_t)(1u << (r >> 20 & 7)); break;
-            case 1: b[at] = (uint8_t)(r >> 24); break;
-            case 2: /* bytes twice */
-                if (n * 2 < sizeof b) {
-                    memmove(b + at + (n - at), b + at, n - at);
-                    n += n - at;
-                }
-                break;
-            case 3: n = at > 3 ? at : n; break;
-            case 4: b[1] = (uint8_t)(r >> 24); break;
-            case 5: b[0] = (uint8_t)(r >> 24); break;
-            default: break;
-            }
-        }
-        LLVMFuzzerTestOneInput(b, n);
-    }
-    puts("fuzz: ok");
-    return 0;
+static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
+    static const struct {
+        const char *text;
+        size_t n;
+    } seeds[] = {
+        S("\001\007PROXY TCP4 1.2.3.4 5.6.7.8 1111 2222\r\nCONNECT {}\r\nPING\r\n"),
+        S("\001\020\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\1\2\3\4\5\6\7\10\4W\10\xae\4\0\0PING\r\n"),
+        S("\001\024\r\n\r\n\0\r\nQUIT\n\x21\x21\0\44aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb\1\2\3\4PING\r\n"),
+        S("\113\x0e\x82\x0d"
+          "CONNECT {}\r\n\n\x82\x10SUB > 1\r\nPING\r\n\r\x89\2hi\x02\4PUB \x80\6"
+          "a 1\r\nx\x80\2\r\n\x88\2\3\xe8"),
+        S("\103\x1e\x82\x8d\1\2\3\4BMMJDAW$zj\t\16\13\x88\x80\0\0\0\0"),
+        S("\117\x30\xc2\x1f\xf2\xf6\xf3\x0b\x71\x0d\x0e\x51\xa8\xae\xe5\xe5\x0a\x0d\x72\x52\xb0\x53\x30\xe4\xe5\x0a\xf0"
+          "\xf4"
+          "\x73\xe7\xe5\x02\0\0\0\x82\6PING\r\n\xc2\3\x01\0\0"),
+        S("\002\010GET / HTTP/1.1\r\nHost: "
+          "a\r\n\r\n\x82\x80\1\2\3\4\x82\xfe\0\6\0\0\0\0PING\r\n\x82\xff\0\0\0\0\0\0\0\6\0\0\0\0PING\r\n"),
+        S("\133\x0e\x82\x3f"
+          "CONNECT {}\r\nSUB a 1\r\nPUB a 30\r\n012345678901234567890123456789\r\n\x89\x00"),
+    };
+    p->lead = 2;
+    p->draw[0] = p->draw[1] = 255;
+    p->likes = "\r\n\0\1\176\177\200\202\211\302\377";
+    p->nlikes = 11;
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+        jsc_fuzz_add(p, seeds[i].text, seeds[i].text + 2, seeds[i].n - 2);
 }
-#endif

@@ -177,3 +177,20 @@ def test_over_a_route_nothing_is_mapped_again(start: Start, connect: Connect) ->
     text = far.until(b"MSG y 1 ")
     assert b"MSG b 1 " in text
     assert b"MSG c 1 " not in text
+
+
+def test_a_stream_takes_what_is_mapped_to_it(start: Start, connect: Connect) -> None:
+    server = start('jetstream { store_dir: "HOME/store" }\nmappings { "in.*": "out.$1" }')
+    wire = connect(server)
+    create = json.dumps({"name": "S", "subjects": ["out.>"]})
+    said(wire, "SUB r 1\r\n")
+    wire.send(f"PUB $JS.API.STREAM.CREATE.S r {len(create)}\r\n{create}\r\n".encode())
+    wire.until(b'"did_create":true')
+    wire.until(b"\r\n")
+    wire.seen = b""
+    wire.send(b"PUB in.x r 1\r\n1\r\n")
+    wire.until(b'"seq":1')
+    wire.seen = b""
+    ask = json.dumps({"seq": 1})
+    wire.send(f"PUB $JS.API.STREAM.MSG.GET.S r {len(ask)}\r\n{ask}\r\n".encode())
+    wire.until(b'"subject":"out.x"')

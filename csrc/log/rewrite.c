@@ -29,6 +29,7 @@ typedef struct job {
     uint64_t checkpoint; /* index that the checkpoint on the disk is as of: control records up to it may go */
     uint64_t limits;     /* index of the record that set today's limits */
     bool clean_before;   /* nothing dead lies in the pieces before */
+    bool clean_behind;   /* nor in those behind */
     bool healing;
     bool keep_all;       /* the dead too: the state is worked out anew from the records afterwards */
     healed *records; /* given back, ascending */
@@ -81,7 +82,8 @@ static bool stays(job *j, uint64_t seq) {
 static bool spent(job *j, const jsc_record *r) {
     if (j->healing || r->index > j->checkpoint) return false;
     if (r->kind == JSC_K_PURGE) return j->clean_before;
-    if (r->kind == JSC_K_LIMITS) return j->clean_before && r->index < j->limits;
+    /* What comes later dies by it too. */
+    if (r->kind == JSC_K_LIMITS) return j->clean_before && j->clean_behind && r->index < j->limits;
     if (r->kind != JSC_K_DELETE || r->data_len != 8) return false;
     pthread_mutex_lock(&j->mlog->lock);
     bool gone = !stays(j, jsc_get64((const uint8_t *)r->data));
@@ -329,9 +331,12 @@ static int pin(job *j, size_t i) {
         if (j->healing && !s->exact && !j->keep_all && (rc = pin_seqs(s, p, part)) != JSC_OK) return rc;
     }
     j->limits = mlog->limits_index;
-    j->clean_before = true;
-    for (size_t k = 0; k < i; k++)
-        if (mlog->pieces[k]->dead && jsc_dead_count(mlog->pieces[k]->dead)) j->clean_before = false;
+    j->clean_before = j->clean_behind = true;
+    for (size_t k = 0; k < mlog->npieces; k++) {
+        if ((k >= i && k < i + j->n) || !jsc_dead_count(mlog->pieces[k]->dead)) continue;
+        if (k < i) j->clean_before = false;
+        else j->clean_behind = false;
+    }
     return JSC_OK;
 }
 

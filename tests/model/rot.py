@@ -26,11 +26,12 @@ class Rot:
         player = self.player
         player.untidy, player.tended = True, False
         player.sync_now()
-        s = player.log.stats()
-        replica = player.log.copy_records(s.first_index, s.last_index) if s.first_index <= s.last_index else b""
         player.drop()
         player.log.close()
         player.model.settle()
+        with player.opened("r") as log:  # closing may have written limits again
+            s = log.stats()
+            replica = log.copy_records(s.first_index, s.last_index) if s.first_index <= s.last_index else b""
         if not self.flip(a, b, c):
             player.found()
             return

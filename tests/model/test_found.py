@@ -264,3 +264,20 @@ def test_a_lost_head_without_a_sidecar_is_damage_and_the_log_goes_on(keys: bytes
             assert [m.seq for m in log] == [*live, 51]
         with opened(disk, keys=keys) as log:
             assert [m.seq for m in log] == [*live, 51]
+
+
+def test_limits_stay_in_the_log_while_messages_that_died_under_them_do():
+    """Compaction took a replaced change of limits out although it was to push out messages in segments behind."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, max_per_subject=1) as log:
+        log.extend([(f"b{i}", b"x" * 300) for i in range(40)])
+        for seq in range(2, 36):
+            log.delete(seq)
+        log.extend([("a", b"x")] * 2)
+        log.set_limits(max_per_subject=0)
+        log.compact()
+        assert log.stats().compactions > 0
+        live = [m.seq for m in log]
+    disk.flip(f"{PATH}/checkpoint", 100, 1)
+    with opened(disk) as log:
+        assert [m.seq for m in log] == live

@@ -403,7 +403,7 @@ cdef class RecordLog:
         check(jsc_log_submit(self.live()))
 
     def mark(self) -> None:
-        """When all is synced and the log does not say so yet: says so, so that damage to its end is told from a torn end.
+        """When all is synced and the log does not say so: says so, so that damage to its end is told from a torn end.
 
         For a log that fell silent; cheap otherwise. Raises: Failed, Full.
         """

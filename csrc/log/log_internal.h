@@ -232,8 +232,8 @@ void jsc_segment_close_sidecar(jsc_segment *);
 void jsc_segment_ref(jsc_segment *);
 void jsc_segment_unref(jsc_segment *); /* any thread */
 /* Gives up the files of a segment that is out of the log, also while it is read: its mapping stays. Not one whose file
- * may serve again. */
-void jsc_segment_unlink(jsc_segment *);
+ * may serve again. An error: the file is still there. */
+int jsc_segment_unlink(jsc_segment *);
 static inline uint64_t jsc_segment_last(const jsc_segment *s) { return s->first + s->count - 1; }
 /* A verified record at an offset of the image. *hold: a block that keeps it (packed); else NULL and a ref of the segment
  * keeps it. *fleeting: not written yet, valid only until the owner's next append or submit. */

@@ -210,7 +210,7 @@ void jsc_mlog_reap(jsc_mlog *m) {
             break;
         }
         /* From the front, whoever still reads one: a hole among the files would be taken for damage. */
-        if (!m->dropped[n].segment->spares) jsc_segment_unlink(m->dropped[n].segment);
+        if (!m->dropped[n].segment->spares && jsc_segment_unlink(m->dropped[n].segment) < 0) break;
         jsc_segment_unref(m->dropped[n].segment);
         /* Nothing says yet that they are dead: after a power cut they may be missing only from the front. */
         if (!sure && (early = m->vfs->syncdir(m->vfs->self, m->dir) < 0 ? EARLY : early + 1) == EARLY) {

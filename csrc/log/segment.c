@@ -43,18 +43,21 @@ void jsc_segment_widen(const jsc_log *log, jsc_segment *s) {
 
 void jsc_segment_ref(jsc_segment *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
 
-void jsc_segment_unlink(jsc_segment *s) {
+int jsc_segment_unlink(jsc_segment *s) {
     const jsc_vfs *vfs = s->vfs;
-    if (!s->path) return;
+    if (!s->path) return JSC_OK;
     /* The sidecar first, also one that does not fit, so that a power cut leaves none behind. A file that cannot be
      * unlinked is found again, and judged again, at the next open. */
     char *end = s->path + strlen(s->path) - 4;
     memcpy(end, ".idx", 4);
     vfs->unlink(vfs->self, s->path);
     memcpy(end, ".seg", 4);
-    if (!s->spares || !jsc_spares_offer(s->spares, s->path)) vfs->unlink(vfs->self, s->path);
+    int rc = JSC_OK;
+    if (!s->spares || !jsc_spares_offer(s->spares, s->path)) rc = vfs->unlink(vfs->self, s->path);
+    if (rc < 0 && rc != -ENOENT) return rc;
     free(s->path);
     s->path = NULL;
+    return JSC_OK;
 }
 
 void jsc_segment_unref(jsc_segment *s) {
@@ -69,7 +72,7 @@ void jsc_segment_unref(jsc_segment *s) {
     }
     if (s->image) munmap(s->image, s->map_len);
     else if (s->map) vfs->unmap(vfs->self, s->map, s->map_len);
-    jsc_segment_unlink(s);
+    if (jsc_segment_unlink(s) < 0) free(s->path);
     jsc_spares_unref(s->spares);
     jsc_cipher_free(s->cipher);
     free(s->at);

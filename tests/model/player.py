@@ -195,6 +195,8 @@ class Player(Writing, Reading):
             gone = model.rollback(self.log.first, self.log.last, self.log.position)
         if gone:
             self.say(f"    {gone} records are gone, {model.last} is the last message")
+        if self.scarred and self.log.stats().lost_records:
+            raise Stop  # a file whose head had rotted lived by its sidecar, and a power cut took what made that fit
         model.settle()
         self.durable = 0
         self.see(self.log)

@@ -85,7 +85,7 @@ class Rot:
 
     def last_segment(self) -> bool:
         """It is the one that has room behind its records."""
-        return self.hit == max(name for name in self.player.disk.list(PATH) if name.endswith(".seg"))
+        return self.hit == max((name for name in self.player.disk.list(PATH) if name.endswith(".seg")), default="")
 
     def reopen(self) -> None:
         self.player.open()

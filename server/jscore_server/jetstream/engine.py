@@ -6,6 +6,7 @@ Source: clustering.md §1, §2, §5.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -230,8 +231,13 @@ class JetStream:
         """Logs that nobody writes to state how far they are synced; those with a Raft group do so by it."""
         for asset in self.assets.values():
             if asset.group is None and not asset.failed:
-                self._guard(asset, asset.log.mark)
+                self._guard(asset, partial(self._mark_one, asset))
         self.after(MARK_S, self._mark)
+
+    @staticmethod
+    def _mark_one(asset: Asset) -> None:
+        with contextlib.suppress(jscore.Full):  # the next time, then; publishes hear of it by themselves
+            asset.log.mark()
 
     def damaged(self, asset: Asset, why: str) -> None:
         """A record of the stream's log does not verify: where others hold the stream it is taken from them.

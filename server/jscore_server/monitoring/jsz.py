@@ -50,10 +50,11 @@ def jsz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
     body: Body = {**js_stats(engine), **head, "config": js_config(monitor), "limits": {}}
     held = _held(engine)
     body["streams"] = len(held)
-    if detailed and engine.clustered and (led := sum(asset.leading for asset in held)):
+    shows = detailed and (engine.clustered or asked["raft"])
+    if shows and (led := sum(asset.leading for asset in held)):
         body["streams_leader"] = led
     body["consumers"] = sum(_visible(asset) for asset in held)
-    if detailed and engine.clustered and (led := sum(_visible(asset) for asset in held if asset.leading)):
+    if shows and (led := sum(_visible(asset) for asset in held if asset.leading)):
         body["consumers_leader"] = led
     states = [asset.stream.state() for asset in held]
     body["messages"] = sum(state.messages for state in states)

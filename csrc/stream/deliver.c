@@ -136,7 +136,7 @@ static void send_one(jsc_consumer *c, const char *to, size_t tn, uint64_t seq, c
         char line[48];
         int ln = snprintf(line, sizeof line, "Nats-Msg-Size: %u\r\n\r\n", r.data_len);
         rc = r.headers_len > 2 ? jsc_bytes_add(&extra, r.headers, r.headers_len - 2u)
-                                   : jsc_bytes_add(&extra, "NATS/1.0\r\n", 10);
+                               : jsc_bytes_add(&extra, "NATS/1.0\r\n", 10);
         if (rc == JSC_OK) rc = jsc_bytes_add(&extra, line, (size_t)ln);
         if (rc != JSC_OK) {
             jsc_bytes_free(&extra);

@@ -76,8 +76,7 @@ void jsc_image_free(jsc_image *m) {
 static int make_room(jsc_image *m, uint64_t n) {
     if (n <= m->cap && !m->mapped) return JSC_OK;
     jsc_image_free(m);
-    uint64_t room = (n + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
-    if (n < HUGE_PAGE) room = n;
+    uint64_t room = n < HUGE_PAGE ? n : (n + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
     if (n < HUGE_PAGE) m->bytes = malloc(room);
     else if ((m->bytes = aligned_alloc(HUGE_PAGE, room))) madvise(m->bytes, room, MADV_HUGEPAGE);
     if (!m->bytes) return -ENOMEM;

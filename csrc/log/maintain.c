@@ -92,12 +92,14 @@ void jsc_maintain_poke(jsc_mlog *m) {
 
 /* ---- steps (with care, without the lock) ---- */
 
+static bool is_unsealed(const jsc_piece *p) { return p->tail && p->segment->at && !p->segment->sealed && !p->skip; }
+
 /* A full segment without a sidecar; *waiting: there is one that is still being written. */
 static bool find_unsealed(const jsc_mlog *m, size_t *i, bool *waiting) {
     *waiting = false;
     for (size_t k = m->npieces; k-- > 0;) {
         const jsc_piece *p = m->pieces[k];
-        if (k + 1 == m->npieces || !p->tail || p->segment->sealed || !p->segment->at || p->busy || p->skip) continue;
+        if (k + 1 == m->npieces || !is_unsealed(p) || p->busy) continue;
         if (jsc_care_full(m, k)) {
             *i = k;
             return true;
@@ -336,10 +338,7 @@ void jsc_maintain_stop(jsc_mlog *m) {
 
 static size_t unsealed(const jsc_mlog *m) {
     size_t n = 0;
-    for (size_t i = 0; i + 1 < m->npieces; i++) {
-        const jsc_piece *p = m->pieces[i];
-        n += p->tail && p->segment->at && !p->segment->sealed && !p->skip;
-    }
+    for (size_t i = 0; i + 1 < m->npieces; i++) n += is_unsealed(m->pieces[i]);
     return n;
 }
 

@@ -24,34 +24,10 @@ static jsc_node *find_kid(const jsc_node *n, const char *t, uint32_t len, uint64
     return NULL;
 }
 
-static int add_kid(jsc_node *n, jsc_node *k) {
-    if ((n->kids_n + 1) * 4 > n->kids_cap * 3) {
-        uint32_t cap = n->kids_cap ? n->kids_cap * 2 : 2;
-        jsc_node **v = calloc(cap, sizeof *v);
-        if (!v) return -1;
-        for (uint32_t i = 0; i < n->kids_cap; i++) {
-            if (!n->kids[i]) continue;
-            uint32_t j = (uint32_t)n->kids[i]->hash & (cap - 1);
-            while (v[j]) j = (j + 1) & (cap - 1);
-            v[j] = n->kids[i];
-        }
-        free(n->kids);
-        n->kids = v;
-        n->kids_cap = cap;
-    }
-    uint32_t j = (uint32_t)k->hash & (n->kids_cap - 1);
-    while (n->kids[j]) j = (j + 1) & (n->kids_cap - 1);
-    n->kids[j] = k;
-    n->kids_n++;
-    return 0;
-}
-
-static void shrink_kids(jsc_node *n) {
-    uint32_t old = n->kids_cap, cap = old / 4;
-    if (old <= 64 || n->kids_n * 8 > old) return;
+static int resize_kids(jsc_node *n, uint32_t cap) {
     jsc_node **v = calloc(cap, sizeof *v);
-    if (!v) return;
-    for (uint32_t i = 0; i < old; i++) {
+    if (!v) return -1;
+    for (uint32_t i = 0; i < n->kids_cap; i++) {
         if (!n->kids[i]) continue;
         uint32_t j = (uint32_t)n->kids[i]->hash & (cap - 1);
         while (v[j]) j = (j + 1) & (cap - 1);
@@ -60,6 +36,20 @@ static void shrink_kids(jsc_node *n) {
     free(n->kids);
     n->kids = v;
     n->kids_cap = cap;
+    return 0;
+}
+
+static int add_kid(jsc_node *n, jsc_node *k) {
+    if ((n->kids_n + 1) * 4 > n->kids_cap * 3 && resize_kids(n, n->kids_cap ? n->kids_cap * 2 : 2)) return -1;
+    uint32_t j = (uint32_t)k->hash & (n->kids_cap - 1);
+    while (n->kids[j]) j = (j + 1) & (n->kids_cap - 1);
+    n->kids[j] = k;
+    n->kids_n++;
+    return 0;
+}
+
+static void shrink_kids(jsc_node *n) {
+    if (n->kids_cap > 64 && n->kids_n * 8 <= n->kids_cap) resize_kids(n, n->kids_cap / 4); /* or it stays */
 }
 
 static void drop_kid(jsc_node *n, const jsc_node *k) {

@@ -336,7 +336,7 @@ class Group:
             act()
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
+            self._stop(err)
         finally:
             self.host._leave()
 
@@ -363,7 +363,7 @@ class Group:
             self.core.step(message)
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
+            self._stop(err)
 
     def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: bytes) -> None:
         """Verified records for this group. Raises ValueError when they do not follow head.prev_index."""
@@ -377,7 +377,7 @@ class Group:
                 self._store(head.members)
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
+            self._stop(err)
 
     def _store(self, may_hold_members: bool) -> None:
         core, log, out = self.core, self.log, self.core.out
@@ -437,7 +437,7 @@ class Group:
             if self.paused or core.transferee:
                 self._hold()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
-            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
+            self._stop(err)
 
     def durable(self) -> None:
         """The log's durable index moved, or it failed."""
@@ -453,7 +453,7 @@ class Group:
             self.host._moved[self] = None
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:
-            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
+            self._stop(err)
 
     def hard_state_durable(self, seq: int) -> None:
         """Hard state number `seq` is on the disk: what waited for it may leave."""
@@ -475,11 +475,14 @@ class Group:
             self.core.hard_state_durable(seq)
             self.drain()
         except (InvariantBroken, self.host.engine.Error, OSError) as err:
-            self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
+            self._stop(err)
 
     def peer(self, name: str, up: bool) -> None:
         """The link to `name` came up or went down."""
         self._input(lambda: self.core.peer_up(name) if up else self.core.peer_down(name))
+
+    def _stop(self, err: Exception) -> None:
+        self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
     def fail(self, why: str, damaged: bool = False) -> None:
         """Stops this group for good in this process; the host and its other groups go on."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from jscore_server.demo import Server, free_ports
+from jscore_server.demo import Cluster, Server, free_ports
 
 from tests.faults.disks import Disk, Tmpfs, must, run, unmount
 
@@ -163,7 +163,7 @@ class Network:
         self.cuts.clear()
 
 
-class Hosts:
+class Hosts(Cluster):
     """The daemons of one trial. Use as a context: whatever runs, is paused or mounted then is not afterwards."""
 
     def __init__(
@@ -244,29 +244,6 @@ class Hosts:
                 unmount(host.disk.place)
                 if isinstance(host.disk, Disk):
                     host.disk.image.unlink(missing_ok=True)
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self.servers)
-
-    def __getitem__(self, name: str) -> Host:
-        return next(host for host in self.servers if host.name == name)
-
-    def start(self) -> None:
-        for host in self.servers:
-            if not host.running:
-                host.start()
-
-    def kill(self) -> None:
-        """SIGKILL for all before any is waited for."""
-        for host in self.servers:
-            if host.running and host.process is not None:
-                host.process.kill()
-        for host in self.servers:
-            host.kill()
-
-    @property
-    def urls(self) -> list[str]:
-        return [host.url for host in self.servers]
 
 
 def healthz(host: Host, query: str = "") -> tuple[int, str]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jscore_server.demo import ApiError, Client, NatsError, api, connect, eventually
+from jscore_server.demo import ApiError, Client, NatsError, api, connect, eventually, ready
 
 from tests.faults.cluster.checker import Stored, Verdict, judge
 from tests.faults.cluster.hosts import Host, Hosts, Network, healthz
@@ -177,18 +177,7 @@ class Trial:
 
     async def up(self, hosts: list[Host] | None = None, seconds: float = 60) -> None:
         """Waits until each of the hosts answers for JetStream."""
-        for host in hosts or list(self.hosts):
-
-            async def answers(host: Host = host) -> bool:
-                host.must_run()
-                client = await connect(host.url, allow_reconnect=False)
-                try:
-                    await api(client, "INFO", seconds=2)
-                finally:
-                    await client.close()
-                return True
-
-            await eventually(answers, seconds, f"{host.name} answers")
+        await ready(hosts or list(self.hosts), seconds)
 
     async def current(self, seconds: float = 60) -> float:
         """Waits until every replica is current and nothing lags; the seconds it took."""

@@ -72,6 +72,10 @@ OF_CLUSTERS = frozenset({"stream_leader_stepdown", "stream_remove_peer", "consum
 """What a server alone refuses before it looks at the account."""
 
 
+def _refusal(type_name: str, error: ApiError) -> bytes:
+    return encode_response(type_name, error=error, **ALWAYS_THERE.get(type_name, {}))
+
+
 class By(enum.Enum):
     """Who answers."""
 
@@ -207,9 +211,8 @@ class Api:
             if self._engine.is_meta_leader:
                 alone = not self._engine.clustered and route.type_name in OF_CLUSTERS
                 error = problem(10010 if alone else 10039)
-                body = encode_response(route.type_name, error=error, **ALWAYS_THERE.get(route.type_name, {}))
-                if msg.reply:
-                    self._engine.plane.publish(msg.account, msg.reply, body)  # no call of JetStream: not counted
+                if msg.reply:  # no call of JetStream: not counted
+                    self._engine.plane.publish(msg.account, msg.reply, _refusal(route.type_name, error))
             return
         level = _required_level(msg.headers)
         if level is not None and not 0 <= level <= API_LEVEL:
@@ -353,7 +356,7 @@ class Api:
 
     def refuse(self, type_name: str, account: str, reply: str, error: ApiError) -> None:
         self.stats(account).errors += 1
-        self.send(account, reply, encode_response(type_name, error=error, **ALWAYS_THERE.get(type_name, {})))
+        self.send(account, reply, _refusal(type_name, error))
 
     # ---- the account ----
 

@@ -11,6 +11,8 @@ import os
 import zlib
 from typing import Any
 
+from jscore_server.raft.hardlog import sync_directory
+
 FORMAT = 1
 FILE = "store.json"
 COPY = "store.json.copy"
@@ -83,8 +85,4 @@ def _write(path: str, name: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.rename(draft, file)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_directory(path)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jscore_server.jetstream.between import SYSTEM_ACCOUNT, understood
+
 if TYPE_CHECKING:
     from jscore_server.dataplane import Msg, Subscription
     from jscore_server.jetstream.asset import Asset
     from jscore_server.jetstream.engine import JetStream
 
-SYSTEM_ACCOUNT = "$SYS"
 GATHER_SECONDS = 4.0
 SLICE = 32
 OPEN_MAX = 1000
@@ -195,10 +196,8 @@ class Gather:
     def _asked(self, msg: Msg) -> None:
         if not msg.reply:
             return
-        try:
-            question = msgspec.json.decode(msg.data, type=Question)
-        except msgspec.MsgspecError as err:
-            self._engine.lines.warn(f"question between servers not understood: {err}")
+        question = understood(self._engine, "question", msg.data, Question)
+        if question is None:
             return
         reply = msg.reply
 
@@ -260,18 +259,14 @@ class Gather:
         self._engine.plane.publish(SYSTEM_ACCOUNT, subject, msgspec.json.encode(Drop(account, name, group)))
 
     def _done(self, msg: Msg) -> None:
-        try:
-            note = msgspec.json.decode(msg.data, type=Done)
-        except msgspec.MsgspecError as err:
-            self._engine.lines.warn(f"note between servers not understood: {err}")
+        note = understood(self._engine, "note", msg.data, Done)
+        if note is None:
             return
         self._delayed.pop(note.group, None)
 
     def _drop(self, msg: Msg) -> None:
-        try:
-            note = msgspec.json.decode(msg.data, type=Drop)
-        except msgspec.MsgspecError as err:
-            self._engine.lines.warn(f"note between servers not understood: {err}")
+        note = understood(self._engine, "note", msg.data, Drop)
+        if note is None:
             return
         self._engine.drop_assignment(note.account, note.name, note.group)
 

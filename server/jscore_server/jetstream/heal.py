@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import jscore
+from jscore_server.jetstream.between import SYSTEM_ACCOUNT, understood
+from jscore_server.raft.hardlog import sync_directory
 
 if TYPE_CHECKING:
     from jscore import RecordLog
     from jscore_server.dataplane import Msg, Subscription
     from jscore_server.jetstream.engine import JetStream
 
-SYSTEM_ACCOUNT = "$SYS"
 COPY_BYTES = 1 << 20  # of the own log in one turn of the loop
 FETCH_BYTES = 256 << 10
 RECORD_MAX = 128 << 20
@@ -53,11 +54,7 @@ def settle(path: str, grave: str) -> None:
             os.makedirs(os.path.dirname(grave), exist_ok=True)
             os.rename(path, grave)
         os.rename(path + WHOLE, path)
-        handle = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_directory(os.path.dirname(path))
 
 
 class Heal:
@@ -207,10 +204,8 @@ class Healer:
         self.engine.plane.publish(SYSTEM_ACCOUNT, subject, msgspec.json.encode(question), reply=reply)
 
     def _asked(self, msg: Msg) -> None:
-        try:
-            question = msgspec.json.decode(msg.data, type=Question)
-        except msgspec.MsgspecError as err:
-            self.engine.lines.warn(f"question between servers not understood: {err}")
+        question = understood(self.engine, "question", msg.data, Question)
+        if question is None:
             return
         if not msg.reply or question.number < 0 or question.number >> 63:
             return

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jscore_server.jetstream.between import SYSTEM_ACCOUNT, understood
+
 if TYPE_CHECKING:
     from jscore_server.dataplane import Msg, Subscription
     from jscore_server.jetstream.asset import Asset
     from jscore_server.jetstream.engine import JetStream
 
-SYSTEM_ACCOUNT = "$SYS"
 FIRST_S = 0.1
 AGAIN_S = 1.0
 
@@ -81,10 +82,8 @@ class Leaving:
         engine.after(AGAIN_S, lambda: self._ask(account, name, group))
 
     def _asked(self, msg: Msg) -> None:
-        try:
-            question = msgspec.json.decode(msg.data, type=Question)
-        except msgspec.MsgspecError as err:
-            self._engine.lines.warn(f"question between servers not understood: {err}")
+        question = understood(self._engine, "question", msg.data, Question)
+        if question is None:
             return
         asset = self._engine.asset(question.account, question.name)
         if asset is None or asset.assignment.group != question.group or not msg.reply or asset.group is None:
@@ -95,10 +94,8 @@ class Leaving:
             self._engine.plane.publish(SYSTEM_ACCOUNT, msg.reply, msgspec.json.encode(answer))
 
     def _answered(self, msg: Msg) -> None:
-        try:
-            answer = msgspec.json.decode(msg.data, type=Answer)
-        except msgspec.MsgspecError as err:
-            self._engine.lines.warn(f"answer between servers not understood: {err}")
+        answer = understood(self._engine, "answer", msg.data, Answer)
+        if answer is None:
             return
         engine = self._engine
         asset = engine.asset(answer.account, answer.name)

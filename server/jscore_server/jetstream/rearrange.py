@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jscore_server.jetstream import placement
+from jscore_server.jetstream.between import SYSTEM_ACCOUNT
 from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import Assignment, UpdateStream
 from jscore_server.jetstream.models import ClusterInfo, MoveRequest, Placement, StreamConfig, StreamInfo
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from jscore_server.jetstream.api import Caller
     from jscore_server.jetstream.engine import JetStream
     from jscore_server.jetstream.gather import Gathered
-
-
-SYSTEM_ACCOUNT = "$SYS"
 
 
 def choose_kept(peers: list[str], count: int, cluster: ClusterInfo) -> list[str]:
@@ -82,11 +80,10 @@ class Rearrange:
 
     def _place(self, config: StreamConfig, count: int, keep: list[str], exclude: list[str]) -> list[str]:
         """Raises: NoPeers."""
-        wanted = config.placement
-        cluster, tags = (wanted.cluster, wanted.tags) if wanted else ("", [])
+        wanted = config.placement or Placement()
         engine = self._engine
         away = [s.name for s in engine.servers() if not s.online]  # who is to catch up has to be there
-        return engine.place(count, cluster=cluster, tags=tags, keep=keep, exclude=exclude + away).peers
+        return engine.place(count, cluster=wanted.cluster, tags=wanted.tags, keep=keep, exclude=exclude + away).peers
 
     def _more(self, present: Assignment, config: StreamConfig, count: int) -> list[str]:
         try:
@@ -99,9 +96,8 @@ class Rearrange:
     def _move(self, request: Caller, present: Assignment, config: StreamConfig, stays: list[str]) -> None:
         """To servers that fit the placement; of those that hold it now, who fits and is in `stays` goes on."""
         engine = self._engine
-        wanted = config.placement
-        cluster, tags = (wanted.cluster, wanted.tags) if wanted else ("", [])
-        fitting = set(placement.fitting(engine.servers(), cluster=cluster, tags=tags))
+        wanted = config.placement or Placement()
+        fitting = set(placement.fitting(engine.servers(), cluster=wanted.cluster, tags=wanted.tags))
         keep = [p for p in present.peers if p in fitting and p in stays]
         gone = [p for p in present.peers if p not in keep]
 

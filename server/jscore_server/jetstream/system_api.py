@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jscore_server.jetstream import placement
+from jscore_server.jetstream.between import SYSTEM_ACCOUNT
 from jscore_server.jetstream.decode import decode_json, must_not_be_empty, optional_body
 from jscore_server.jetstream.errors import ApiError, problem
 from jscore_server.jetstream.meta import Assignment, RemoveServer
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from jscore_server.jetstream.asset import Asset
     from jscore_server.jetstream.engine import JetStream
 
-SYSTEM_ACCOUNT = "$SYS"
 ANSWER_S = 10.0
 LOOK_AGAIN_S = 0.05
 

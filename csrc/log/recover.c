@@ -324,9 +324,22 @@ static int supersede(jsc_log *log, listing *l, size_t i) {
 
 static uint64_t next_first(const listing *l, size_t i) { return i + 1 < l->n ? l->at[i + 1].first : UINT64_MAX; }
 
+/* A reader beside the writer may have seen the file before its header was written, and its batches after. */
+static bool header_came(const jsc_log *log, found_file *f, int fd) {
+    uint8_t head[JSC_SEGMENT_HEAD];
+    jsc_segment_head h;
+    if (!log->read_only || log->vfs->pread(log->vfs->self, fd, head, sizeof head, 0) != (ssize_t)sizeof head)
+        return false;
+    if (jsc_segment_head_decode(head, &h) != JSC_OK || h.first != f->first) return false;
+    f->head = JSC_OK;
+    f->fields = h;
+    return true;
+}
+
+/* -EAGAIN: a reader's, once more. */
 static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, jsc_log_recovery *rec, bool *gone) {
     const jsc_vfs *vfs = log->vfs;
-    const found_file *f = &l->at[i];
+    found_file *f = &l->at[i];
     bool good_head = f->head == JSC_OK && f->fields.first == f->first;
     bool rewritten = good_head && f->fields.flags & JSC_SF_REWRITTEN, is_last = i + 1 == l->n,
          open = is_last && !rewritten;
@@ -354,6 +367,10 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         rc = JSC_OK;
     } else {
         if ((rc = scan_file(log, f, next, open, 0, fd, size, image, &c)) < 0) goto out;
+        if (!good_head && header_came(log, f, fd)) {
+            rc = -EAGAIN;
+            goto out;
+        }
         bool unread = !good_head && !c.ntrailers;
         if (f->open && !is_last && (unread || c.torn || c.expected < next)) {
             if ((rc = judge_end(log, l, i, fd, image, &c, rec, &open)) < 0) goto out;
@@ -498,8 +515,12 @@ int jsc_log_recover(jsc_log *log, uint64_t first_index, jsc_log_recovery *rec) {
     find_open(log, &l);
     log->first = l.n ? l.at[0].first : first_index;
     log->last = log->first - 1;
-    for (size_t i = 0; i < l.n; i++)
-        if (!l.at[i].superseded && (rc = recover_file(log, &l, i, &image, rec, &gone)) < 0) goto out;
+    for (size_t i = 0; i < l.n; i++) {
+        if (l.at[i].superseded) continue;
+        if ((rc = recover_file(log, &l, i, &image, rec, &gone)) == -EAGAIN)
+            rc = recover_file(log, &l, i, &image, rec, &gone);
+        if (rc < 0) goto out;
+    }
     if (gone) {
         if (!log->read_only && (rc = log->vfs->syncdir(log->vfs->self, log->dir)) < 0) goto out;
         /* The name said that all before it was synced. */

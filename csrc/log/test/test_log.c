@@ -320,6 +320,50 @@ static void test_dropped_pages(void) {
     jsc_sim_free(disk);
 }
 
+static int blind; /* heads of files that read as not yet written */
+static ssize_t blind_pread(void *self, int fd, void *p, size_t n, off_t at) {
+    jsc_sim *disk = self;
+    ssize_t got = jsc_sim_vfs(disk)->pread(self, fd, p, n, at);
+    if (got > 0 && at == 0 && n == JSC_SEGMENT_HEAD && blind > 0) blind--, memset(p, 0, (size_t)got);
+    return got;
+}
+
+/* A reader that lists the files before a head is written, and reads its batches after, has them all. */
+static void test_late_head(void) {
+    uint8_t secret[JSC_KEY_BYTES] = {1};
+    for (int encrypted = 0; encrypted < 2; encrypted++) {
+        if (encrypted) OK(jsc_keys_new((uint32_t[]){5}, &secret, 1, 5, &keys));
+        jsc_sim *disk = jsc_sim_new(seed);
+        jsc_vfs vfs = *jsc_sim_vfs(disk);
+        vfs.pread = blind_pread;
+        jsc_store *s = store_on(&vfs, JSC_SYNC_ALWAYS);
+        jsc_log *log = open_log(s, "/d/log", 65536, NULL), *reader = NULL;
+        uint32_t terms[41];
+        bool moved;
+        for (uint64_t i = 1; i <= 40; i++) {
+            if (i == 21) {
+                blind = 1;
+                jsc_log_options o = {.segment_bytes = 65536, .keys = keys, .read_only = true};
+                OK(jsc_log_open(s, "/d/log", &o, &reader, NULL));
+                CHECK(blind == 0 && jsc_log_last(reader) == 20);
+            }
+            terms[i] = 1;
+            OK(put(log, i, 1));
+            OK(jsc_log_submit(log));
+            OK(jsc_log_wait(log, i, -1));
+        }
+        OK(jsc_log_refresh(reader, &moved));
+        CHECK(jsc_log_last(reader) == 40);
+        test_reader(&reader, s, 65536, terms, 40, 40);
+        jsc_log_abandon(reader);
+        OK(jsc_log_close(log));
+        jsc_store_close(s);
+        jsc_sim_free(disk);
+        jsc_keys_unref(keys);
+        keys = NULL;
+    }
+}
+
 /* A wrong key is no damage, and no key no log. */
 static void test_keys(void) {
     jsc_sim *disk = jsc_sim_new(seed);
@@ -423,6 +467,7 @@ int main(int argc, char **argv) {
     test_keys();
     test_mark();
     test_dropped_pages();
+    test_late_head();
     for (seed = 1; seed <= 3; seed++) {
         rnd_state = seed;
         jsc_sim *disk = jsc_sim_new(seed);

@@ -17,15 +17,19 @@ void jsc_scan_free(jsc_scan *c) {
     c->lost = NULL;
 }
 
-static int grow(void **p, size_t n, size_t *cap, size_t item) {
-    if (n < *cap) return JSC_OK;
+/* Room for `more` items behind n. */
+static int reserve(void **p, size_t n, size_t more, size_t *cap, size_t item) {
+    if (more <= *cap - n) return JSC_OK;
     size_t want = *cap ? 2 * *cap : 64;
+    if (want < n + more) want = n + more;
     void *grown = realloc(*p, want * item);
     if (!grown) return -ENOMEM;
     *p = grown;
     *cap = want;
     return JSC_OK;
 }
+
+static int grow(void **p, size_t n, size_t *cap, size_t item) { return reserve(p, n, 1, cap, item); }
 
 static int note(jsc_scan *c, uint32_t value) {
     int rc = grow((void **)&c->table, c->count, &c->cap, sizeof *c->table);
@@ -91,8 +95,11 @@ static int lose(jsc_scan *c, uint64_t hi) {
         if ((rc = grow((void **)&c->lost, c->nlost, &c->lost_cap, sizeof *c->lost)) < 0) return rc;
         c->lost[c->nlost++] = (jsc_lost){c->expected, hi, c->at};
     }
-    for (; c->expected <= hi; c->expected++)
-        if ((rc = note(c, 0)) < 0) return rc;
+    size_t more = (size_t)(hi + 1 - c->expected); /* many, when a file is gone: one step for all */
+    if ((rc = reserve((void **)&c->table, c->count, more, &c->cap, sizeof *c->table)) < 0) return rc;
+    memset(c->table + c->count, 0, more * sizeof *c->table);
+    c->count += more;
+    c->expected = hi + 1;
     return rc;
 }
 

@@ -88,12 +88,14 @@ static int tell(const jsc_segment *s, told *t) {
             i++;
             continue;
         }
-        uint64_t last = index, where = t->c->at;
-        while (last - s->first + 1 < s->count &&
-               (last - s->first + 1 >= t->count || t->table[last - s->first + 1] == 0))
-            last++;
+        uint64_t end_index = s->first + s->count - 1, last = index, where = t->c->at;
         while (lost < t->c->nlost && t->c->lost[lost].last < index) lost++;
-        if (lost < t->c->nlost && t->c->lost[lost].first <= index) where = t->c->lost[lost].at;
+        if (lost < t->c->nlost && t->c->lost[lost].first <= index) {
+            where = t->c->lost[lost].at;
+            last = t->c->lost[lost].last < end_index ? t->c->lost[lost].last : end_index;
+        }
+        while (last < end_index && last - s->first + 1 < t->count && t->table[last - s->first + 1] == 0) last++;
+        if (last - s->first + 1 >= t->count) last = end_index;
         rc = tell_batches(t, UINT64_MAX, index);
         /* What is lost on both sides of a trailer is told in two parts: the sequence in between is known. */
         uint64_t end = t->good < t->c->ngood ? t->c->good[t->good].t.index : last;

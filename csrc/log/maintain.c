@@ -177,7 +177,7 @@ static int compact_one(jsc_mlog *m, bool force) {
     pthread_mutex_unlock(&m->lock);
     if (!found) return JSC_ENOTFOUND;
     if (!segments) return -ENOMEM;
-    int rc = jsc_rewrite(m, segments[0], n, NULL, 0);
+    int rc = jsc_rewrite(m, segments[0], n, NULL);
     if (rc == JSC_ENOTFOUND) rc = JSC_OK; /* trimmed just now: there is something else to choose */
     if (of_one(rc)) {
         skip(m, segments, n, rc);

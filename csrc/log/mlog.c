@@ -459,7 +459,7 @@ void jsc_mlog_free(jsc_mlog *m) {
     if (m->keys) jsc_keys_unref(m->keys);
     free(m->marks);
     free(m->dropped);
-    free(m->healing);
+    jsc_healing_free(&m->healing);
     free(m->dir);
     free(m);
 }

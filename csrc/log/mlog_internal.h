@@ -4,6 +4,7 @@
  * follow.c. Everything here is under mlog->lock unless it says otherwise. */
 #ifndef JSC_MLOG_INTERNAL_H
 #define JSC_MLOG_INTERNAL_H
+#include "healing.h"
 #include "dead.h"
 #include "jsc_mlog.h"
 #include "log_internal.h"
@@ -120,8 +121,7 @@ struct jsc_mlog {
     uint64_t compactions, compacted_bytes, scrubbed_bytes, scrub_rounds;
     jsc_keeper keeper;
     /* repair: records given back, not yet enough for their segment */
-    uint8_t *healing;
-    size_t healing_n;
+    jsc_healing healing;
     /* following */
     _Atomic uint64_t *shared; /* the LOCK file's words, mapped; see follow.c */
     int shared_fd; /* of the LOCK file, real files only; else -1 */
@@ -269,7 +269,7 @@ void jsc_maintain_poke(jsc_mlog *); /* there may be work: a full segment, unsubm
 /* rewrite.c: writes one new segment (and its sidecar) that takes the place of n pieces, the first of which is that of
  * `first`, without the dead, packed as the options say; lost records taken from `healing` when given. Called with `care`
  * held, without `lock`; takes the lock to begin and to install. JSC_ENOTFOUND: `first` is not the log's any more. */
-int jsc_rewrite(jsc_mlog *, jsc_segment *first, size_t n, const uint8_t *healing, size_t healing_n);
+int jsc_rewrite(jsc_mlog *, jsc_segment *first, size_t n, const jsc_healing *healing);
 /* seal.c: writes the sidecar of a full segment and turns its piece into a sealed one. Same locking. */
 int jsc_seal(jsc_mlog *, jsc_segment *);
 

@@ -37,47 +37,11 @@ static int agrees(jsc_mlog *m, jsc_piece *p, uint64_t offset, const jsc_record *
     return text.n && memcmp(text.p, r->subject, text.n) != 0 ? JSC_ECORRUPT : JSC_OK;
 }
 
-static bool is_healing(const jsc_mlog *m, uint64_t index) {
-    for (size_t at = 0; at < m->healing_n; at += JSC_PAD((size_t)jsc_get32(m->healing + at + 4)))
-        if (jsc_get64(m->healing + at + 8) == index) return true;
-    return false;
-}
-
-/* Forgets what is kept for a segment. */
-static void forget(jsc_mlog *m, const jsc_segment *s) {
-    size_t to = 0;
-    for (size_t at = 0, n; at < m->healing_n; at += n) {
-        n = JSC_PAD((size_t)jsc_get32(m->healing + at + 4));
-        if (jsc_get64(m->healing + at + 8) - s->first < s->count) continue;
-        memmove(m->healing + to, m->healing + at, n);
-        to += n;
-    }
-    m->healing_n = to;
-    if (to) return;
-    free(m->healing);
-    m->healing = NULL;
-}
-
 static int keep(jsc_mlog *m, const jsc_segment *s, const jsc_record *r) {
     uint64_t room = s->limit > m->log->segment_bytes ? s->limit : m->log->segment_bytes;
-    if (m->healing_n + r->raw_len > room) {
-        /* Bounded by one segment: what was begun for another makes way. */
-        size_t to = 0;
-        for (size_t at = 0, n; at < m->healing_n; at += n) {
-            n = JSC_PAD((size_t)jsc_get32(m->healing + at + 4));
-            if (jsc_get64(m->healing + at + 8) - s->first >= s->count) continue;
-            memmove(m->healing + to, m->healing + at, n);
-            to += n;
-        }
-        m->healing_n = to;
-        if (to + r->raw_len > room) return JSC_EFULL;
-    }
-    uint8_t *grown = realloc(m->healing, m->healing_n + r->raw_len);
-    if (!grown) return -ENOMEM;
-    m->healing = grown;
-    memcpy(grown + m->healing_n, r->raw, r->raw_len);
-    m->healing_n += r->raw_len;
-    return JSC_OK;
+    /* Bounded by one segment: what was begun for another makes way. */
+    if (m->healing.n + r->raw_len > room) jsc_healing_drop(&m->healing, s->first, s->count, true);
+    return m->healing.n + r->raw_len > room ? JSC_EFULL : jsc_healing_add(&m->healing, r);
 }
 
 /* Takes the record if it is lost here. *taken counts. */
@@ -88,7 +52,7 @@ static int consider(jsc_mlog *m, const jsc_record *r, uint64_t *taken) {
     jsc_segment *s = jsc_segment_find(m->log, r->index);
     size_t i = s ? jsc_care_find(m, s) : m->npieces;
     if (i < m->npieces && r->index - s->first < s->count && r->kind != JSC_K_TRAILER && r->kind != JSC_K_GAP &&
-        jsc_care_readable(m, s, r->index, &offset) == JSC_ECORRUPT && !is_healing(m, r->index)) {
+        jsc_care_readable(m, s, r->index, &offset) == JSC_ECORRUPT && !jsc_healing_find(&m->healing, r->index)) {
         if (offset) rc = agrees(m, m->pieces[i], offset, r);
         if (rc == JSC_OK) rc = keep(m, s, r);
         if (rc == JSC_OK) ++*taken;
@@ -117,13 +81,13 @@ static int close_last(jsc_mlog *m, const jsc_segment *s) {
 
 typedef struct effect {
     uint64_t seq; /* of the last message up to it */
-    size_t at; /* of the record in `healing` */
+    size_t at, n; /* of the record in `healing` */
 } effect;
 
 typedef struct effects {
     const jsc_mlog *m;
     effect *list; /* ascending by index */
-    size_t n, cap;
+    size_t n;
     uint64_t seq;
 } effects;
 
@@ -132,17 +96,8 @@ static int note_effect(void *ctx, const jsc_record *r, uint64_t offset) {
     uint64_t last, seqs = r->kind == JSC_K_MESSAGE;
     if (r->kind == JSC_K_GAP && jsc_gap_decode(r, &last, &seqs) != JSC_OK) return JSC_ECORRUPT;
     e->seq += seqs;
-    for (size_t at = 0; at < e->m->healing_n; at += JSC_PAD((size_t)jsc_get32(e->m->healing + at + 4))) {
-        if (jsc_get64(e->m->healing + at + 8) != r->index) continue;
-        if (e->n == e->cap) {
-            size_t cap = e->cap ? 2 * e->cap : 64;
-            effect *grown = realloc(e->list, cap * sizeof *grown);
-            if (!grown) return -ENOMEM;
-            e->list = grown;
-            e->cap = cap;
-        }
-        e->list[e->n++] = (effect){e->seq, at};
-    }
+    const jsc_healed *h = jsc_healing_find(&e->m->healing, r->index);
+    if (h && e->n < e->m->healing.count) e->list[e->n++] = (effect){e->seq, h->at, h->n};
     return JSC_OK;
 }
 
@@ -150,7 +105,8 @@ static int note_effect(void *ctx, const jsc_record *r, uint64_t offset) {
  * lost behind the last checkpoint had no effect yet, those of others are there, and change nothing. */
 static int apply_healed(jsc_mlog *m, uint64_t first) {
     static const jsc_visit visit = {.record = note_effect};
-    effects e = {.m = m};
+    effects e = {.m = m, .list = calloc(m->healing.count + 1, sizeof *e.list)};
+    if (!e.list) return -ENOMEM;
     pthread_mutex_lock(&m->lock);
     jsc_segment *s = jsc_segment_find(m->log, first);
     e.seq = s->sealed ? s->info.base_seq : s->base_seq;
@@ -161,7 +117,7 @@ static int apply_healed(jsc_mlog *m, uint64_t first) {
     for (size_t i = 0; i < e.n && rc == JSC_OK; i++) {
         jsc_record r;
         size_t used;
-        rc = jsc_record_decode(m->healing + e.list[i].at, m->healing_n - e.list[i].at, &r, &used);
+        rc = jsc_record_decode(m->healing.bytes + e.list[i].at, e.list[i].n, &r, &used);
         if (rc == JSC_OK) rc = jsc_apply_late(m, &r, e.list[i].seq);
     }
     if (rc == JSC_OK) rc = jsc_apply_limits(m);
@@ -179,7 +135,8 @@ static int heal(jsc_mlog *m, jsc_segment *s) {
     if (rc != JSC_OK) return rc;
     bool complete = n > 0;
     for (size_t k = 0; k < n && complete; k++)
-        for (uint64_t i = lost[k].first; i <= lost[k].last && complete; i++) complete = is_healing(m, i);
+        for (uint64_t i = lost[k].first; i <= lost[k].last && complete; i++)
+            complete = jsc_healing_find(&m->healing, i) != NULL;
     free(lost);
     if (!complete) return JSC_OK;
     if ((rc = close_last(m, s)) != JSC_OK) return rc;
@@ -188,13 +145,13 @@ static int heal(jsc_mlog *m, jsc_segment *s) {
     bool replays = jsc_repair_replays(m, s), exact = s->sealed && !s->info.lost;
     pthread_mutex_unlock(&m->lock);
     if (i == m->npieces) return JSC_OK;
-    rc = jsc_rewrite(m, s, 1, m->healing, m->healing_n);
+    rc = jsc_rewrite(m, s, 1, &m->healing);
     bool applies = rc == JSC_OK && !exact && !replays;
     if (applies) rc = apply_healed(m, s->first);
     pthread_mutex_lock(&m->lock);
     if (rc == JSC_OK && replays) rc = jsc_mlog_reload(m);
     if (rc == JSC_OK && (replays || applies)) rc = jsc_checkpoint_write(m);
-    if (rc == JSC_OK || rc == JSC_ECORRUPT) forget(m, s);
+    if (rc == JSC_OK || rc == JSC_ECORRUPT) jsc_healing_drop(&m->healing, s->first, s->count, false);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -218,13 +175,9 @@ int jsc_mlog_repair(jsc_mlog *m, const void *raw, size_t n, uint64_t *healed) {
     uint64_t next = 0;
     for (bool more = taken > 0; more;) {
         jsc_segment *s = NULL;
-        uint64_t least = UINT64_MAX;
         pthread_mutex_lock(&m->lock);
-        for (size_t at = 0; at < m->healing_n; at += JSC_PAD((size_t)jsc_get32(m->healing + at + 4))) {
-            uint64_t index = jsc_get64(m->healing + at + 8);
-            if (index >= next && index < least) least = index;
-        }
-        if (least != UINT64_MAX) s = jsc_segment_find(m->log, least);
+        const jsc_healed *least = jsc_healing_from(&m->healing, next);
+        if (least) s = jsc_segment_find(m->log, least->index);
         if (s) jsc_segment_ref(s);
         pthread_mutex_unlock(&m->lock);
         more = s != NULL;

@@ -16,12 +16,6 @@ typedef struct source {
     bool exact; /* its tables knew where every record is: a record lost to the walk may still be read */
 } source;
 
-typedef struct healed {
-    uint64_t index;
-    const uint8_t *bytes;
-    size_t n;
-} healed;
-
 typedef struct job {
     jsc_mlog *mlog;
     source *sources, *now; /* now: the one that is read */
@@ -30,10 +24,8 @@ typedef struct job {
     uint64_t limits;     /* index of the record that set today's limits */
     bool clean_before;   /* nothing dead lies in the pieces before */
     bool clean_behind;   /* nor in those behind */
-    bool healing;
+    const jsc_healing *healing; /* records given back, NULL: this is no repair */
     bool keep_all;       /* the dead too: the state is worked out anew from the records afterwards */
-    healed *records; /* given back, ascending */
-    size_t nrecords;
     jsc_draft *draft;
     uint32_t ord;    /* of the next message of `now` */
     uint64_t next;   /* index of its next record */
@@ -163,16 +155,6 @@ static int take(job *j, const jsc_record *r) {
 
 static int each_record(void *ctx, const jsc_record *r, uint64_t offset) { return take(ctx, r); }
 
-static const healed *find_healed(const job *j, uint64_t index) {
-    size_t lo = 0, hi = j->nrecords;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (j->records[mid].index < index) lo = mid + 1;
-        else hi = mid;
-    }
-    return lo < j->nrecords && j->records[lo].index == index ? &j->records[lo] : NULL;
-}
-
 /* A record that the walk over the file does not reach, but the segment's tables may. *copy is malloc'ed. */
 static int read_by_table(job *j, uint64_t index, uint8_t **copy, jsc_record *out) {
     jsc_mlog *mlog = j->mlog;
@@ -197,7 +179,7 @@ static int each_lost(void *ctx, uint64_t first, uint64_t last, uint64_t offset) 
     job *j = ctx;
     int rc = JSC_OK;
     for (uint64_t i = first; i <= last && rc == JSC_OK; i++) {
-        const healed *h = find_healed(j, i);
+        const jsc_healed *h = j->healing ? jsc_healing_find(j->healing, i) : NULL;
         uint8_t *copy = NULL;
         jsc_record r;
         size_t used;
@@ -209,7 +191,7 @@ static int each_lost(void *ctx, uint64_t first, uint64_t last, uint64_t offset) 
             continue;
         }
         if (rc == JSC_ECORRUPT && h) {
-            rc = jsc_record_decode(h->bytes, h->n, &r, &used);
+            rc = jsc_record_decode(j->healing->bytes + h->at, h->n, &r, &used);
             j->batch_healed = true;
         }
         if (rc == JSC_OK) rc = take(j, &r);
@@ -256,28 +238,6 @@ static int read_source(job *j, source *s) {
 }
 
 /* ---- begin ---- */
-
-static int by_index(const void *a, const void *b) {
-    const healed *x = a, *y = b;
-    return x->index < y->index ? -1 : x->index > y->index;
-}
-
-static int sort_healing(job *j, const uint8_t *bytes, size_t n) {
-    jsc_record r;
-    size_t used, cap = 0;
-    for (size_t at = 0; at < n; at += used) {
-        if (jsc_record_decode(bytes + at, n - at, &r, &used) != JSC_OK) return JSC_ECORRUPT;
-        if (j->nrecords == cap) {
-            cap = cap ? 2 * cap : 64;
-            healed *grown = realloc(j->records, cap * sizeof *grown);
-            if (!grown) return -ENOMEM;
-            j->records = grown;
-        }
-        j->records[j->nrecords++] = (healed){r.index, bytes + at, used};
-    }
-    if (j->nrecords) qsort(j->records, j->nrecords, sizeof *j->records, by_index);
-    return JSC_OK;
-}
 
 /* With the lock: may [i, i + n) be rewritten? */
 static bool fit(const jsc_mlog *mlog, size_t i, size_t n, bool healing) {
@@ -490,23 +450,17 @@ static void let_go(job *j) {
         free(j->sources[k].dead_seqs);
     }
     free(j->sources);
-    free(j->records);
     free(j->crcs);
 }
 
-int jsc_rewrite(jsc_mlog *mlog, jsc_segment *first, size_t n, const uint8_t *healing, size_t healing_n) {
-    job j = {.mlog = mlog, .n = n, .healing = healing != NULL};
+int jsc_rewrite(jsc_mlog *mlog, jsc_segment *first, size_t n, const jsc_healing *healing) {
+    job j = {.mlog = mlog, .n = n, .healing = healing};
     jsc_sidecar_info info;
     uint64_t disk_bytes = 0;
     bool named = false;
-    int rc = sort_healing(&j, healing, healing_n);
-    if (rc == JSC_OK && !(j.sources = calloc(n ? n : 1, sizeof *j.sources))) rc = -ENOMEM;
-    if (rc != JSC_OK) {
-        free(j.records);
-        return rc;
-    }
+    if (!(j.sources = calloc(n ? n : 1, sizeof *j.sources))) return -ENOMEM;
     pthread_mutex_lock(&mlog->lock);
-    rc = begin(&j, jsc_care_find(mlog, first), healing != NULL);
+    int rc = begin(&j, jsc_care_find(mlog, first), healing != NULL);
     pthread_mutex_unlock(&mlog->lock);
     /* Without a checkpoint all records are replayed: what they say is then what counts. */
     if (rc == JSC_OK && j.keep_all) rc = jsc_checkpoint_remove(mlog);

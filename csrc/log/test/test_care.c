@@ -531,7 +531,7 @@ static void dies_anywhere(int zstd, jsc_keys *keys, int what, uint64_t step) {
 
 static int rewrite(jsc_mlog *log, size_t i) {
     pthread_mutex_lock(&log->care);
-    int rc = jsc_rewrite(log, log->pieces[i]->segment, 1, NULL, 0);
+    int rc = jsc_rewrite(log, log->pieces[i]->segment, 1, NULL);
     pthread_mutex_unlock(&log->care);
     return rc;
 }

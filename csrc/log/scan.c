@@ -56,9 +56,9 @@ static int take(jsc_scan *c, const jsc_record *r, uint64_t at) {
     return JSC_OK;
 }
 
-int jsc_scan_gather(jsc_scan *c) {
-    if (c->gathered) return JSC_OK;
-    c->gathered = true;
+/* Trailers of the segment's salt; where that is not known, of the first that is found, which must be the first batch's
+ * unless `any`. */
+static int gather(jsc_scan *c, bool any) {
     for (uint64_t at = JSC_SEGMENT_HEAD; at + JSC_TRAILER_BYTES <= c->size; at += 8) {
         const uint8_t *p = c->p + at;
         if (p[30] != JSC_K_TRAILER) continue;
@@ -71,8 +71,8 @@ int jsc_scan_gather(jsc_scan *c) {
         if (t.start > at || t.start < JSC_SEGMENT_HEAD || t.start % 8) continue;
         if (t.count > t.index || t.index - t.count + 1 < c->first) continue;
         if (!c->salt_known) {
-            /* Without a head the first batch's trailer names the salt; a recycled file has others behind it. */
-            if (t.start != JSC_SEGMENT_HEAD || (t.count && t.index - t.count + 1 != c->first)) continue;
+            bool first = t.start == JSC_SEGMENT_HEAD && (!t.count || t.index - t.count + 1 == c->first);
+            if (!first && !any) continue;
             c->salt = t.salt;
             c->salt_known = true;
         }
@@ -82,6 +82,19 @@ int jsc_scan_gather(jsc_scan *c) {
         c->trailers[c->ntrailers++] = (jsc_found_trailer){at, len, t};
     }
     return JSC_OK;
+}
+
+int jsc_scan_gather(jsc_scan *c) {
+    if (c->gathered) return JSC_OK;
+    c->gathered = true;
+    int rc = gather(c, false);
+    if (rc != JSC_OK || c->salt_known || c->size < JSC_SEGMENT_HEAD) return rc;
+    /* Without a head the first batch's trailer names the salt. With that lost too, any does, as what a recycled file has
+     * behind its own is of earlier indexes; but only where there was a head: one that is all zeros was never written, and
+     * what is behind it never synced. */
+    for (size_t i = 0; i < JSC_SEGMENT_HEAD; i++)
+        if (c->p[i]) return gather(c, true);
+    return rc;
 }
 
 /* Notes the lost records [c->expected, hi]; the first one starts, or should, at c->at. */

@@ -320,3 +320,51 @@ def k75_a_change_is_over_when_a_quorum_has_it() -> None:
     s.join()
     s.changed("n0", "n1", "n3")
     s.settle()
+
+
+def k11_a_lone_voter_that_lost_records_a_moment_ago_is_no_target() -> None:
+    """Seed 1003444: the change began before its leader could know; what is not answered now does not count."""
+    s = Stage()
+    leader = s.leader()
+    lost, other = s.others(leader)
+    s.put(10)
+    s.lose(lost, keep=5)
+    s.change(lost, at=leader)
+    s.go(100)
+    assert not s.core(leader).members.outgoing, "nobody could be elected in that configuration"
+    s.back(lost)
+    s.put(3)
+    assert s.leads() in (leader, other)
+    s.settle()
+
+
+@pytest.mark.parametrize("keep", [0, 5])
+def k11_a_joint_configuration_whose_new_voter_loses_its_disk_is_no_end(keep: int) -> None:
+    s = Stage()
+    leader = s.leader()
+    lost, _ = s.others(leader)
+    s.put(10)
+    s.change(lost, at=leader)
+    s.until(lambda: s.core(leader).members.outgoing)
+    assert s.core(leader).members.index > s.core(leader).commit
+    s.lose(lost, keep=keep)
+    s.go(300)
+    s.back(lost)
+    s.until(lambda: s.leads() and not s.core(s.leads()).members.outgoing)
+    s.put(3)
+    s.settle()
+
+
+def k14_new_voters_that_cannot_be_reached_do_not_end_the_old_ones_leader() -> None:
+    s = Stage()
+    leader = s.leader()
+    s.change("n2", "n3", "n4")
+    s.until(lambda: s.core(leader).members.outgoing)
+    s.cut("n3", "n4")
+    term = s.core(leader).term
+    s.until(lambda: not s.core(leader).members.outgoing and s.core(leader).commit >= s.core(leader).members.index)
+    s.put(3)
+    assert (s.leads(), s.core(leader).term) == (leader, term)
+    assert set(s.core(leader).members.voters) == {"n0", "n1", "n2"}
+    s.join()
+    s.settle()

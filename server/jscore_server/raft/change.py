@@ -121,7 +121,8 @@ class Change(Reads):
             return
         if added or removed:
             expected = min(current.expected, len(target.voters)) if removed else current.expected
-            if not self._can_decide(target.voters, max(len(target.voters), expected) // 2 + 1):
+            since = self._ask(target)
+            if not self._can_decide(target.voters, max(len(target.voters), expected) // 2 + 1, since):
                 return
             joint = len(added) + len(removed) > 1
             self._propose(target.voters, target.learners, expected, current if joint else None)
@@ -130,17 +131,40 @@ class Change(Reads):
         else:
             self.target = None
 
-    def _can_decide(self, voters: tuple[str, ...], quorum: int) -> bool:
-        """Whether a quorum of `voters` holds the log and counts: the group must not wait for who lost its promises."""
-        oldest = self.now - self.timing.election_max_ticks - (3 * self.timing.quiet_ticks if self.quiet else 0)
+    def _ask(self, target: Target) -> int:
+        """The round of heartbeats whose answers tell who can be reached now: who was there a moment ago may be gone,
+        and come back without what it promised.
+        """
+        if target.round and self.now - target.asked < self.timing.election_max_ticks:
+            return target.round
+        self.target = replace(target, round=self.round + 1, asked=self.now)
+        self._begin_round()
+        return self.round
+
+    def _can_decide(self, voters: tuple[str, ...], quorum: int, since: int) -> bool:
+        """Whether a quorum of `voters` holds the log, counts and has answered round `since`: the group must not wait
+        for who lost its promises or cannot be reached.
+        """
         count = 0
         for name in voters:
             p = self.progress.get(name)
             if p is None:
                 count += name == self.name
-            elif self._caught_up(name) and p.active >= oldest:
+            elif self._caught_up(name) and p.round >= since:
                 count += p.counted or not self.members.is_voter(name)
         return count >= quorum
+
+    def _go_back(self) -> bool:
+        """The new voters of a joint configuration do not answer, the old ones do: gives the change up, so that the
+        group goes on. False where there is nothing to go back to.
+        """
+        current = self.members
+        if not self.led or not current.outgoing or current.index <= self.commit:
+            return False
+        if self._active(current.outgoing, current.outgoing_quorum):
+            self.cancel_change()
+            return True
+        return False
 
     def _propose(
         self, voters: tuple[str, ...], learners: tuple[str, ...], expected: int, joint: Members | None = None
@@ -171,7 +195,7 @@ class Change(Reads):
         current = self.members
         if self.role is not Role.LEADER or not self.led or self.transferee:
             raise NotLeader
-        if current.index > self.commit or current.outgoing or self.target is not None or self._proposed():
+        if current.index > self.commit or current.outgoing or self._proposed():
             raise ChangeRefused("a change is under way")
         p = self.progress.get(name)
         if p is None or p.match < max(self.caught, 1):

@@ -73,6 +73,7 @@ class Core(Change):
                     self._wake()
                 self._probe(p)
                 p.paused = True
+                p.round = 0  # whether it can be reached is asked anew
         elif self.leader == name:
             self.suspect = True
             timing = self.timing

@@ -38,7 +38,7 @@ class Leader(Follower):
             return
         if now >= self.quorum_at:
             self.quorum_at = now + timing.heartbeat_ticks
-            if not self.quiet and not self._quorum_active():
+            if not self.quiet and not self._quorum_active() and not self._go_back():
                 self._become_follower(self.term, "")  # R-7
                 return
         self._next_round()
@@ -79,7 +79,13 @@ class Leader(Follower):
                            self.round, FLAG_TRUE if self.quiet else 0))  # fmt: skip
 
     def _quorum_active(self) -> bool:
-        return self._agreed(self.now, lambda p: p.active) >= self.now - self.timing.quorum_ticks
+        members = self.members
+        if members.outgoing and not self._active(members.outgoing, members.outgoing_quorum):
+            return False
+        return self._active(members.voters, members.quorum)
+
+    def _active(self, voters: tuple[str, ...], quorum: int) -> bool:
+        return self._agreed_by(voters, quorum, self.now, lambda p: p.active) >= self.now - self.timing.quorum_ticks
 
     def _agreed(self, own: int, of: Callable[[Progress], int]) -> int:
         """The highest value that a quorum of each active configuration has reached; -1: too few count."""

@@ -82,11 +82,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The members a change is to lead to, and the learners there were before it."""
+    """The members a change is to lead to, and the learners there were before it.
+
+    `round` is the round of heartbeats, begun at tick `asked`, that the new voters are to answer before they decide; 0:
+    not asked yet.
+    """
 
     voters: tuple[str, ...]
     learners: tuple[str, ...]
     before: tuple[str, ...]
+    round: int = 0
+    asked: int = 0
 
 
 class Output:
@@ -312,4 +318,7 @@ class State:
         raise NotImplementedError
 
     def _advance_change(self) -> None:
+        raise NotImplementedError
+
+    def _go_back(self) -> bool:
         raise NotImplementedError

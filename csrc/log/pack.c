@@ -320,7 +320,7 @@ int jsc_pack_open(const jsc_vfs *vfs, int fd, const jsc_segment_head *head, jsc_
     int rc = vfs->map(vfs->self, fd, (size_t)size, (const void **)&p->map);
     if (rc == JSC_OK) {
         p->map_len = (size_t)size;
-        rc = memcmp(p->map, p->head_bytes, JSC_SEGMENT_HEAD) ? JSC_ECORRUPT : check_table(p);
+        rc = check_table(p); /* by `head`: what the file has in its place may be damaged */
     } else {
         p->map = NULL;
     }

@@ -132,6 +132,36 @@ static bool vouched(jsc_log *log, const found_file *f, int64_t size, jsc_sidecar
     return info->used <= (f->fields.flags & JSC_SF_PACKED ? f->fields.body : (uint64_t)size);
 }
 
+/* Whether the file in fd is the one that the header from its sidecar is of: its index, or its last trailer, says so. */
+static bool fits(jsc_log *log, int fd, const jsc_segment_head *h, uint64_t used) {
+    if (h->flags & JSC_SF_PACKED) {
+        jsc_pack *pack = NULL;
+        int rc = jsc_pack_open(log->vfs, fd, h, log->keys, &pack);
+        jsc_pack_close(pack);
+        return rc == JSC_OK;
+    }
+    uint64_t n = h->flags & JSC_SF_ENCRYPTED ? JSC_TRAILER_MAX : JSC_TRAILER_BYTES;
+    uint8_t bytes[JSC_TRAILER_MAX];
+    jsc_record r;
+    size_t size;
+    jsc_trailer t;
+    return used >= JSC_SEGMENT_HEAD + n &&
+           log->vfs->pread(log->vfs->self, fd, bytes, n, (off_t)(used - n)) == (ssize_t)n &&
+           jsc_record_decode(bytes, n, &r, &size) == JSC_OK && jsc_trailer_decode(&r, &t) == JSC_OK &&
+           t.salt == h->salt;
+}
+
+/* Puts it back where it was; until then all hangs on the sidecar. Without success nothing is worse than before. */
+static void give_back(jsc_log *log, const char *path, const jsc_segment_head *h, uint64_t used) {
+    const jsc_vfs *vfs = log->vfs;
+    uint8_t head[JSC_SEGMENT_HEAD];
+    int fd = vfs->open(vfs->self, path, O_RDWR, 0);
+    if (fd < 0) return;
+    jsc_segment_head_encode(h, head);
+    if (fits(log, fd, h, used) && jsc_write_all(vfs, fd, head, sizeof head, 0) == 0) (void)vfs->datasync(vfs->self, fd);
+    vfs->close(vfs->self, fd);
+}
+
 /* A damaged header is in the sidecar too. */
 static void borrow_head(jsc_log *log, found_file *f, int64_t size) {
     jsc_sidecar_info info;
@@ -141,6 +171,9 @@ static void borrow_head(jsc_log *log, found_file *f, int64_t size) {
     f->fields = h;
     f->head = JSC_OK;
     f->borrowed = true;
+    char *path = log->read_only ? NULL : jsc_segment_path(log, f->first, ".seg");
+    if (path) give_back(log, path, &h, info.used);
+    free(path);
 }
 
 /* The file is read: what it holds goes into s, and where it ends into the scan. */

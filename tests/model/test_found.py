@@ -219,8 +219,29 @@ def test_verify_of_a_borrowed_head_asks_for_no_other_key():
         log.extend([("a", b"x" * 200)] * 40)
         log.seal()
     disk.flip(segments(disk)[0], 13, 3)
-    with opened(disk, keys=KEY) as log:
+    with opened(disk, "r", keys=KEY) as log:
         assert any("head" in finding.what for finding in log.verify())
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("keys", [None, KEY])
+def test_a_head_that_its_sidecar_has_is_put_back(keys: bytes | None, compression: str | None):
+    """It stayed as it was, and the next sidecar that a power cut took made the whole file unreadable."""
+    for at in range(0, 64, 7):
+        disk = jscore.SimDisk(1)
+        with opened(disk, keys=keys, compression=compression, segment_bytes=4096) as log:
+            log.extend([("a", b"x" * 200)] * 40)
+            log.seal()
+            log.maintain()
+        first = segments(disk)[0]
+        disk.flip(first, at, at % 8)
+        with opened(disk, keys=keys, compression=compression) as log:
+            assert "damaged file header" in log.recovery.message
+            assert log.verify() == []
+        disk.flip(first.replace(".seg", ".idx"), 20, 1)
+        with opened(disk, keys=keys, compression=compression) as log:
+            assert log.recovery.damaged_index == 0
+            assert [bytes(m) for m in log] == [b"x" * 200] * 40
 
 
 def test_files_that_are_let_go_of_go_from_the_front():

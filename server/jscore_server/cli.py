@@ -27,6 +27,7 @@ __all__ = ["main"]
 
 _USAGE = """
 Usage: {prog} [options]
+       {prog} cluster status [options]   What is well in a running cluster, and which server may be stopped next
 
 Server:
     -a, --addr, --net <host>         Host to listen on (0.0.0.0)
@@ -240,6 +241,10 @@ def _main(prog: str, argv: list[str]) -> int:
             return 0
         if word.lower() == "help":
             raise _Stop("", 0, usage=True)
+        if word == "cluster" and prog != "nats-server":
+            from . import status_command
+
+            return status_command.main(parsed.words[1:])
         raise _Stop(f'{prog}: unrecognized command: "{word}"', 1)
     if flags.get("signal"):
         try:

@@ -8,6 +8,7 @@ from jscore_server.monitoring.monitor import Body, Monitor
 from jscore_server.monitoring.query import Asked, Option
 
 if TYPE_CHECKING:
+    from jscore_server.jetstream.asset import Asset
     from jscore_server.jetstream.engine import JetStream
 
 OPTIONS = (
@@ -19,7 +20,9 @@ OPTIONS = (
     Option("stream", "text"),
     Option("consumer", "text"),
     Option("details", "bool"),
+    Option("rolling", "bool"),
 )
+YOUNG_NS = 5_000_000_000  # what was created so lately is not held against anybody
 
 
 class Fault(NamedTuple):
@@ -65,13 +68,16 @@ def _faults(monitor: Monitor, asked: Asked) -> list[Fault]:
         return []
     if engine.meta_failed or (engine.clustered and engine.meta_leader is None):
         return [Fault(503, "JETSTREAM", "JetStream has not established contact with a meta leader")]
+    if engine.clustered and engine.meta is not None and not engine.meta.current:
+        return [Fault(503, "JETSTREAM", "JetStream is not current with the meta leader")]
     if asked["js-meta-only"]:
         return []
     if account and engine.limits(account) is None:
         return [Fault(404, "ACCOUNT", f'JetStream account "{account}" not found', account)]
     if stream and engine.state.get(account, stream) is None:
         return [Fault(404, "STREAM", f'JetStream stream "{stream}" not found on account "{account}"', account, stream)]
-    return _streams(engine, account, stream, consumer)
+    faults = _streams(engine, account, stream, consumer)
+    return faults or (_others(engine) if asked["rolling"] else [])
 
 
 def _streams(engine: JetStream, account: str, stream: str, consumer: str) -> list[Fault]:
@@ -82,9 +88,31 @@ def _streams(engine: JetStream, account: str, stream: str, consumer: str) -> lis
         if asset.failed:
             text = f"JetStream stream '{owner} > {name}' is not healthy: {asset.failed}"
             faults.append(Fault(503, "STREAM", text, owner, name))
-        elif asset.leader is None:
+        elif asset.leader is None or not _is_current(engine, asset):
             faults.append(Fault(503, "STREAM", f"JetStream stream '{owner} > {name}' is not current", owner, name))
         elif consumer and consumer not in asset.consumers:
             text = f'JetStream consumer "{consumer}" not found for stream "{name}" on account "{owner}"'
             faults.append(Fault(404, "CONSUMER", text, owner, name, consumer))
+    return faults
+
+
+def _is_current(engine: JetStream, asset: Asset) -> bool:
+    """Whether the replica here counts in its group and has caught up: it would be missed by nobody else's failure."""
+    if asset.group is None or asset.group.current or asset.group.removed:
+        return True
+    return engine.clock() - asset.assignment.created_ns < YOUNG_NS
+
+
+def _others(engine: JetStream) -> list[Fault]:
+    """`rolling`: what another server that went now would take with it, of the groups that this one is part of.
+
+    A group whose voters are all current does without any one of them, or was never meant to (one or two replicas).
+    """
+    faults = []
+    if engine.clustered and engine.meta is not None and not engine.meta.whole:
+        faults.append(Fault(503, "JETSTREAM", "no server may be stopped yet: not all of the meta group are current"))
+    for (owner, name), asset in engine.assets.items():
+        if asset.group is not None and not asset.failed and not asset.group.removed and not asset.group.whole:
+            text = f"no server may be stopped yet: not all replicas of stream '{owner} > {name}' are current"
+            faults.append(Fault(503, "STREAM", text, owner, name))
     return faults

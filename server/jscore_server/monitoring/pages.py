@@ -9,6 +9,8 @@ from jscore_server.monitoring.accountz import OPTIONS as ACCOUNTZ
 from jscore_server.monitoring.accountz import accountz
 from jscore_server.monitoring.accstatz import OPTIONS as ACCSTATZ
 from jscore_server.monitoring.accstatz import accstatz
+from jscore_server.monitoring.clusterz import OPTIONS as CLUSTERZ
+from jscore_server.monitoring.clusterz import clusterz
 from jscore_server.monitoring.connz import OPTIONS as CONNZ
 from jscore_server.monitoring.connz import connz
 from jscore_server.monitoring.gatewayz import OPTIONS as GATEWAYZ
@@ -54,6 +56,7 @@ PAGES: dict[str, Page] = {
     "accstatz": Page(ACCSTATZ, accstatz),
     "jsz": Page(JSZ, jsz),
     "raftz": Page(RAFTZ, raftz, 3),
+    "clusterz": Page(CLUSTERZ, clusterz),
     "ipqueuesz": Page(QUEUE_OPTIONS, ipqueuesz, 3),
     "debug/vars": Page(EXPVAR_OPTIONS, expvarz, 0, "application/json; charset=utf-8"),
 }
@@ -70,6 +73,7 @@ _INDEX = (
     ("leafz", "Leaf nodes"),
     ("gatewayz", "Gateways"),
     ("raftz", "Raft groups"),
+    ("clusterz", "The cluster"),
     ("healthz", "Health"),
     ("metrics", "Prometheus"),
     ("debug/vars", "Process"),

@@ -74,6 +74,7 @@ class Core(Change):
                 self._probe(p)
                 p.paused = True
                 p.round = 0  # whether it can be reached is asked anew
+                self.whole = False
         elif self.leader == name:
             self.suspect = True
             timing = self.timing

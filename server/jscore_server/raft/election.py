@@ -31,6 +31,7 @@ class Election(State):
             self.role = Role.PRE_CANDIDATE
         self.leader = ""
         self.quiet = False
+        self.current = self.whole = False
         self.votes = {self.name}
         self._reset_timeout()
         if self.hurry:
@@ -77,6 +78,7 @@ class Election(State):
         self.role = Role.FOLLOWER
         self.suspect = False
         self.quiet = False
+        self.current = self.whole = False
         if term > self.term:
             self._set_term(term, "")
         self.leader = leader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .election import Election
 from .members import JOINING
-from .messages import ACK, FLAG_MUTE, FLAG_TRUE, REJECT, Message
+from .messages import ACK, FLAG_CURRENT, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, REJECT, Message
 from .state import InvariantBroken, Role
 
 
@@ -37,6 +37,8 @@ class Follower(Election):
             self.told = max(self.told, m.commit)
             if self.hard.mute == JOINING:
                 self._met(m.commit)
+            self.current = bool(m.flags & FLAG_CURRENT)
+            self.whole = bool(m.flags & FLAG_WHOLE)
             if m.flags & FLAG_TRUE:
                 self.quiet = True
                 self.deadline = self.now + 3 * self.timing.quiet_ticks + self.timeout

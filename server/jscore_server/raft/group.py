@@ -290,6 +290,20 @@ class Group:
         return not core.led and (core.told == 0 or core.told > core.commit)
 
     @property
+    def current(self) -> bool:
+        """Whether this replica counts and has caught up, as its leader sees it, or leads."""
+        return not self._failed and (self.core.led or self.core.current)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all voters are current, so that any one of them may go for a while."""
+        return self.current and self.core.whole
+
+    def well(self) -> set[str]:
+        """As leader: the voters that are current."""
+        return self.core.well() if self.core.led and not self._failed else set()
+
+    @property
     def members_index(self) -> int:
         """Index of the configuration in force here."""
         return self.core.members.index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .follower import Follower
-from .messages import FLAG_MUTE, FLAG_TRUE, HEARTBEAT, SNAPSHOT_NEEDED, TIMEOUT_NOW, Message
+from .messages import FLAG_CURRENT, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, HEARTBEAT, SNAPSHOT_NEEDED, TIMEOUT_NOW, Message
 from .progress import Progress
 from .state import ChangeRefused, NotLeader, Role
 
@@ -42,6 +42,7 @@ class Leader(Follower):
                 self._become_follower(self.term, "")  # R-7
                 return
         self._next_round()
+        self.whole = self.led and len(self.well()) == len(self.members.all_voters)
         for p in self.progress.values():
             self._heartbeat(p)
             if p.paused and now - p.sent_tick >= timing.retry_ticks:
@@ -75,8 +76,23 @@ class Leader(Follower):
         p.told = commit = self.commit
         match = p.match
         match_term = self.term if match >= self.term_start else self.term_at(match)
-        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit,
-                           self.round, FLAG_TRUE if self.quiet else 0))  # fmt: skip
+        flags = FLAG_TRUE if self.quiet else 0
+        if self.whole:
+            flags |= FLAG_WHOLE
+        if self._is_well(p):
+            flags |= FLAG_CURRENT
+        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit, self.round, flags))
+
+    def _is_well(self, p: Progress) -> bool:
+        """Whether a follower counts, answers and has caught up. An idle group leaves silence to the hosts."""
+        if not p.counted or not p.round or p.match < self.caught:
+            return False
+        return self.quiet or p.active >= self.now - self.timing.quorum_ticks
+
+    def well(self) -> set[str]:
+        """The voters that count, answer and have caught up, as their leader sees them; itself one of them."""
+        names = {n for n in self.members.all_voters if (p := self.progress.get(n)) is not None and self._is_well(p)}
+        return names | {self.name} if self.disk and self.members.is_voter(self.name) else names
 
     def _quorum_active(self) -> bool:
         members = self.members

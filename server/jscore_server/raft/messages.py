@@ -47,6 +47,8 @@ class Kind(IntEnum):
 _KINDS = {int(k): k for k in Kind}
 FLAG_TRUE = 1  # of a small message: granted, or a transfer; of an append: the records may hold a MEMBERS record
 FLAG_MUTE = 2  # of an ACK: the sender has lost its vote and does not count
+FLAG_WHOLE = 4  # of a HEARTBEAT: every voter counts, answers and has caught up
+FLAG_CURRENT = 8  # of a HEARTBEAT: the receiver counts and has caught up
 
 # Plain ints for the hot path: comparing IntEnum members costs an attribute walk each.
 PREVOTE, PREVOTE_REPLY, VOTE, VOTE_REPLY, HEARTBEAT, ACK, REJECT, TIMEOUT_NOW, SNAPSHOT_NEEDED, REMOVED = map(int, Kind)

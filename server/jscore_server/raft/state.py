@@ -128,6 +128,7 @@ class State:
         "clock_ms",
         "commit",
         "confirmed",
+        "current",
         "deadline",
         "disk",
         "first",
@@ -174,6 +175,7 @@ class State:
         "verified",
         "vote",
         "votes",
+        "whole",
     )  # fmt: skip
 
     def __init__(
@@ -236,6 +238,8 @@ class State:
         self.disk = True  # False: the log takes no writes any more
         self.known: dict[str, str] = known if known is not None else {}
         self.met: dict[str, str] = met if met is not None else {}
+        self.current = False  # as the leader last said, this replica counts and has caught up
+        self.whole = False  # and so have all voters: any one of them may go for a while
         self.gone = False  # a member said that this replica was removed
         self.target: Target | None = None  # leader: what a change is to lead to
         self.round = 0  # leader: number of the last round of heartbeats

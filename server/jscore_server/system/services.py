@@ -63,7 +63,19 @@ SERVICES: dict[str, Service] = {
     **{
         name.upper(): _service(name)
         for name in (
-            *("varz", "connz", "routez", "gatewayz", "leafz", "subsz", "accountz", "jsz", "raftz", "ipqueuesz"),
+            *(
+                "varz",
+                "connz",
+                "routez",
+                "gatewayz",
+                "leafz",
+                "subsz",
+                "accountz",
+                "jsz",
+                "raftz",
+                "ipqueuesz",
+                "clusterz",
+            ),
         )
     },
     "HEALTHZ": Service(HEALTHZ, _health),

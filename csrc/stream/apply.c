@@ -8,14 +8,7 @@ static uint64_t get64(const uint8_t *p) {
     return v;
 }
 
-typedef struct verdict {
-    int code, err; /* 0: stored */
-    uint64_t seq;
-    uint8_t duplicate;
-    char text[320];
-} verdict;
-
-static void refuse(verdict *v, int code, int err, const char *text) {
+static void refuse(jsc_verdict *v, int code, int err, const char *text) {
     v->code = code;
     v->err = err;
     snprintf(v->text, sizeof v->text, "%s", text);
@@ -53,7 +46,7 @@ static jsc_span record_msg_id(jsc_stream *s, uint64_t index) {
 }
 
 /* Checks 4 to 15 of the specification's table. Returns 1 when the message may be stored. */
-static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *h, uint64_t hash, verdict *v) {
+static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *h, uint64_t hash, jsc_verdict *v) {
     const jsc_stream_limits *l = &s->limits;
     uint64_t n;
     if (h->batch_id.p) {
@@ -129,7 +122,7 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
     return 1;
 }
 
-static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int rollup_sub, verdict *v) {
+static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int rollup_sub, jsc_verdict *v) {
     const jsc_stream_limits *l = &s->limits;
     uint64_t gone = 0, gone_size = 0;
     if (subject != JSC_NO_SUBJECT && l->max_msgs_per_subject > 0 &&
@@ -154,7 +147,7 @@ static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int
 
 /* Gives the message its sequence. 0 when memory is out. */
 static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t size, const jsc_headers *h,
-                 verdict *v) {
+                 jsc_verdict *v) {
     uint64_t seq = s->last_seq + 1;
     jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
     if (!e) return 0;
@@ -179,6 +172,7 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     v->seq = seq;
     s->stored = 1;
     if (s->limits.retention == JSC_RETAIN_INTEREST && !jsc_stream_wanted(s, seq, e)) {
+        v->unwanted = 1;
         jsc_stream_remove(s, seq); /* the sequence is used up, the message is not kept */
         return 1;
     }
@@ -214,28 +208,42 @@ void jsc_stream_lose(jsc_stream *s) {
     if (!s->messages) jsc_stream_settle_first(s);
 }
 
-static void decide(jsc_stream *s, const jsc_record *r, verdict *v) {
+/* Every check but those of the stream's limits. *hash is of its id. 1: it may be stored. */
+static int judge(jsc_stream *s, const jsc_record *r, jsc_headers *h, uint64_t *hash, jsc_verdict *v) {
     const jsc_stream_limits *l = &s->limits;
-    jsc_headers h;
-    uint64_t hash = 0;
-    if (l->duplicate_window_ns > 0) jsc_dedupe_expire(&s->dedupe, r->ts - l->duplicate_window_ns);
     if (l->sealed) {
         refuse(v, 400, 10109, "invalid operation on sealed stream");
-        return;
+        return 0;
     }
-    h.any = 0;
+    h->any = 0;
     if (r->headers_len) {
-        jsc_headers_parse(r->headers, r->headers_len, &h);
-        if (h.any) {
-            if (h.msg_id.n) hash = jsc_hash(h.msg_id.p, h.msg_id.n);
-            if (!check_headers(s, r, &h, hash, v))
-                return; /* it read other records too; this one stays in place as nothing is appended meanwhile */
+        jsc_headers_parse(r->headers, r->headers_len, h);
+        if (h->any) {
+            if (h->msg_id.n) *hash = jsc_hash(h->msg_id.p, h->msg_id.n);
+            if (!check_headers(s, r, h, *hash, v))
+                return 0; /* it read other records too; this one stays in place as nothing is appended meanwhile */
         }
     }
     if (l->max_msg_size >= 0 && (uint64_t)r->headers_len + r->data_len > (uint64_t)l->max_msg_size) {
         refuse(v, 400, 10054, "message size exceeds maximum allowed");
-        return;
+        return 0;
     }
+    return 1;
+}
+
+void jsc_stream_judge(jsc_stream *s, const jsc_record *r, jsc_verdict *v) {
+    jsc_headers h;
+    uint64_t hash = 0;
+    memset(v, 0, sizeof *v);
+    judge(s, r, &h, &hash, v);
+}
+
+static void decide(jsc_stream *s, const jsc_record *r, jsc_verdict *v) {
+    const jsc_stream_limits *l = &s->limits;
+    jsc_headers h;
+    uint64_t hash = 0;
+    if (l->duplicate_window_ns > 0) jsc_dedupe_expire(&s->dedupe, r->ts - l->duplicate_window_ns);
+    if (!judge(s, r, &h, &hash, v)) return;
     uint64_t size = jsc_stream_size(s, r->subject_len, r->headers_len, r->data_len);
     if (l->discard_new && !check_discard_new(s, jsc_subjects_find(&s->subjects, r->subject, r->subject_len), size,
                                              h.any && h.rollup.n && span_lower_eq(h.rollup, "sub"), v))
@@ -248,9 +256,9 @@ static void decide(jsc_stream *s, const jsc_record *r, verdict *v) {
 }
 
 void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
-    verdict v;
+    jsc_verdict v;
     v.code = v.err = 0;
-    v.duplicate = 0;
+    v.duplicate = v.unwanted = 0;
     v.seq = 0;
     decide(s, r, &v);
     if (!s->leading) return;
@@ -258,6 +266,7 @@ void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
         uint64_t n = (uint64_t)r->subject_len + r->headers_len + r->data_len;
         s->backlog_bytes -= n < s->backlog_bytes ? n : s->backlog_bytes;
     }
+    if (JSC_UNLIKELY(s->awaited != NULL)) jsc_traced_applied(s, r, &v);
     if (!s->pubs.n) return;
     uint32_t tn;
     const char *reply = jsc_waiters_take(&s->pubs, r->index, &tn);

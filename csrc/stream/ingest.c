@@ -67,50 +67,61 @@ int jsc_stream_propose(jsc_stream *s, uint8_t kind, const void *data, size_t n, 
 
 /* A status line a client wrote is not stored, nor what only a server may say of a request. Returns headers to store, in
  * scratch when they had to change; NULL when none are left. */
-static const char *ingest_headers(const char *h, uint32_t *n, char **scratch) {
-    static const char plain[] = "NATS/1.0\r\n", info[] = "Nats-Request-Info";
+static const char *ingest_headers(const char *h, uint32_t *n, char **scratch, uint64_t trace) {
+    static const char plain[] = "NATS/1.0\r\n", info[] = "Nats-Request-Info", dest[] = "Nats-Trace-Dest",
+                      off[] = "Nats-Trace-Dest: trace disabled\r\n\r\n";
     jsc_span value, line;
     if (*n < 12 || memcmp(h, plain, 8)) return h;
     const char *nl = memchr(h, '\n', *n);
     int status = memcmp(h, plain, 10) != 0;
-    if (!nl || (!status && !jsc_header_find(h, *n, info, &value, &line))) return h;
+    if (!nl || (!status && !trace && !jsc_header_find(h, *n, info, &value, &line))) return h;
     uint32_t rest = *n - (uint32_t)(nl + 1 - h);
-    char *p = malloc(rest + 10u);
+    char *p = malloc(rest + 10u + sizeof off);
     if (!p) return h;
     memcpy(p, plain, 10);
     memcpy(p + 10, nl + 1, rest);
     *scratch = p;
     *n = rest + 10;
-    while (jsc_header_find(p, *n, info, &value, &line)) {
+    while (jsc_header_find(p, *n, info, &value, &line) || (trace && jsc_header_find(p, *n, dest, &value, &line))) {
         *n -= line.n;
         memmove(p + (line.p - p), line.p + line.n, *n - (size_t)(line.p - p));
+    }
+    if (trace) { /* or what is delivered from here would be traced again */
+        if (*n >= 12 && !memcmp(p + *n - 4, "\r\n\r\n", 4)) *n -= 2;
+        memcpy(p + *n, off, sizeof off - 1);
+        *n += sizeof off - 1;
     }
     return *n <= 12 ? (*n = 0, NULL) : p;
 }
 
-static void ingest_message(jsc_stream *s, const jsc_msg *m) {
+static void turn_down(jsc_stream *s, const jsc_msg *m, uint64_t trace, int code, int err, const char *text) {
+    if (trace) jsc_traced_refused(s, trace, m, err, text);
+    jsc_stream_error(s, m->reply, s->limits.no_ack ? 0 : m->reply_len, code, err, text, strlen(text));
+}
+
+static void ingest_message(jsc_stream *s, const jsc_msg *m, uint64_t trace) {
     size_t rn = s->limits.no_ack ? 0 : m->reply_len;
     uint64_t size = jsc_stream_size(s, m->subject_len, m->headers_len, m->data_len);
     if (m->subject_len > UINT16_MAX || size > JSC_MAX_RECORD) {
-        jsc_stream_error(s, m->reply, rn, 503, 10077, "message too large", 17);
+        turn_down(s, m, trace, 503, 10077, "message too large");
         return;
     }
     if (m->headers_len > 65535) {
-        jsc_stream_error(s, m->reply, rn, 400, 10097, "header size exceeds maximum allowed of 64k", 42);
+        turn_down(s, m, trace, 400, 10097, "header size exceeds maximum allowed of 64k");
         return;
     }
     if (jsc_log_last(s->log) - s->applied >= JSC_BACKLOG_MSGS || s->backlog_bytes + size > JSC_BACKLOG_BYTES ||
         s->pubs.held + rn > JSC_BACKLOG_REPLIES) {
-        jsc_stream_error(s, m->reply, rn, 429, 10167, "too many requests", 17);
+        turn_down(s, m, trace, 429, 10167, "too many requests");
         return;
     }
     if (jsc_usage_full(s, m, size)) {
-        jsc_stream_error(s, m->reply, rn, 400, 10002, "resource limits exceeded for account", 36);
+        turn_down(s, m, trace, 400, 10002, "resource limits exceeded for account");
         return;
     }
     char *scratch = NULL;
     uint32_t hn = m->headers_len;
-    const char *h = hn ? ingest_headers(m->headers, &hn, &scratch) : NULL;
+    const char *h = hn ? ingest_headers(m->headers, &hn, &scratch, trace) : NULL;
     uint64_t index;
     int rc = jsc_stream_append(s, JSC_K_MESSAGE, m->subject, m->subject_len, h, hn, m->data, m->data_len, &index);
     free(scratch);
@@ -120,11 +131,12 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m) {
         jsc_plane_emit(s->all->plane, &e);
     }
     if (rc != JSC_OK) {
-        if (rc == JSC_EINVAL) jsc_stream_error(s, m->reply, rn, 503, 10077, "message too large", 17);
-        else jsc_stream_error(s, m->reply, rn, 503, 10023, "insufficient resources", 22);
+        if (rc == JSC_EINVAL) turn_down(s, m, trace, 503, 10077, "message too large");
+        else turn_down(s, m, trace, 503, 10023, "insufficient resources");
         return;
     }
     s->backlog_bytes += (uint64_t)m->subject_len + hn + m->data_len;
+    if (JSC_UNLIKELY(trace)) jsc_traced_await(s, trace, index);
     if (rn) jsc_waiters_push(&s->pubs, index, m->reply, rn); /* no memory: the publisher times out and tries again */
 }
 
@@ -136,6 +148,7 @@ static void ingest_defer(jsc_stream *s, const jsc_msg *m) {
     jsc_deferred *d = malloc(sizeof *d + size);
     if (!d) return;
     d->next = NULL;
+    d->trace = m->trace ? m->trace->id : 0;
     d->subject_len = m->subject_len;
     d->reply_len = m->reply_len;
     d->headers_len = m->headers_len;
@@ -171,7 +184,7 @@ void jsc_stream_flush_deferred(jsc_stream *s) {
         m.reply = m.subject + m.subject_len;
         m.headers = m.reply + m.reply_len;
         m.data = m.headers + m.headers_len;
-        if (s->leading) ingest_message(s, &m);
+        if (s->leading) ingest_message(s, &m, d->trace);
         free(d);
         d = next;
     }
@@ -181,8 +194,15 @@ static void ingest(void *ctx, const jsc_msg *m) {
     jsc_pattern *p = ctx;
     jsc_stream *s = p->stream;
     if (!s->leading) return;
+    if (JSC_UNLIKELY(m->trace != NULL)) {
+        m->trace->streams++;
+        if (m->trace->only) {
+            jsc_traced_only(s, m);
+            return;
+        }
+    }
     if (s->reading) ingest_defer(s, m);
-    else ingest_message(s, m);
+    else ingest_message(s, m, JSC_UNLIKELY(m->trace != NULL) ? m->trace->id : 0);
 }
 
 void jsc_stream_subscribe(jsc_stream *s) {

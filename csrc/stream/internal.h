@@ -185,9 +185,20 @@ typedef struct jsc_pattern {
 } jsc_pattern;
 typedef struct jsc_deferred {
     struct jsc_deferred *next;
+    uint64_t trace; /* 0: not traced */
     uint32_t subject_len, reply_len, headers_len, data_len;
     char bytes[];
 } jsc_deferred;
+typedef struct jsc_awaited { /* a traced message whose record is not applied yet */
+    struct jsc_awaited *next;
+    uint64_t index, trace;
+} jsc_awaited;
+typedef struct jsc_verdict {
+    int code, err; /* 0: stored */
+    uint64_t seq;
+    uint8_t duplicate, unwanted;
+    char text[320];
+} jsc_verdict;
 struct jsc_stream {
     jsc_owner owner; /* first: what the log points back at */
     jsc_streams *all;
@@ -214,6 +225,7 @@ struct jsc_stream {
     jsc_deferred *deferred, **deferred_tail;
     uint32_t deferred_n;
     size_t deferred_bytes;
+    jsc_awaited *awaited;
     /* state */
     uint64_t messages, bytes, first_seq, last_seq;
     uint64_t last_msg_index; /* record of the last stored message, for Nats-Expected-Last-Msg-Id; 0 none */
@@ -247,8 +259,16 @@ void jsc_stream_subscribe(jsc_stream *);
 void jsc_stream_unsubscribe(jsc_stream *);
 /* apply.c */
 void jsc_stream_lose(jsc_stream *); /* a damaged record, most likely a message: uses up a sequence, kept as deleted */
+void jsc_stream_judge(jsc_stream *, const jsc_record *, jsc_verdict *); /* what its headers and size make of it */
 void jsc_stream_apply_message(jsc_stream *, const jsc_record *);
 void jsc_stream_apply_control(jsc_stream *, const jsc_record *);
+/* traced.c: what message traces are told of this stream */
+void jsc_traced_await(jsc_stream *, uint64_t trace, uint64_t index);
+void jsc_traced_applied(jsc_stream *, const jsc_record *, const jsc_verdict *);
+void jsc_traced_tell(jsc_stream *, uint64_t trace, const char *subject, size_t n, const jsc_verdict *);
+void jsc_traced_refused(jsc_stream *, uint64_t trace, const jsc_msg *, int err, const char *text);
+void jsc_traced_only(jsc_stream *, const jsc_msg *); /* a message that is not to be stored */
+void jsc_traced_forget(jsc_stream *);
 /* limits.c */
 void jsc_stream_remove(jsc_stream *, uint64_t seq); /* a live message; moves first_seq */
 void jsc_stream_trim(jsc_stream *);

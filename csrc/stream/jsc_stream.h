@@ -132,4 +132,7 @@ enum { JSC_EV_EXPIRED = 20 };
 enum { JSC_EV_FULL = 21 };
 /* JSC_EV_QUOTA: a = stream id, b = 1 for file storage, 0 for memory: a publish was too much for the account. */
 enum { JSC_EV_QUOTA = 22 };
+/* JSC_EV_JUDGED: what a stream made of a traced message. a = the trace's id, b: 0 stored, 1 stored and not kept as nobody
+ * wants it, 2 a duplicate, else the error's number; subject: the stream, reply: the message's subject, data: the error. */
+enum { JSC_EV_JUDGED = 24 };
 #endif

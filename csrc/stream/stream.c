@@ -128,6 +128,7 @@ static void stop_leading(jsc_stream *s, const char *status, int pending) {
     s->leading = 0;
     jsc_waiters_clear(&s->pubs);
     jsc_waiters_clear(&s->acks);
+    jsc_traced_forget(s);
     while (s->deferred) {
         jsc_deferred *d = s->deferred;
         s->deferred = d->next;

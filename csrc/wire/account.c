@@ -55,6 +55,7 @@ void jsc_account_system(jsc_account *a, int on) { a->is_system = on != 0; }
 void jsc_account_free(jsc_account *a) {
     jsc_match_clear(a);
     jsc_mappings_free(a->mappings);
+    free(a->trace_dest);
     free(a->slots);
     free(a->prefixes);
     for (uint32_t i = 0; i < a->interest_cap; i++) free(a->interest[i]);

@@ -12,12 +12,21 @@ typedef struct jsc_permissions jsc_permissions;
 
 enum { JSC_CONN_CLIENT = 0, JSC_CONN_ROUTE = 1, JSC_CONN_LINK = 2, JSC_CONN_INTERNAL = 3 };
 
+/* What a receiver in C is told of a message that is traced. A stream that judges it counts itself in `streams` and owes
+ * the host an event of its own with this id; with `only` it stores nothing. */
+typedef struct jsc_msg_trace {
+    uint64_t id;
+    uint32_t streams;
+    uint8_t only;
+} jsc_msg_trace;
+
 /* A message on its way. Pointers are borrowed for the call. origin is a connection id, 0 for the server itself. */
 typedef struct jsc_msg {
     jsc_account *account;
     const char *subject, *reply, *headers, *data;
     uint32_t subject_len, reply_len, headers_len, data_len;
     uint64_t origin;
+    jsc_msg_trace *trace; /* NULL: not traced */
     uint8_t origin_kind;
 } jsc_msg;
 
@@ -57,6 +66,10 @@ typedef struct jsc_mapping { /* so much of what an account's clients publish on 
  * counts; the destinations of one source follow each other, and what their percents leave of 100 stays where it was.
  * JSC_EINVAL: an invalid source or destination, or more than 100 percent: nothing changed. Source: security.md 4.5. */
 int jsc_account_map(jsc_account *, const jsc_mapping *, int n);
+
+/* Where events go of so many percent of the messages whose `traceparent` says that they are sampled. n 0: nowhere.
+ * JSC_EINVAL: no literal subject, or not 1 to 100 percent. Source: client-protocol.md 16. */
+int jsc_account_trace(jsc_account *, const char *dest, size_t n, uint32_t percent);
 
 /* ---- permissions ---- */
 enum { JSC_PUBLISH_ALLOW, JSC_PUBLISH_DENY, JSC_SUBSCRIBE_ALLOW, JSC_SUBSCRIBE_DENY };
@@ -132,6 +145,7 @@ typedef struct jsc_route_options {
     jsc_account **apart; /* accounts with such connections: not on this one; copied */
     uint32_t apart_n;
     uint32_t pool_size, pool_index; /* below 2: one connection carries all the others */
+    uint8_t traces; /* the peer knows of message tracing */
 } jsc_route_options;
 int jsc_conn_route_ready(jsc_plane *, uint64_t id, const jsc_route_options *); /* NULL: the only one, for everything */
 /* The account is no longer apart: the pool's connection that it hashes to is told its interest. */
@@ -300,6 +314,19 @@ enum {
     JSC_EV_HTTP = 16, /* data: a websocket's HTTP request, empty when it is too long; the connection waits */
     JSC_EV_BROKEN = 17, /* data: what is wrong with what came, below the protocol; the connection ends */
     JSC_EV_PROXY = 18, /* data: address and port that a PROXY header gives, a blank between */
+    /* A traced message was routed. a: its id; b: its size, and << 32 how many streams have yet to say what they made of
+     * it; subject: the account, reply: where the event goes, headers: its own; data: lines "kind conn error ns hop subject
+     * queue" in the order of what happened: i it came (queue: the account), m mapped, d denied (JSC_DENIED_...), c to a
+     * client, r to a route (JSC_TRACE_...), s to the JetStream API. */
+    JSC_EV_TRACED = 19,
+};
+enum {
+    JSC_TRACE_NO_ECHO = 1,
+    JSC_TRACE_DENIED,
+    JSC_TRACE_CLOSED,
+    JSC_TRACE_SLOW,
+    JSC_TRACE_UNTRACED,
+    JSC_TRACE_UNTOLD
 };
 enum { JSC_DENIED_PUBLISH, JSC_DENIED_SUBSCRIBE, JSC_DENIED_REPLY, JSC_DENIED_MAX_SUBS };
 typedef struct jsc_event {

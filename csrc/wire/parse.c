@@ -149,31 +149,67 @@ static int mapped(jsc_conn *c, jsc_flow *f) {
     return 0;
 }
 
-static void publish(jsc_conn *c, jsc_flow *f) {
+static void denied(jsc_conn *c, int what, const char *s, uint32_t n, jsc_tracing *t) {
+    jsc_conn_denied(c, what, s, n, NULL);
+    if (t) jsc_trace_denied(t, what, s, n);
+}
+
+/* t is NULL but for a message that is traced: two copies of this function, neither asks at run time. */
+static inline __attribute__((always_inline)) void publish_as(jsc_conn *c, jsc_flow *f, jsc_tracing *t) {
     const jsc_msg *m = &f->m;
     count_in(c, (size_t)m->headers_len + m->data_len);
-    if (JSC_UNLIKELY(c->account->mappings != NULL) && !mapped(c, f)) return;
+    if (JSC_UNLIKELY(c->account->mappings != NULL)) {
+        const char *before = m->subject;
+        if (!mapped(c, f)) return;
+        if (t && m->subject != before) jsc_trace_mapped(t, f);
+    }
     char s0 = m->subject[0];
     if (JSC_UNLIKELY(c->permissions != NULL) && !jsc_may_publish(c, m->subject, m->subject_len)) {
-        jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);
+        denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, t);
         return;
     }
     if (JSC_UNLIKELY(s0 == '_' || s0 == '$') &&
         ((starts(m->subject, m->subject_len, "_GR_.", 5) && m->subject_len > 5) ||
          (starts(m->subject, m->subject_len, "$NRG.", 5) && !c->account->is_system) ||
          (starts(m->subject, m->subject_len, "$JSC.", 5) && jsc_account_own(c->account)))) {
-        jsc_conn_denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, NULL);
+        denied(c, JSC_DENIED_PUBLISH, m->subject, m->subject_len, t);
         return;
     }
     if (m->reply_len && (m->reply[0] == '_' || m->reply[0] == '$') &&
         (starts(m->reply, m->reply_len, "_R_.", 4) ||
          (starts(m->reply, m->reply_len, "_GR_.", 5) && m->reply_len > 5) ||
          (starts(m->reply, m->reply_len, "$JS.ACK.", 8) && m->reply_len > 8))) {
-        jsc_conn_denied(c, JSC_DENIED_REPLY, m->reply, m->reply_len, NULL);
+        denied(c, JSC_DENIED_REPLY, m->reply, m->reply_len, t);
         return;
     }
     if (c->verbose) jsc_out_put(c, "+OK\r\n", 5);
-    if (!jsc_route(c->plane, f) && c->no_responders && m->reply_len) jsc_route_no_responders(c, f);
+    int took = t ? jsc_route_traced(t, f) : jsc_route(c->plane, f);
+    if (!took && c->no_responders && m->reply_len) jsc_route_no_responders(c, f);
+}
+
+static void publish(jsc_conn *c, jsc_flow *f) { publish_as(c, f, NULL); }
+
+static __attribute__((noinline)) void publish_traced(jsc_conn *c, jsc_flow *f) {
+    int drop;
+    jsc_tracing *t = jsc_trace_begin(c, f, &drop);
+    if (drop) return;
+    if (!t) {
+        publish(c, f);
+        return;
+    }
+    publish_as(c, f, t);
+    jsc_trace_end(t, f);
+}
+
+static __attribute__((noinline)) void route_traced(jsc_conn *c, jsc_flow *f) {
+    int drop;
+    jsc_tracing *t = jsc_trace_begin(c, f, &drop);
+    if (!t) {
+        jsc_route(c->plane, f);
+        return;
+    }
+    jsc_route_traced(t, f);
+    jsc_trace_end(t, f);
 }
 
 /* Whether the payload is here whole, with its CRLF; otherwise says how much is needed, or closes the connection. */
@@ -262,7 +298,8 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
         f.tail_len = (uint32_t)(body + size + 2 - t[1].p);
     }
     if (JSC_UNLIKELY(p->o.trace)) jsc_trace_in(c, op, (size_t)(le - op), body, (size_t)size);
-    publish(c, &f);
+    if (JSC_UNLIKELY(h) && JSC_UNLIKELY(jsc_trace_asked(c->account, body, (size_t)h))) publish_traced(c, &f);
+    else publish(c, &f);
     return (size_t)size + 2;
 }
 
@@ -493,7 +530,8 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
             if (!f.m.subject_len) return used;
         }
     }
-    jsc_route(p, &f);
+    if (JSC_UNLIKELY(h) && JSC_UNLIKELY(jsc_trace_asked(a, body, (size_t)h))) route_traced(c, &f);
+    else jsc_route(p, &f);
     return used;
 }
 

@@ -13,6 +13,7 @@ typedef struct jsc_match jsc_match;
 typedef struct jsc_layer jsc_layer;
 typedef struct jsc_mappings jsc_mappings;
 typedef struct jsc_transform jsc_transform;
+typedef struct jsc_tracing jsc_tracing;
 
 enum {
     JSC_READ_BYTES = 256 << 10,  /* one read; also the point of an early send */
@@ -132,6 +133,8 @@ struct jsc_account {
     jsc_match *chains[JSC_CHAINS];
     jsc_prefix *prefixes;
     jsc_mappings *mappings; /* NULL: none */
+    char *trace_dest; /* NULL: none */
+    uint32_t trace_dest_len, trace_percent;
     jsc_interest_entry **interest; /* open addressing */
     uint32_t interest_n, interest_cap;
     uint64_t hash;
@@ -172,6 +175,7 @@ struct jsc_conn {
     uint8_t must_connect; /* and may do nothing before it has */
     uint8_t counted; /* in its account's clients */
     uint8_t track;   /* permissions: what it receives it may answer */
+    uint8_t traces;  /* a route whose peer knows of message tracing */
     jsc_account *account;
     jsc_layer *layer; /* between socket and parser; NULL: nothing */
     jsc_buf in, out;
@@ -276,7 +280,7 @@ struct jsc_plane {
     jsc_turn_fn hook;
     void *hook_ctx;
     int64_t hook_next;
-    uint64_t rng, untraced;
+    uint64_t rng, untraced, traces;
     size_t trace_bytes;
     int64_t forget_at; /* the turn of forget_spent */
     uint32_t forget_spent;
@@ -385,8 +389,22 @@ typedef struct jsc_flow {
     int busy;
 } jsc_flow;
 int jsc_route(jsc_plane *, jsc_flow *); /* how many took it, lenient ones not counted */
+/* Its parts, for routing that does something beside. */
+int jsc_route_give(jsc_plane *, const jsc_target *, const jsc_match *, jsc_flow *);
+int jsc_route_hop(jsc_plane *, const jsc_hop *, jsc_flow *, uint32_t base);
+uint32_t jsc_group_first(jsc_plane *, const jsc_match *, const jsc_group *, int remotes); /* who is tried first */
+int jsc_group_choose(jsc_plane *, jsc_sub *); /* a route's member is it */
+int jsc_group_chosen(const jsc_plane *, const jsc_conn *, uint32_t base); /* how many on that route, from base on */
 uint64_t jsc_chance(jsc_plane *, uint64_t below); /* a throw of [0, below) */
 void jsc_route_no_responders(jsc_conn *, const jsc_flow *);
+/* traced.c: message tracing. Whether a message's headers may ask for it; a look at each line, no more. */
+int jsc_trace_asked(const jsc_account *, const char *headers, size_t n);
+/* NULL: not traced, or, with *drop, not to be routed at all. jsc_trace_end tells the host and frees it. */
+jsc_tracing *jsc_trace_begin(jsc_conn *, jsc_flow *, int *drop);
+void jsc_trace_mapped(jsc_tracing *, const jsc_flow *);
+void jsc_trace_denied(jsc_tracing *, int what, const char *, size_t n);
+int jsc_route_traced(jsc_tracing *, jsc_flow *);
+void jsc_trace_end(jsc_tracing *, const jsc_flow *);
 /* trace.c */
 void jsc_trace_in(jsc_conn *, const char *line, size_t n, const char *payload, size_t pn);
 void jsc_trace_out(jsc_conn *, const char *, const char *end);

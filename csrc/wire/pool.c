@@ -40,6 +40,7 @@ int jsc_conn_route_ready(jsc_plane *p, uint64_t id, const jsc_route_options *o) 
         c->only = o->only;
         c->pool_size = o->pool_size;
         c->pool_index = o->pool_index;
+        c->traces = o->traces;
     }
     p->routes[p->routes_n++] = c;
     p->stats.routes = p->routes_n;

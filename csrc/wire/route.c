@@ -199,7 +199,7 @@ uint64_t jsc_chance(jsc_plane *p, uint64_t below) {
     return below > 1 ? (uint64_t)(((__uint128_t)p->rng * below) >> 64) : 0;
 }
 
-static int choose(jsc_plane *p, jsc_sub *s) {
+int jsc_group_choose(jsc_plane *p, jsc_sub *s) {
     if (p->choices_n == p->choices_cap) {
         uint32_t cap = p->choices_cap ? p->choices_cap * 2 : 16;
         jsc_choice *v = realloc(p->choices, cap * sizeof *v);
@@ -211,23 +211,29 @@ static int choose(jsc_plane *p, jsc_sub *s) {
     return 1;
 }
 
+int jsc_group_chosen(const jsc_plane *p, const jsc_conn *c, uint32_t base) {
+    int n = 0;
+    for (uint32_t i = base; i < p->choices_n; i++) n += p->choices[i].conn == c;
+    return n;
+}
+
+uint32_t jsc_group_first(jsc_plane *p, const jsc_match *mt, const jsc_group *g, int remotes) {
+    uint32_t n = g->locals + (remotes ? g->remotes : 0), at = g->locals;
+    uint64_t r = jsc_chance(p, g->locals + (remotes ? g->weight : 0));
+    if (r < g->locals) return (uint32_t)r;
+    r -= g->locals;
+    for (; at + 1 < n && r >= mt->members[g->first + at].sub->weight; at++) r -= mt->members[g->first + at].sub->weight;
+    return at;
+}
+
 /* One member of a group: by weight a random first one, then the next that can take it. */
 static int to_group(jsc_plane *p, const jsc_match *mt, const jsc_group *g, jsc_flow *f, int remotes) {
-    uint32_t n = g->locals + (remotes ? g->remotes : 0), at = 0;
-    uint64_t r = jsc_chance(p, g->locals + (remotes ? g->weight : 0));
-    if (!n) return 0;
-    if (r < g->locals) {
-        at = (uint32_t)r;
-    } else {
-        r -= g->locals;
-        for (at = g->locals; at + 1 < n && r >= mt->members[g->first + at].sub->weight; at++)
-            r -= mt->members[g->first + at].sub->weight;
-    }
+    uint32_t n = g->locals + (remotes ? g->remotes : 0), at = jsc_group_first(p, mt, g, remotes);
     for (uint32_t i = 0; i < n; i++, at = at + 1 == n ? 0 : at + 1) {
         const jsc_target *t = &mt->members[g->first + at];
         jsc_sub *s = t->sub;
         if (s->dead || (s->conn && s->conn->closing)) continue;
-        if (s->kind == JSC_SUB_ROUTE ? choose(p, s) : give(p, t, mt, f)) return 1;
+        if (s->kind == JSC_SUB_ROUTE ? jsc_group_choose(p, s) : give(p, t, mt, f)) return 1;
         if (s->kind != JSC_SUB_ROUTE && (s->flags & JSC_SUB_LENIENT)) return 0; /* it took it, silently */
     }
     return 0;
@@ -293,6 +299,10 @@ int jsc_route(jsc_plane *p, jsc_flow *f) {
     jsc_match_put(p, mt);
     return took;
 }
+
+int jsc_route_give(jsc_plane *p, const jsc_target *t, const jsc_match *mt, jsc_flow *f) { return give(p, t, mt, f); }
+
+int jsc_route_hop(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base) { return to_route(p, hop, f, base); }
 
 void jsc_route_no_responders(jsc_conn *c, const jsc_flow *f) {
     const jsc_msg *m = &f->m;

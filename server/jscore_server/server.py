@@ -33,11 +33,13 @@ from jscore_server.dataplane.events import (
     EV_FRAME,
     EV_HTTP,
     EV_INFO,
+    EV_JUDGED,
     EV_LINK,
     EV_PONG,
     EV_PROXY,
     EV_TLS,
     EV_TRACE,
+    EV_TRACED,
 )
 from jscore_server.logs import Log
 from jscore_server.monitoring.monitor import Monitor
@@ -137,6 +139,7 @@ class Server:
         self._urls_timer: asyncio.TimerHandle | None = None
         self._accept_troubled = False
         self._mapped: set[str] = set()  # accounts with subject mappings
+        self._traced: set[str] = set()  # accounts whose sampled messages are traced
         self.handlers: dict[int, Callable[[int, int, int, int, Any], None]] = {
             EV_CONNECT: self._on_connect,
             EV_DENIED: self._on_denied,
@@ -147,6 +150,8 @@ class Server:
             EV_FRAME: self._on_frame,
             EV_PONG: self._on_pong,
             EV_TRACE: self._on_trace,
+            EV_TRACED: self.system.traces.traced,
+            EV_JUDGED: self.system.traces.judged,
             EV_TLS: self._on_tls,
             EV_HTTP: self._on_http,
             EV_BROKEN: self._on_broken,
@@ -321,13 +326,19 @@ class Server:
         self.routes.broadcast_info()
 
     def bind_mappings(self) -> None:
-        """Tells the data plane of the accounts' subject mappings: the options or the cluster's name are new."""
+        """Tells the data plane of the accounts' subject mappings and traces: options or the cluster's name are new."""
         options = self.options
         found = {name: account.mappings for name, account in options.accounts.items()}
         found[GLOBAL_ACCOUNT] = options.mappings
         for name in {*self._mapped, *(name for name, mappings in found.items() if mappings)}:
             self.plane.account_map(name, shares(found.get(name, []), self.facts.cluster))
         self._mapped = {name for name, mappings in found.items() if mappings}
+        dests = {name: account.trace for name, account in options.accounts.items() if account.trace is not None}
+        for name in self._traced - dests.keys():
+            self.plane.account_trace(name, "", 0)
+        for name, trace in dests.items():
+            self.plane.account_trace(name, trace.dest, trace.sampling)
+        self._traced = set(dests)
 
     def _cluster_renamed(self) -> None:
         self.bind_mappings()

@@ -11,6 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     uint64_t id;
     if (n < 2 || n > 65536 || jsc_plane_new(&o, &p)) return 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv)) abort();
+    if (jsc_account_trace(jsc_plane_account(p, "$G", 2), "t.a", 3, 100)) abort();
     if (jsc_conn_adopt(p, sv[0], data[0] % 3, "", 0, &id)) abort();
     jsc_route_options ro = {.pool_size = 3, .pool_index = data[1] % 3};
     if (data[1] & 2) ro = (jsc_route_options){.only = jsc_plane_account(p, "$G", 2)};
@@ -50,12 +51,17 @@ static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
         "1\r\nx\r\nLS- "
         "o a q\r\n"
         "RS- b q\r\nRS+ x\r\n",
+        "CONNECT {}\r\nSUB > 1\r\nSUB * q 2\r\nHPUB a 55 56\r\nNATS/1.0\r\nNats-Trace-Dest: t.b\r\nNats-Trace-Only: "
+        "1\r\n\r\nx\r\nHPUB a 82 82\r\nNATS/1.0\r\ntraceparent: "
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n\r\n",
+        "HMSG $G a 83 84\r\nNATS/1.0\r\nNats-Trace-Dest: t.b\r\nNats-Trace-Origin-Account: $SYS\r\nNats-Trace-Hop: "
+        "1\r\n\r\nx\r\n",
         "RMSG $G a $JS.ACK.a.b.c.d.e.f.g@sub 3\r\nabc\r\nINFO {}\r\nCONNECT {}\r\nA+ x\r\nPONG\r\n+OK\r\n-ERR 'x'\r\n",
     };
-    static const char *const leads[] = {"\0", "\100", "\100", "\2"};
+    static const char *const leads[] = {"\0", "\100", "\100", "\0", "\100", "\2"};
     p->lead = 1;
     p->draw[0] = 255;
     p->likes = "\r\n .>*0129AP@+|-";
     p->nlikes = strlen(p->likes);
-    for (size_t i = 0; i < 4; i++) jsc_fuzz_add(p, leads[i], seeds[i], strlen(seeds[i]));
+    for (size_t i = 0; i < 6; i++) jsc_fuzz_add(p, leads[i], seeds[i], strlen(seeds[i]));
 }

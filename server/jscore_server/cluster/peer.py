@@ -12,6 +12,7 @@ from typing import Any
 
 from jscore_server.cluster.dial import Address, address_url, url_address
 from jscore_server.protocol.connect import Refused
+from jscore_server.protocol.info import TRACING_PROTO
 
 POOL_MAX = 256  # connections to one peer, however many it asks for
 
@@ -116,6 +117,12 @@ class Peer:
     def apart(self, accounts: Collection[str]) -> list[str]:
         """The accounts that are on no connection of the pool."""
         return [account for account in accounts if account not in self.refused] if self.pooled else []
+
+
+def traces(info: dict[str, Any]) -> bool:
+    """Whether a server with that INFO knows of message tracing."""
+    proto = info.get("proto")
+    return isinstance(proto, int) and proto >= TRACING_PROTO
 
 
 def quoted(text: object) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from jscore_server.cluster.dial import Address, address_url, dial, pause, url_address
-from jscore_server.cluster.peer import Peer, Route, agree_on_name, pool_index, pool_size, quoted
+from jscore_server.cluster.peer import Peer, Route, agree_on_name, pool_index, pool_size, quoted, traces
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
@@ -584,6 +584,7 @@ class Routes:
             apart=peer.apart(self.settings.apart),
             pool_size=size,
             pool_index=route.index,
+            traces=traces(route.info),
         )
         self.log.info(f"{self._at(route)}rid:{route.conn} - Route connection created")
         peer.incomplete_since = asyncio.get_running_loop().time()

@@ -364,7 +364,7 @@ _ACCOUNT = table(
         refused("imports", kind=imports),
         refused("exports", kind=exports),
         collects("mappings", mappings, "maps"),
-        later("msg_trace", "trace_dest", kind=trace),
+        sets("trace", trace, "trace_dest", name="msg_trace"),
     ]
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from .kinds import (
     Kind,
@@ -19,6 +20,7 @@ from .kinds import (
     maps,
     mistyped,
     one_of,
+    sets,
     strict_duration,
     string,
     table,
@@ -27,17 +29,18 @@ from .lexer import Position
 from .mappings import valid_subject
 from .nkeys import public_kind
 from .parser import Entry, Tree
+from .users import MessageTrace
 
 __all__ = ["auth_callout", "cluster_traffic", "exports", "imports", "sharing_faults", "trace"]
 
 _RESPONSES = one_of("single", "singleton", "stream", "chunk", "chunked")
 
 
-def _percentage(entry: Entry, low: int, high: int, *, words: tuple[str, ...] = ()) -> None:
+def _percentage(entry: Entry, low: int, high: int, *, words: tuple[str, ...] = ()) -> int | str:
     value = entry.node.value
     if isinstance(value, str):
         if value.lower() in words:
-            return
+            return value
         match = re.fullmatch(r"([+-]?[0-9]{1,9})%?", value)
         if match is None:
             raise Wrong(f'expected a percentage for "{entry.name}", got "{value}"')
@@ -46,6 +49,7 @@ def _percentage(entry: Entry, low: int, high: int, *, words: tuple[str, ...] = (
         raise mistyped(entry, "a percentage")
     if not low <= value <= high:
         raise Wrong(f'expected {low} to {high} for "{entry.name}", got {value}')
+    return value
 
 
 _LATENCY = table(
@@ -225,28 +229,30 @@ def sharing_faults(reader: Reader, entry: Entry) -> None:
 # ---- traces, traffic, callouts ----
 
 
-def _destination(entry: Entry, text: str) -> None:
+def _destination(entry: Entry, text: str) -> str:
     if not valid_subject(text) or "*" in text.split(".") or text.endswith(">"):
         raise Wrong(f'Trace destination "{text}" is not valid')
+    return text
 
 
 _TRACE = table(
     [
-        checked("dest", kind=lambda reader, entry: _destination(entry, string(reader, entry))),
-        checked("sampling", kind=lambda reader, entry: _percentage(entry, 1, 100)),
+        sets("dest", lambda reader, entry: _destination(entry, string(reader, entry))),
+        sets("sampling", lambda reader, entry: _percentage(entry, 1, 100)),
     ]
 )
 
 
-def trace(reader: Reader, entry: Entry) -> None:
+def trace(reader: Reader, entry: Entry) -> MessageTrace | None:
     """A subject, or a map with one and how often."""
     if isinstance(entry.node.value, str):
-        _destination(entry, entry.node.value)
-        return
-    tree = _lowered(map_of(entry))
-    reader.block(map_of(entry), _TRACE, None, "")
+        return MessageTrace(_destination(entry, entry.node.value))
+    tree, draft = _lowered(map_of(entry)), SimpleNamespace()
+    reader.block(map_of(entry), _TRACE, draft, "")
     if "sampling" in tree and "dest" not in tree:
         reader.warn(entry.position, "Trace destination sampling ignored since no destination was set", strict=True)
+    found = MessageTrace(**vars(draft))
+    return found if found.dest else None
 
 
 cluster_traffic: Kind = one_of("system", "owner", any_case=False)

@@ -16,6 +16,7 @@ __all__ = [
     "AccountJetStream",
     "AccountLimits",
     "ClientAuthorization",
+    "MessageTrace",
     "Permissions",
     "Responses",
     "Subjects",
@@ -91,6 +92,14 @@ class AccountJetStream:
     max_ack_pending: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class MessageTrace:
+    """Where the traces of sampled messages go, and of how many percent of them."""
+
+    dest: str = ""
+    sampling: int = 100
+
+
 @dataclass(slots=True)
 class Account:
     """An account the file names. `jetstream` None: not enabled."""
@@ -101,6 +110,7 @@ class Account:
     limits: AccountLimits = AccountLimits()
     jetstream: AccountJetStream | None = None
     mappings: list[Mapping] = field(default_factory=list)
+    trace: MessageTrace | None = None
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         const char *data
         uint32_t subject_len, reply_len, headers_len, data_len
         uint64_t origin
+        void *trace
         uint8_t origin_kind
     ctypedef struct jsc_plane_options:
         uint32_t max_payload, max_control_line
@@ -77,6 +78,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         jsc_account *only
         jsc_account **apart
         uint32_t apart_n, pool_size, pool_index
+        uint8_t traces
     ctypedef struct jsc_conn_info:
         uint64_t id, in_msgs, out_msgs, in_bytes, out_bytes, pending, subs
         int64_t rtt_ns, last_activity_ns, start_ns
@@ -121,6 +123,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         JSC_EV_CLOSED
         JSC_EV_MSG
         JSC_EV_DENIED
+        JSC_EV_TRACED
         JSC_SUB_LOCAL
         JSC_SUB_LENIENT
     const uint32_t JSC_LIMIT_ZERO
@@ -132,6 +135,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     uint32_t jsc_account_clients(const jsc_account *)
     void jsc_account_system(jsc_account *, int)
     int jsc_account_map(jsc_account *, const jsc_mapping *, int)
+    int jsc_account_trace(jsc_account *, const char *, size_t, uint32_t)
     int jsc_permissions_new(const jsc_permission *, int, const jsc_permissions_options *, jsc_permissions **)
     void jsc_permissions_release(jsc_permissions *)
     int jsc_plane_watch(jsc_plane *, int fd, uint32_t mask)
@@ -202,6 +206,8 @@ cdef extern from "wire/jsc_plane.h" nogil:
 
 
 cdef extern from "stream/jsc_stream.h" nogil:
+    enum:
+        JSC_EV_JUDGED
     ctypedef struct jsc_streams:
         pass
     ctypedef struct jsc_stream:
@@ -546,6 +552,11 @@ cdef class Plane:
                 elif ev.type == JSC_EV_DENIED:
                     handler(ev.type, ev.conn, ev.conn_kind, ev.a, ev.b, (
                         ev.subject[:ev.subject_len], ev.reply[:ev.reply_len], ev.data[:ev.data_len]))
+                elif ev.type == JSC_EV_TRACED or ev.type == JSC_EV_JUDGED:
+                    handler(ev.type, ev.conn, ev.conn_kind, ev.a, ev.b, (
+                        ev.subject[:ev.subject_len].decode("utf-8", "replace"),
+                        ev.reply[:ev.reply_len].decode("utf-8", "replace"),
+                        ev.headers[:ev.headers_len], ev.data[:ev.data_len].decode("utf-8", "replace")))
                 else:
                     if ev.type == JSC_EV_CLOSED and ev.headers_len == sizeof(jsc_conn_info):
                         memcpy(&self.gone, ev.headers, sizeof(jsc_conn_info))
@@ -642,11 +653,17 @@ cdef class Plane:
         free(v)
         check(rc)
 
+    def account_trace(self, str account, str dest, uint32_t percent):
+        """Where traces of so many percent of sampled messages go; '': nowhere. Raises: ValueError."""
+        cdef bytes d = dest.encode()
+        check(jsc_account_trace(self._account(account), d, len(d), percent))
+
     def go_on(self, uint64_t conn):
         """The answer to EV_INFO of a client."""
         return jsc_conn_go_on(self.live(), conn) >= 0
 
-    def route_ready(self, uint64_t conn, *, str account="", apart=(), uint32_t pool_size=0, uint32_t pool_index=0):
+    def route_ready(self, uint64_t conn, *, str account="", apart=(), uint32_t pool_size=0, uint32_t pool_index=0,
+                    bint traces=False):
         """Makes a route active: for `account` alone, or as one of a pool that carries all but those `apart`."""
         cdef jsc_route_options o
         cdef jsc_account *some[64]
@@ -658,7 +675,7 @@ cdef class Plane:
             some[o.apart_n] = self._account(name)
             o.apart_n += 1
         o.apart = some
-        o.pool_size, o.pool_index = pool_size, pool_index
+        o.pool_size, o.pool_index, o.traces = pool_size, pool_index, traces
         return jsc_conn_route_ready(self.live(), conn, &o) >= 0
 
     def route_share(self, uint64_t conn, str account):
@@ -791,6 +808,7 @@ cdef class Plane:
         m.headers, m.headers_len = <const char *>headers, len(headers)
         m.data, m.data_len = <const char *>data, len(data)
         m.origin = 0
+        m.trace = NULL
         m.origin_kind = 3
         return check(jsc_publish(self.live(), &m))
 

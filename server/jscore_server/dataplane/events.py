@@ -24,11 +24,20 @@ EV_DENIED: Final = 15
 EV_HTTP: Final = 16
 EV_BROKEN: Final = 17
 EV_PROXY: Final = 18
+EV_TRACED: Final = 19
 EV_EXPIRED: Final = 20
 EV_FULL: Final = 21
 EV_QUOTA: Final = 22
+EV_JUDGED: Final = 24
 
 DENIED_PUBLISH: Final = 0
 DENIED_SUBSCRIBE: Final = 1
 DENIED_REPLY: Final = 2
 DENIED_MAX_SUBS: Final = 3
+
+TRACE_NO_ECHO: Final = 1
+TRACE_DENIED: Final = 2
+TRACE_CLOSED: Final = 3
+TRACE_SLOW: Final = 4
+TRACE_UNTRACED: Final = 5
+TRACE_UNTOLD: Final = 6

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 CLIENT_PROTO = 1
-# 2: account-aware routes (RS+ and RMSG carry the account), async INFO; we do not send message traces between servers.
-ROUTE_PROTO = 2
+# Account-aware routes (RS+ and RMSG carry the account), async INFO, message tracing.
+ROUTE_PROTO = TRACING_PROTO = 3
 
 
 @dataclass

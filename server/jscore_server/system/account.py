@@ -13,6 +13,7 @@ from jscore_server.system.events import Events
 from jscore_server.system.fleet import Fleet
 from jscore_server.system.services import Services
 from jscore_server.system.subscribers import Subscribers
+from jscore_server.system.traces import Traces
 
 if TYPE_CHECKING:
     from jscore_server.server import Client
@@ -28,6 +29,7 @@ class System:
         self.events = Events(monitor, envelope, self.fleet)
         self.services = Services(monitor, envelope, self.events)
         self.subscribers = Subscribers(monitor, self.fleet)
+        self.traces = Traces(monitor, envelope)
         monitor.account_conns = self.fleet.conns_of
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:

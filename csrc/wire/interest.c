@@ -3,6 +3,10 @@
 #include <errno.h>
 
 static void tell(jsc_conn *c, const jsc_account *a, const jsc_interest_entry *e) {
+    const jsc_permissions *imports = c->plane->imports;
+    if (JSC_UNLIKELY(imports != NULL) && !jsc_subject_own(a->name, a->name_len, e->text, e->subject_len) &&
+        !jsc_may_subscribe(imports, e->text, e->subject_len, NULL, 0))
+        return;
     size_t need = 4 + a->name_len + 1 + e->subject_len + 1 + e->queue_len + 1 + 20 + 2;
     char *q = jsc_out_room(c, need);
     if (!q) return;

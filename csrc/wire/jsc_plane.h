@@ -148,6 +148,10 @@ typedef struct jsc_route_options {
     uint8_t traces; /* the peer knows of message tracing */
 } jsc_route_options;
 int jsc_conn_route_ready(jsc_plane *, uint64_t id, const jsc_route_options *); /* NULL: the only one, for everything */
+/* Of routes made ready from now on: which subjects they are told interest in, and which they may have messages of; the
+ * subscribe lists count, NULL: all. Subjects of the servers' own are not asked. */
+void jsc_plane_route_permissions(jsc_plane *, jsc_permissions *imports, jsc_permissions *exports);
+int jsc_conn_route_tell(jsc_plane *, uint64_t id); /* all interest once more: the peer may take more of it now */
 /* The account is no longer apart: the pool's connection that it hashes to is told its interest. */
 int jsc_conn_route_share(jsc_plane *, uint64_t id, jsc_account *);
 /* From here on the connection speaks frames (see below); bytes already received after the JSLINK line are frames. */

@@ -78,6 +78,8 @@ void jsc_plane_free(jsc_plane *p) {
         jsc_account_free(a);
     }
     jsc_permissions_release(p->default_permissions);
+    jsc_permissions_release(p->imports);
+    jsc_permissions_release(p->exports);
     for (int i = 0; i < JSC_DEPTH; i++) jsc_match_free(p->scratch[i]);
     while (p->spare_n) free(p->spare[--p->spare_n].p);
     free(p->accounts);

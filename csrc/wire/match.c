@@ -122,11 +122,15 @@ static int add_hop(jsc_match *m, jsc_conn *c, int plain) {
     return 0;
 }
 
-static int classify(jsc_match *m, jsc_sub *const *v, uint32_t n) {
+/* Of those that a subject reaches; a peer that may not have it is left out. */
+static int classify(jsc_match *m, jsc_sub *const *v, uint32_t n, const char *subject, uint32_t len) {
     m->n_plain = m->n_members = m->n_groups = m->n_hops = 0;
     if (grow((void **)&m->plain, &m->plain_cap, n, sizeof *m->plain)) return -1;
     for (uint32_t i = 0; i < n; i++) {
         jsc_sub *s = v[i];
+        if (JSC_UNLIKELY(s->flags & JSC_SUB_PARTLY) && s->kind == JSC_SUB_ROUTE &&
+            (s->conn->closing || !jsc_may_deliver(s, subject, len)))
+            continue;
         if (s->queue_len) {
             if (grow((void **)&m->members, &m->members_cap, m->n_members + 1, sizeof *m->members)) return -1;
             m->members[m->n_members++] = (jsc_target){s, 0, 0};
@@ -262,8 +266,8 @@ static jsc_match *by_prefix(jsc_account *a, const char *s, uint32_t n) {
     jsc_match *m = scratch(p);
     if (!m) return NULL;
     if (dot + 1 < s + n && x->sub && x->len == len && !memcmp(x->text, s, len))
-        return classify(m, &x->sub, 1) ? NULL : enter(p, m);
-    if (jsc_index_find(a, s, n) || classify(m, p->found.v, p->found.n)) return NULL;
+        return classify(m, &x->sub, 1, s, n) ? NULL : enter(p, m);
+    if (jsc_index_find(a, s, n) || classify(m, p->found.v, p->found.n, s, n)) return NULL;
     if (p->found.n == 1 && !p->found.v[0]->queue_len && jsc_index_lone(a, s, len)) {
         char *t = malloc(len);
         if (t) {
@@ -294,7 +298,7 @@ jsc_match *jsc_match_get(jsc_account *a, jsc_conn *hint, const char *s, uint32_t
         return enter(p, slot->match);
     }
     jsc_match *m = scratch(p);
-    if (!m || jsc_index_find(a, s, n) || classify(m, p->found.v, p->found.n)) return NULL;
+    if (!m || jsc_index_find(a, s, n) || classify(m, p->found.v, p->found.n, s, n)) return NULL;
     if (slot->missed != h) {
         slot->missed = h;
         return enter(p, m);

@@ -390,7 +390,10 @@ static void do_interest(jsc_conn *c, int add, int leaf, int n) {
         jsc_out_err(c, "Invalid Subject", NULL, 0);
         return;
     }
-    int queue = n > 2;
+    int queue = n > 2, may = 1;
+    if (JSC_UNLIKELY(c->permissions != NULL) && add && !jsc_subject_own(t[0].p, t[0].n, t[1].p, t[1].n) &&
+        !(may = jsc_may_subscribe(c->permissions, t[1].p, t[1].n, NULL, 0)))
+        return; /* not exported */
     int64_t weight = add && queue ? size_of(t[3].p, t[3].n) : 1;
     if (weight < 0) {
         silent(c);
@@ -433,6 +436,7 @@ static void do_interest(jsc_conn *c, int add, int leaf, int n) {
             s->conn = c;
             s->sid_hash = h;
             s->weight = (uint32_t)weight;
+            if (may == JSC_MAY_PARTLY) s->flags |= JSC_SUB_PARTLY;
         }
         if (!s || jsc_conn_sub_add(c, s)) {
             free(s);

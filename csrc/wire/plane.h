@@ -254,7 +254,7 @@ struct jsc_plane {
     jsc_conn **routes; /* ready ones */
     uint32_t routes_n, routes_cap;
     jsc_account **accounts, *all_accounts, *default_account;
-    jsc_permissions *default_permissions;
+    jsc_permissions *default_permissions, *imports, *exports; /* the last two of routes, NULL: all */
     uint32_t default_max_subs, default_max_payload;
     uint32_t accounts_n, accounts_cap;
     jsc_sub *own_subs, *dead_subs;
@@ -339,6 +339,9 @@ jsc_account *jsc_account_find(jsc_plane *, const char *, size_t n, int make);
 void jsc_account_free(jsc_account *);
 /* The account in which servers speak among themselves below $JSC., whichever the system account is. */
 static inline int jsc_account_own(const jsc_account *a) { return a->name_len == 4 && !memcmp(a->name, "$SYS", 4); }
+static inline int jsc_subject_own(const char *account, size_t an, const char *subject, size_t n) {
+    return an == 4 && !memcmp(account, "$SYS", 4) && n > 5 && !memcmp(subject, "$JSC.", 5);
+}
 jsc_sub *jsc_sub_new(int kind, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn,
                      const char *sid, size_t sn);
 int jsc_sub_enter(jsc_sub *);  /* index, caches, interest */

@@ -42,6 +42,7 @@ int jsc_conn_route_ready(jsc_plane *p, uint64_t id, const jsc_route_options *o) 
         c->pool_index = o->pool_index;
         c->traces = o->traces;
     }
+    c->permissions = jsc_permissions_keep(p->exports);
     p->routes[p->routes_n++] = c;
     p->stats.routes = p->routes_n;
     c->ready = 1;
@@ -61,5 +62,19 @@ int jsc_conn_route_share(jsc_plane *p, uint64_t id, jsc_account *a) {
             if (jsc_pool_carries(c, a)) jsc_interest_tell(c, a);
             break;
         }
+    return JSC_OK;
+}
+
+void jsc_plane_route_permissions(jsc_plane *p, jsc_permissions *imports, jsc_permissions *exports) {
+    jsc_permissions *old[] = {p->imports, p->exports};
+    p->imports = jsc_permissions_keep(imports);
+    p->exports = jsc_permissions_keep(exports);
+    for (int i = 0; i < 2; i++) jsc_permissions_release(old[i]);
+}
+
+int jsc_conn_route_tell(jsc_plane *p, uint64_t id) {
+    jsc_conn *c = jsc_conn_find(p, id);
+    if (!c || c->closing || !c->ready) return JSC_ENOTFOUND;
+    jsc_interest_tell(c, NULL);
     return JSC_OK;
 }

@@ -303,6 +303,7 @@ class Server:
             advertise=cluster.advertise,
             error_reports=max(1, self.options.connect_error_reports),
             dynamic=dynamic,
+            permissions=cluster.permissions,
         )
 
     def cluster_changed(self, tls: ClusterTls | None) -> None:

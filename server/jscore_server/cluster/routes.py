@@ -16,9 +16,11 @@ from typing import Any
 
 import msgspec
 
+from jscore_server.cluster import exchange
 from jscore_server.cluster.dial import Address, address_url, dial, pause, url_address
 from jscore_server.cluster.peer import Peer, Route, agree_on_name, pool_index, pool_size, quoted, traces
 from jscore_server.cluster.secure import ClusterTls
+from jscore_server.config.users import Permissions
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
 from jscore_server.protocol import info as info_lines
@@ -48,6 +50,7 @@ class Settings:
     advertise: str = ""
     error_reports: int = 120  # every how many failed attempts are told again
     dynamic: bool = False  # the cluster's name is made up: a configured one replaces it
+    permissions: Permissions | None = None
 
     @property
     def apart(self) -> tuple[str, ...]:
@@ -118,6 +121,7 @@ class Routes:
         return {ident: route for ident, peer in self.peers.items() if (route := peer.first()) is not None}
 
     def start(self) -> None:
+        exchange.bind(self.plane, self.settings.permissions)
         for host, port, user, password in self.settings.explicit:
             self._dial_always((host, port), user, password, explicit=True)
 
@@ -140,10 +144,11 @@ class Routes:
                     if route.address == address:
                         self.plane.close_conn(route.conn, "Route Removed")
         self.start()
-        if (old.pool_size, old.accounts, old.authorization) != (
+        if (old.pool_size, old.accounts, old.authorization, old.permissions) != (
             settings.pool_size,
             settings.accounts,
             settings.authorization,
+            settings.permissions,
         ):
             self.close_all("Route Removed")
 
@@ -170,6 +175,7 @@ class Routes:
             more["ip"] = address_url((host, port))
         if settings.authorization is not None:
             more["auth_required"] = True
+        more |= exchange.shown(settings.permissions)
         if self.tls is not None:
             more["tls_required"] = more["tls_verify"] = True
         if settings.dynamic:
@@ -446,8 +452,12 @@ class Routes:
         peer = self.peers.get(remote_id)
         news = {key: fields.get(key) for key in ("connect_urls", "ws_connect_urls", "ldm")}
         before = {key: route.info.get(key) for key in news}
+        exports = fields.get("export")
         for other in peer.routes() if peer is not None else [route]:
             other.info.update(news)
+            if other.info.get("export") != exports:
+                other.info["export"] = exports
+                self.plane.route_tell(other.conn)  # it may take what it refused before
         if before != news:
             self.callbacks.changed()
 

@@ -26,7 +26,6 @@ from .kinds import (
     one_of,
     or_default,
     port,
-    refused,
     sets,
     short_timeout,
     strict_duration,
@@ -38,6 +37,7 @@ from .options import Options, Url
 from .parser import Entry
 from .tls import tls_block
 from .urls import route
+from .users import Permissions
 
 __all__ = ["WRITE_TIMEOUT", "cluster", "compression"]
 
@@ -77,7 +77,8 @@ def _old_permissions(reader: Reader, target: Any, entry: Entry) -> None:
     reader.lacks(entry)
 
 
-def _permissions(reader: Reader, entry: Entry) -> None:
+def _permissions(reader: Reader, entry: Entry) -> Permissions:
+    """`publish`: what is imported, `subscribe`: what is exported."""
     found = permissions(reader, entry)
     if found.responses is not None:
         raise Wrong("Cluster permissions do not support dynamic responses")
@@ -86,6 +87,7 @@ def _permissions(reader: Reader, entry: Entry) -> None:
     ]
     if queued:
         raise Wrong(f'subject "{queued[0]}" is not a valid subject')
+    return found
 
 
 _AUTHORIZATION = table(
@@ -111,7 +113,7 @@ _CLUSTER = table(
         sets("host", string, "net"),
         sets("port", port),
         Rule(("authorization",), _authorization),
-        refused("permissions", kind=_permissions),
+        sets("permissions", _permissions),
         sets("tls", partial(tls_block, path="cluster.tls", mutual=True)),
         sets("routes", _routes),
         sets("advertise", string, "cluster_advertise"),

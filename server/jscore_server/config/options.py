@@ -12,7 +12,7 @@ from typing import Literal
 from .lexer import Position
 from .subject_mapping import Mapping
 from .transport import Tls, Websocket
-from .users import SYSTEM_ACCOUNT, Account, ClientAuthorization
+from .users import SYSTEM_ACCOUNT, Account, ClientAuthorization, Permissions
 
 __all__ = ["Authorization", "Cluster", "JetStream", "JetStreamLimits", "MonitoringAuthorization", "Options", "Url"]
 
@@ -119,6 +119,8 @@ class Cluster:
     accounts: list[str] = field(default_factory=list)
     """With a route of their own; the system account always has one."""
     authorization: Authorization = field(default_factory=Authorization)
+    permissions: Permissions | None = None
+    """`publish`: what is imported over routes, `subscribe`: what is exported."""
     tls: Tls | None = None
     ping_interval: float | None = None
     """None = the top-level one, at most 30 s."""

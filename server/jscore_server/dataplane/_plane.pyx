@@ -152,6 +152,8 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_go_on(jsc_plane *, uint64_t)
     int jsc_conn_route_ready(jsc_plane *, uint64_t, const jsc_route_options *)
     int jsc_conn_route_share(jsc_plane *, uint64_t, jsc_account *)
+    void jsc_plane_route_permissions(jsc_plane *, jsc_permissions *, jsc_permissions *)
+    int jsc_conn_route_tell(jsc_plane *, uint64_t)
     int jsc_conn_become_link(jsc_plane *, uint64_t)
     int jsc_conn_write(jsc_plane *, uint64_t, const void *, size_t)
     int jsc_conn_close(jsc_plane *, uint64_t, const char *, const char *)
@@ -677,6 +679,15 @@ cdef class Plane:
         o.apart = some
         o.pool_size, o.pool_index, o.traces = pool_size, pool_index, traces
         return jsc_conn_route_ready(self.live(), conn, &o) >= 0
+
+    def route_permissions(self, Permissions imports, Permissions exports):
+        """What routes may be told and sent, those made ready from now on; None: all. See jsc_plane_route_permissions."""
+        jsc_plane_route_permissions(self.live(), imports.handle if imports is not None else NULL,
+                                    exports.handle if exports is not None else NULL)
+
+    def route_tell(self, uint64_t conn):
+        """All interest once more; False: the route is gone or not ready."""
+        return jsc_conn_route_tell(self.live(), conn) >= 0
 
     def route_share(self, uint64_t conn, str account):
         """The account has no route of its own to that peer after all."""

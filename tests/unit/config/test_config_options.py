@@ -143,7 +143,6 @@ def test_all_faults_are_collected():
         f"authorization {{ auth_callout {{ issuer: {ACCOUNT_KEY}, auth_users: [a] }} }}",
         "accounts { A { exports: [{ stream: a }] } }",
         "resolver: MEMORY",
-        "cluster { permissions { import: a } }",
         "gateway { name: a }",
         "leafnodes { port: 7422 }",
         "mqtt { port: 1883 }",

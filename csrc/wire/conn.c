@@ -61,6 +61,7 @@ int jsc_conn_adopt(jsc_plane *p, int fd, int kind, const char *greeting, size_t 
     c->fd = fd;
     c->mask = EPOLLIN;
     c->kind = (uint8_t)kind;
+    c->link_version = 1; /* until its ends agree on another one */
     c->verbose = c->pedantic = c->echo = kind == JSC_CONN_CLIENT;
     c->account = p->default_account;
     c->fresh = kind == JSC_CONN_CLIENT;
@@ -633,7 +634,7 @@ int jsc_conn_go_on(jsc_plane *p, uint64_t id) {
     return JSC_OK;
 }
 
-int jsc_conn_become_link(jsc_plane *p, uint64_t id) {
+int jsc_conn_become_link(jsc_plane *p, uint64_t id, uint8_t version) {
     jsc_conn *c = jsc_conn_find(p, id);
     if (!c || c->closing) return JSC_ENOTFOUND;
     if (c->ready || c->kind == JSC_CONN_INTERNAL) return JSC_EINVAL;
@@ -641,6 +642,7 @@ int jsc_conn_become_link(jsc_plane *p, uint64_t id) {
     if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
     leave_account(c);
     c->kind = JSC_CONN_LINK;
+    c->link_version = version;
     c->waiting = 0;
     c->next_ping = INT64_MAX;
     jsc_conn_resume(c);

@@ -155,7 +155,7 @@ int jsc_conn_route_tell(jsc_plane *, uint64_t id); /* all interest once more: th
 /* The account is no longer apart: the pool's connection that it hashes to is told its interest. */
 int jsc_conn_route_share(jsc_plane *, uint64_t id, jsc_account *);
 /* From here on the connection speaks frames (see below); bytes already received after the JSLINK line are frames. */
-int jsc_conn_become_link(jsc_plane *, uint64_t id);
+int jsc_conn_become_link(jsc_plane *, uint64_t id, uint8_t version); /* of its frames, from now on */
 int jsc_conn_write(jsc_plane *, uint64_t id, const void *bytes, size_t n); /* queued; flushed at the end of the turn */
 /* Queues -ERR 'text' if err is given, flushes what can be sent at once and closes. JSC_EV_CLOSED follows. */
 int jsc_conn_close(jsc_plane *, uint64_t id, const char *reason, const char *err);
@@ -282,10 +282,9 @@ int jsc_subject_valid(const char *s, size_t n, int literal); /* literal: no wild
 int jsc_subject_overlap(const char *a, size_t an, const char *b, size_t bn); /* some subject matches both */
 
 /* ---- replication links ---- */
-/* Frame: 0 u32 crc32c of bytes [4, 16+len) · 4 u32 len of the body, at most 16 MiB · 8 u8 version (1) · 9 u8 kind ·
+/* Frame: 0 u32 crc32c of bytes [4, 16+len) · 4 u32 len of the body, at most 16 MiB · 8 u8 version · 9 u8 kind ·
  * 10 u16 zero · 12 u32 zero · body. A frame that does not verify closes the link with a reason that says which check. */
 #define JSC_FRAME_HEAD 16
-#define JSC_FRAME_VERSION 1
 #define JSC_FRAME_MAX (16u << 20)
 int jsc_link_send(jsc_plane *, uint64_t id, uint8_t kind, const void *body, size_t n);
 /* One frame whose body is `head` followed by the raw records [lo, hi] of the log, as many as fit in cap bytes, at least

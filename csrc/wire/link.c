@@ -16,10 +16,10 @@ size_t jsc_link_parse(jsc_conn *c, const char *b, size_t n) {
     while (n - at >= JSC_FRAME_HEAD && !jsc_conn_stopped(c)) {
         const char *f = b + at;
         uint32_t len = get32(f + 4);
-        const char *bad = len > JSC_FRAME_MAX                  ? "Link Frame: length above the limit"
-                          : (uint8_t)f[8] != JSC_FRAME_VERSION ? "Link Frame: unknown version"
-                          : f[10] || f[11] || get32(f + 12)    ? "Link Frame: reserved bytes are not zero"
-                                                               : NULL;
+        const char *bad = len > JSC_FRAME_MAX                ? "Link Frame: length above the limit"
+                          : (uint8_t)f[8] != c->link_version ? "Link Frame: unknown version"
+                          : f[10] || f[11] || get32(f + 12)  ? "Link Frame: reserved bytes are not zero"
+                                                             : NULL;
         if (!bad) {
             c->need = JSC_FRAME_HEAD + (size_t)len;
             if (n - at < c->need) return at;
@@ -58,7 +58,7 @@ static int frame_room(jsc_plane *p, uint64_t id, size_t n, jsc_conn **c, char **
 static void frame_done(jsc_conn *c, char *q, uint8_t kind, size_t n) {
     memset(q, 0, JSC_FRAME_HEAD);
     put32(q + 4, (uint32_t)n);
-    q[8] = JSC_FRAME_VERSION;
+    q[8] = (char)c->link_version;
     q[9] = (char)kind;
     put32(q, jsc_crc32c(0, q + 4, JSC_FRAME_HEAD - 4 + n));
     c->out_msgs++;

@@ -158,6 +158,7 @@ struct jsc_conn {
     int fd;
     uint32_t mask; /* what epoll is told */
     uint8_t kind, verbose, pedantic, echo, headers, no_responders;
+    uint8_t link_version; /* a link: of its frames, as its ends agreed */
     uint8_t connected;  /* a CONNECT was accepted */
     uint8_t greeted;    /* and a PING after it answered: the second INFO comes no more */
     uint8_t waiting;    /* for the host's answer to CONNECT or JSLINK */

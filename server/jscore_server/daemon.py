@@ -16,8 +16,10 @@ from jscore_server.dataplane import Plane, PlaneSelector
 from jscore_server.logs import Log
 from jscore_server.reload import Reload, plane_bounds, syslog, write_pid
 from jscore_server.server import Server
-from jscore_server.version import NATS_VERSION, VERSION
+from jscore_server.version import NATS_VERSION, PROTOCOL, VERSION, Versions
 
+# Tests of rolling upgrades set it: a server that does all as this version does and says it knows the next one, too.
+RAISED = "JSCORE_TEST_PROTOCOL"
 SIGNAL_NAMES = {
     signal.SIGINT: "interrupt",
     signal.SIGTERM: "terminated",
@@ -25,6 +27,17 @@ SIGNAL_NAMES = {
     signal.SIGUSR1: "user defined signal 1",
     signal.SIGUSR2: "user defined signal 2",
 }
+
+
+def _protocol() -> Versions:
+    """What this server understands. Raises: ValueError."""
+    raised = os.environ.get(RAISED)
+    if not raised:
+        return PROTOCOL
+    newest = int(raised)
+    if not PROTOCOL.newest <= newest < 256:
+        raise ValueError(f"{RAISED}: expected {PROTOCOL.newest} to 255, got {newest}")
+    return Versions(PROTOCOL.oldest, newest)
 
 
 def run(options: Options, warnings: Sequence[str] = (), reread: Callable[[], Options] | None = None) -> int:
@@ -97,7 +110,7 @@ async def _serve(
             stopped.set_result(0)
 
     try:
-        server = Server(options, log, plane, os.urandom)
+        server = Server(options, log, plane, os.urandom, protocol=_protocol())
     except ValueError as err:
         log.fatal(str(err))
         return 1
@@ -105,6 +118,8 @@ async def _serve(
     for number in SIGNAL_NAMES:
         loop.add_signal_handler(number, trapped, number)
     log.info(f"Starting jscore-server {VERSION}")
+    if server.protocol != PROTOCOL:
+        log.warn(f"{RAISED} is set: this server passes for a later version")
     log.info(f"  Version:  {NATS_VERSION}")
     log.info(f"  Name:     {server.facts.server_name}")
     log.info(f"  ID:       {server.facts.server_id}")

@@ -54,7 +54,7 @@ from jscore_server.transport.listener import THROTTLED, TlsListener, logged
 from jscore_server.transport.sockets import interface_addresses, listen, plain_address, shown
 from jscore_server.transport.upgrade import Request
 from jscore_server.transport.web import WebListener, filled
-from jscore_server.version import NATS_VERSION, VERSION
+from jscore_server.version import NATS_VERSION, PROTOCOL, VERSION, Versions
 
 if TYPE_CHECKING:
     from jscore_server.monitoring.http import Listener
@@ -92,8 +92,18 @@ class Client:
 class Server:
     """Builds the parts from options and passes events between them. `start` and `stop` from the loop's thread."""
 
-    def __init__(self, options: Options, log: Log, plane: Plane, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        log: Log,
+        plane: Plane,
+        random_bytes: Callable[[int], bytes],
+        *,
+        protocol: Versions = PROTOCOL,
+    ) -> None:
+        """`protocol`: what the other servers are told that this one understands."""
         self.options = options
+        self.protocol = protocol
         self.log = log
         self.plane = plane
         identifier = server_id(random_bytes(32))
@@ -251,7 +261,8 @@ class Server:
         link = None
         tls = ClusterTls.of(cluster)
         if self.jetstream is not None:
-            link = {"link": 1, "dir": self.jetstream.raft.directory_id}
+            spoken = self.protocol
+            link = {"link": spoken.newest, "oldest": spoken.oldest, "dir": self.jetstream.raft.directory_id}
             self.links = Links(
                 self.plane,
                 self.log,
@@ -266,6 +277,7 @@ class Server:
                     frame=self.jetstream.frame,
                 ),
                 tls,
+                self.protocol,
             )
             self.jetstream.set_transport(self.links)
         host = cluster.host or self.options.host

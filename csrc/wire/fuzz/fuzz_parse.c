@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                     .account = jsc_plane_account(p, "$G", 2), .headers = 1, .no_responders = 1, .echo = 1};
                 if (e.type == JSC_EV_CONNECT) jsc_conn_accept(p, e.conn, &co);
                 if (e.type == JSC_EV_INFO) jsc_conn_go_on(p, e.conn);
-                if (e.type == JSC_EV_LINK) jsc_conn_become_link(p, e.conn);
+                if (e.type == JSC_EV_LINK) jsc_conn_become_link(p, e.conn, 1);
             }
         }
     }

@@ -701,7 +701,7 @@ static void test_links(void) {
     assert(out.n == 16 * 3 + 4 + 28 + 12);
     frames = 0;
     say(&raw, out.got, 10);
-    assert(!jsc_conn_become_link(p, raw.id));
+    assert(!jsc_conn_become_link(p, raw.id, 1));
     turn(p);
     say(&raw, out.got + 10, out.n - 10);
     turn(p);

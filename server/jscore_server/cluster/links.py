@@ -20,8 +20,10 @@ from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
 from jscore_server.protocol.connect import Refused, decode_object
+from jscore_server.version import PROTOCOL, Versions
 
-LINK_VERSION = 1
+COMPLAINT_EVERY_S = 10.0  # the same of the same peer, which dials many times a second
+COMPLAINTS_MAX = 64
 KIND_HELLO = 255
 KIND_ALIVE = 254
 ALIVE_EVERY_S = 0.5
@@ -74,6 +76,7 @@ class Links:
         authorization: tuple[str, str] | None,
         callbacks: LinkCallbacks,
         tls: ClusterTls | None = None,
+        protocol: Versions = PROTOCOL,
     ) -> None:
         self.plane = plane
         self.log = log
@@ -82,6 +85,8 @@ class Links:
         self.authorization = authorization
         self.callbacks = callbacks
         self.tls = tls
+        self.protocol = protocol
+        self._complaints: dict[tuple[str, str], float] = {}
         self.peers: dict[str, Peer] = {}
         self.conns: dict[int, _Conn] = {}
         self.closing = False
@@ -154,16 +159,21 @@ class Links:
             fields = decode_object(body)
         except Refused:
             fields = {}
-        jscore = fields.get("jscore")
-        version = jscore.get("link") if isinstance(jscore, dict) else None
-        if fields.get("server_name") != link.peer or version != LINK_VERSION or fields.get("cluster") != self.cluster:
+        theirs = told_protocol(fields.get("jscore"))
+        version = self.protocol.common(theirs) if theirs is not None else 0
+        if fields.get("server_name") != link.peer or fields.get("cluster") != self.cluster:
+            self._complain(link.peer, "another server or cluster answers at its address")
             self.plane.close_conn(conn, "Wrong Link Peer")
             return
-        ask = {"version": LINK_VERSION, "name": self.name, "cluster": self.cluster, "to": link.peer}
+        if not version:
+            self._complain(link.peer, f"it speaks {_shown(theirs)}, this server {_shown(self.protocol)}")
+            self.plane.close_conn(conn, "Wrong Link Version")
+            return
+        ask = {"version": version, "name": self.name, "cluster": self.cluster, "to": link.peer}
         if self.authorization is not None:
             ask["user"], ask["pass"] = self.authorization
         self.plane.write(conn, b"JSLINK " + msgspec.json.encode(ask) + b"\r\n")
-        self.plane.become_link(conn)
+        self.plane.become_link(conn, version)
         self._send_hello(conn)
 
     def asked(self, conn: int, body: bytes, known_peers: Callable[[str], bool]) -> None:
@@ -172,29 +182,42 @@ class Links:
             fields = decode_object(body)
         except Refused:
             fields = {}
-        name = fields.get("name")
+        name, version = fields.get("name"), fields.get("version")
         if self.tls is not None and self.tls.judges:
             allowed = self.tls.knows(self.plane, conn, self.authorization[0] if self.authorization is not None else "")
         else:
             allowed = self.authorization is None or (fields.get("user"), fields.get("pass")) == self.authorization
         if not allowed:
-            self._refuse(conn, "authorization violation")
-        elif fields.get("version") != LINK_VERSION:
-            self._refuse(conn, f"link version {fields.get('version')!r} is not {LINK_VERSION}")
+            self._refuse(conn, name, "authorization violation")
+        elif not isinstance(version, int) or not self.protocol.oldest <= version <= self.protocol.newest:
+            self._refuse(conn, name, f"it speaks {_quoted(version)}, this server {_shown(self.protocol)}")
         elif fields.get("cluster") != self.cluster or fields.get("to") != self.name:
-            self._refuse(conn, "it was meant for another server or cluster")
+            self._refuse(conn, name, "it was meant for another server or cluster")
         elif not isinstance(name, str) or not name or len(name) > 256 or name >= self.name:
-            self._refuse(conn, "its server name does not allow it to dial")
+            self._refuse(conn, name, "its server name does not allow it to dial")
         elif not known_peers(name):
-            self._refuse(conn, "no route to a server of that name yet")
+            self._refuse(conn, name, "no route to a server of that name yet", self.log.info)  # as it is at a start
         else:
             self.conns[conn] = _Conn(name, opened=asyncio.get_running_loop().time())
-            self.plane.become_link(conn)
+            self.plane.become_link(conn, version)
             self._send_hello(conn)
 
-    def _refuse(self, conn: int, why: str) -> None:
-        self.log.debug(f"lid:{conn} - Replication link refused: {why}")
+    def _refuse(self, conn: int, name: object, why: str, say: Callable[[str], None] | None = None) -> None:
+        self._complain(name, why, say)
         self.plane.close_conn(conn, "Link Refused")
+
+    def _complain(self, name: object, why: str, say: Callable[[str], None] | None = None) -> None:
+        """Says once in a while why there is no link: whoever is refused comes again at once."""
+        now = asyncio.get_running_loop().time()
+        key = (_quoted(name), why)
+        if now - self._complaints.get(key, -COMPLAINT_EVERY_S) < COMPLAINT_EVERY_S:
+            return
+        if len(self._complaints) >= COMPLAINTS_MAX:
+            self._complaints = {k: at for k, at in self._complaints.items() if now - at < COMPLAINT_EVERY_S}
+            if len(self._complaints) >= COMPLAINTS_MAX:
+                return
+        self._complaints[key] = now
+        (say or self.log.warn)(f"Replication link with {key[0]} refused: {why}")
 
     def _send_hello(self, conn: int) -> None:
         self.conns[conn].greeted = True
@@ -211,7 +234,7 @@ class Links:
         peer = self.peers.get(name)
         if peer is not None and peer.conn:
             self.log.error(f"Replication link to {name} is dropped: {why}")
-            self.plane.close_conn(peer.conn, "Protocol Violation")
+            self.plane.close_conn(peer.conn, "Versions Violation")
 
     def frame(self, conn: int, kind: int, body: bytes) -> None:
         link = self.conns.get(conn)
@@ -277,3 +300,24 @@ class Links:
             if (known is None or known.conn != conn or not known.up) and now - link.opened > HELLO_TIMEOUT_S:
                 self.plane.close_conn(conn, "no hello")
         self._timer = asyncio.get_running_loop().call_later(ALIVE_EVERY_S, self._beat)
+
+
+def told_protocol(told: Any) -> Versions | None:
+    """What a peer's INFO says it speaks; None when it says nothing that can be."""
+    newest = told.get("link") if isinstance(told, dict) else None
+    oldest = told.get("oldest", newest) if isinstance(told, dict) else None
+    if not isinstance(newest, int) or not isinstance(oldest, int) or not 1 <= oldest <= newest < 256:
+        return None
+    return Versions(oldest, newest)
+
+
+def _shown(protocol: Versions | None) -> str:
+    if protocol is None:
+        return "no link protocol known here"
+    oldest, newest = protocol
+    return f"link version {newest}" if oldest == newest else f"link versions {oldest} to {newest}"
+
+
+def _quoted(what: object) -> str:
+    """A peer's own words, bounded."""
+    return repr(what)[:80]

@@ -154,7 +154,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_conn_route_share(jsc_plane *, uint64_t, jsc_account *)
     void jsc_plane_route_permissions(jsc_plane *, jsc_permissions *, jsc_permissions *)
     int jsc_conn_route_tell(jsc_plane *, uint64_t)
-    int jsc_conn_become_link(jsc_plane *, uint64_t)
+    int jsc_conn_become_link(jsc_plane *, uint64_t, uint8_t)
     int jsc_conn_write(jsc_plane *, uint64_t, const void *, size_t)
     int jsc_conn_close(jsc_plane *, uint64_t, const char *, const char *)
     int jsc_conn_stat(jsc_plane *, uint64_t, jsc_conn_info *)
@@ -693,8 +693,8 @@ cdef class Plane:
         """The account has no route of its own to that peer after all."""
         return jsc_conn_route_share(self.live(), conn, self._account(account)) >= 0
 
-    def become_link(self, uint64_t conn):
-        return jsc_conn_become_link(self.live(), conn) >= 0
+    def become_link(self, uint64_t conn, uint8_t version):
+        return jsc_conn_become_link(self.live(), conn, version) >= 0
 
     def write(self, uint64_t conn, bytes data not None):
         return jsc_conn_write(self.live(), conn, <const char *>data, len(data)) >= 0

@@ -41,7 +41,7 @@ from jscore_server.jetstream.meta import (
     settle,
 )
 from jscore_server.jetstream.stream_config import NO_LIMITS, JetStreamLimits
-from jscore_server.raft import Birth, ChangeRefused, NotLeader, Role
+from jscore_server.raft import Birth, ChangeRefused, NewerVersion, NotLeader, Role
 
 if TYPE_CHECKING:
     import asyncio
@@ -122,7 +122,7 @@ class JetStream:
         self.rng = rng
         self.clock = clock
         self.lines = log
-        self.state = MetaState()
+        self.state = MetaState(raft.protocol.newest)
         self.meta: Group | None = None
         self.meta_log: RecordLog | None = None
         self.meta_failed = ""
@@ -521,7 +521,8 @@ class JetStream:
         """
         if self.meta is None:
             raise NotLeader
-        self.meta.propose(jscore.KIND_HOST, encode_entry(entry))
+        version = self.raft.understood(self.meta_members())
+        self.meta.propose(jscore.KIND_HOST, encode_entry(entry, version))
         if subjects is not None and isinstance(entry, CreateStream | UpdateStream):
             about = entry.assignment if isinstance(entry, CreateStream) else entry
             self._proposed[(about.account, about.name)] = subjects
@@ -783,7 +784,7 @@ class JetStream:
             self._by_id[stream_id] = asset
             asset.start()
             self.leaving.watch(asset)
-        except (jscore.Error, OSError) as err:
+        except (jscore.Error, OSError, NewerVersion) as err:
             self.lines.error(f"stream {assignment.account}/{assignment.name}: cannot be opened in {directory}: {err}")
             if asset is not None:
                 asset.fail(str(err))

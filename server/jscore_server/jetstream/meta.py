@@ -100,6 +100,12 @@ class DeleteStream(msgspec.Struct, frozen=True, tag="stream_delete", omit_defaul
 Entry = CreateStream | UpdateStream | DeleteStream | RemoveServer
 
 
+class Versioned(msgspec.Struct, frozen=True):
+    """What every entry may say beside its own fields: the version that wrote it; nothing is version 1."""
+
+    version: int = 1
+
+
 class Created(msgspec.Struct, frozen=True):
     assignment: Assignment
     reply: str
@@ -143,16 +149,22 @@ class ServerRemoved(msgspec.Struct, frozen=True):
 Effect = Created | Existed | Updated | Deleted | Missing | ServerRemoved
 
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+_versions: msgspec.json.Decoder[Versioned] = msgspec.json.Decoder(Versioned)
 
 
-def encode_entry(entry: Entry) -> bytes:
+def encode_entry(entry: Entry, version: int = 1) -> bytes:
     """The JSON of an entry as it stands in the meta log."""
-    return msgspec.json.encode(entry)
+    if version == 1:
+        return msgspec.json.encode(entry)
+    return msgspec.json.encode({**msgspec.to_builtins(entry), "version": version})
 
 
-def decode_entry(data: bytes) -> Entry:
-    """Raises: MetaError."""
+def decode_entry(data: bytes, newest: int = 1) -> Entry:
+    """Versions up to `newest` are known. Raises: MetaError."""
     try:
+        version = _versions.decode(data).version
+        if version > newest:
+            raise MetaError(f"meta entry of version {version}, this server knows {newest}")
         return _decoder.decode(data)
     except msgspec.MsgspecError as err:
         raise MetaError(f"meta entry not understood: {err}") from err
@@ -161,7 +173,9 @@ def decode_entry(data: bytes) -> Entry:
 class MetaState:
     """All assignments as of the last entry applied."""
 
-    def __init__(self) -> None:
+    def __init__(self, newest: int = 1) -> None:
+        """`newest`: the version of entries up to which they are understood."""
+        self.newest = newest
         self._streams: dict[tuple[str, str], Assignment] = {}
         self._load: dict[str, int] = {}
         self.removed: dict[str, str] = {}  # servers removed -> the directory they are not to come back with
@@ -193,7 +207,7 @@ class MetaState:
         """
         if index <= self.applied:
             return []
-        entry = decode_entry(data)
+        entry = decode_entry(data, self.newest)
         self.applied = index
         match entry:
             case CreateStream():

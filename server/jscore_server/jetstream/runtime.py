@@ -80,6 +80,7 @@ class Runtime:
             _NoTransport(),
             rng=self.rng,
             log_line=self._log_line,
+            protocol=server.protocol,
         )
         server.plane.own_log(self._hard_log(), HARD_STATE_LOG_ID)
         self.engine = JetStream(

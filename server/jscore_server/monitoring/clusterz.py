@@ -38,6 +38,9 @@ def clusterz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
         return {**body, "jetstream": False}
     view = _View()
     body |= {"jetstream": True, "clustered": engine.clustered}
+    spoken = engine.raft.protocol
+    common = engine.raft.understood(engine.meta_members())
+    body["protocol"] = {"oldest": spoken.oldest, "newest": spoken.newest, "common": common}
     if engine.clustered:
         body["meta"] = _meta(engine, view)
     yield from _streams(engine, view)

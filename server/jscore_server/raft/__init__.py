@@ -7,9 +7,11 @@ from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait
 from .core import ChangeRefused, Changing, InvariantBroken, NotLeader, Role, Timing
 from .group import Group, Replica
 from .host import RaftHost, Transport
+from .members import NewerVersion
 from .messages import FRAME_APPEND, FRAME_SMALL, ProtocolError
 
 __all__ = [
     "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Changing", "Group", "Hello",
-    "InvariantBroken", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing", "Transport", "Wait",
+    "InvariantBroken", "NewerVersion", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing",
+    "Transport", "Wait",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import NOOP, ChangeRefused, Changing, Core, HardState, InvariantBroken, NotLeader, Role
-from .members import members_from_json, members_to_json
+from .members import Members, NewerVersion, members_from_json, members_to_json
 from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, group_bytes
 
 if TYPE_CHECKING:
@@ -390,7 +390,7 @@ class Group:
                 self._tell_loss()
                 self._store(head.members)
             self.drain()
-        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
+        except (InvariantBroken, NewerVersion, self.host.engine.Error, OSError) as err:  # also: one cannot be read
             self._stop(err)
 
     def _store(self, may_hold_members: bool) -> None:
@@ -415,7 +415,7 @@ class Group:
             for index in range(lo, log.last + 1):
                 record = log.read(index)
                 if record.kind == KIND_MEMBERS:
-                    core.members_seen(members_from_json(index, record.data))
+                    core.members_seen(members_from_json(index, record.data, self.host.protocol.newest))
 
     def _cut(self) -> None:
         last = self.core.out.truncate
@@ -621,7 +621,7 @@ class Group:
             if what == NOOP or members is None:
                 index = self._append_own(KIND_NOOP, b"")
             else:
-                index = self._append_own(KIND_MEMBERS, members_to_json(members))
+                index = self._append_own(KIND_MEMBERS, members_to_json(members, self._version(members)))
             if not index:
                 core.resign()
                 return
@@ -629,6 +629,10 @@ class Group:
                 core.members_seen(replace(members, index=index))
             core.appended(index)
         log.submit()
+
+    def _version(self, members: Members) -> int:
+        """The newest version that all know who will read a record of these members."""
+        return self.host.understood((*members.everybody, *self.core.members.everybody))
 
     def _append_own(self, kind: int, data: bytes) -> int:
         """Appends a record of the group's own as leader; 0 when the log takes none."""

@@ -16,6 +16,15 @@ NAME = "hardstate"
 REWRITE_BYTES = 1 << 20
 
 
+class NewerFormat(RuntimeError):
+    """The log of terms and votes was written by a later version: nothing of it is touched."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"the log of terms and votes is of version {found}, this server knows {known}: it is left as it is"
+        )
+
+
 class NotReplaced(Exception):
     """The shorter log could not be written; the long one is untouched and still open."""
 

@@ -10,8 +10,10 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
+
+from jscore_server.version import PROTOCOL, Versions
 
 from . import hardlog
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
@@ -71,8 +73,9 @@ class RaftHost:
         timing: Timing | None = None,
         engine: Any = None,
         clock_ms: Callable[[], int] | None = None,
+        protocol: Versions = PROTOCOL,
     ) -> None:
-        """Opens `<directory>/hardstate` in `store`; `directory` exists.
+        """Opens `<directory>/hardstate` in `store`; `directory` exists. Raises hardlog.NewerFormat.
 
         `engine` (default: the module jscore) has scan_records, Error, Corrupt.
         """
@@ -87,6 +90,8 @@ class RaftHost:
         self.timing = timing or Timing()
         self.engine = engine
         self.clock_ms = clock_ms or _boot_ms
+        self.protocol = protocol
+        self.spoken: dict[str, int] = {}  # peer -> the newest protocol it knows, as it said when last met
         self.ticks = self.timing.election_max_ticks
         self.groups: dict[str, Group] = {}
         self.birth: Birth | None = None
@@ -138,6 +143,9 @@ class RaftHost:
             except self.engine.Corrupt:
                 damaged += 1
                 continue
+            if body.get("version", 1) > self.protocol.newest:
+                log.close()
+                raise hardlog.NewerFormat(body["version"], self.protocol.newest)
             if "g" in body:
                 if body.get("x"):
                     self._hard.pop(body["g"], None)
@@ -170,7 +178,12 @@ class RaftHost:
 
     def _begin(self, number: int) -> None:
         self.start = (self.directory_id, number, f"{self.rng.getrandbits(64):016x}")
-        self._write({"start": self.start[1:]}, wait=True)
+        self._write(self._start_body(), wait=True)
+
+    def _start_body(self) -> dict[str, Any]:
+        """Each start says in which version it goes on to write, if it is not the first one."""
+        newest = self.protocol.newest
+        return {"start": self.start[1:], "version": newest} if newest > 1 else {"start": self.start[1:]}
 
     def _distrust(self, damaged: int) -> None:
         """Any term and vote here may be an old one: nobody knows what the damaged records said (spec/raft.md §5)."""
@@ -206,7 +219,7 @@ class RaftHost:
                 yield {"peer": peer, "id": directory_id}
         if self.wiped:
             yield {"wiped": True, "until": self.wiped_until}
-        yield {"start": self.start[1:]}
+        yield self._start_body()
         for peer, start in self._starts.items():
             yield {"started": peer, "at": start}
         for group_id, hard in self._hard.items():
@@ -234,6 +247,9 @@ class RaftHost:
     def _submit(self) -> None:
         self._unsubmitted = False
         self._log.submit()
+
+    def _members_in(self, log: Log) -> Callable[[int], Members | None]:
+        return lambda index: _members_at(log, index, self.protocol.newest)
 
     def _write_hard(self, group: Group, seq: int) -> None:
         self._pending.append((self._write(hard_to_body(group.id, group.core.hard)), group, seq))
@@ -285,7 +301,7 @@ class RaftHost:
         if hard is None:
             hard = HardState(0, "", [Members(0, () if joins else tuple(voters), (), expected)], [])
             if log.last and not alone:
-                recover_members(hard, log.last, lambda index: _members_at(log, index))
+                recover_members(hard, log.last, self._members_in(log))
                 hard.scanned = log.last
             if alone:
                 hard.term, hard.vote, hard.scanned = alone, self.name, log.last
@@ -312,7 +328,7 @@ class RaftHost:
                 what += f"; {MUTED}"
             hard.known = log.last
             self.log_line("error", f"raft group {group_id}: {what}")
-        recover_members(hard, log.last, lambda index: _members_at(log, index))
+        recover_members(hard, log.last, self._members_in(log))
         if alone:
             self._write(hard_to_body(group_id, hard), wait=True)
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold, on_damage)
@@ -333,6 +349,14 @@ class RaftHost:
         finally:
             self._leave()
         return group
+
+    def understood(self, servers: Iterable[str]) -> int:
+        """The newest version of records that all of them know, as they last said; who was never met knows the first."""
+        newest = self.protocol.newest
+        for name in servers:
+            if name != self.name:
+                newest = min(newest, self.spoken.get(name, 1))
+        return newest
 
     def remembers(self, group_id: str) -> bool:
         """Whether this server has, or had, a replica of the group: it keeps a term and a vote for it."""
@@ -579,6 +603,7 @@ class RaftHost:
             "known": self._told_known(),
             "start": self.start,
             "starts": self._starts,
+            "protocol": self.protocol.newest,
             "meta": -1 if self.birth is None else self._meta_last(self.birth.group),
         }
 
@@ -629,8 +654,8 @@ class RaftHost:
                 if not all(isinstance(n, str) for n in [group, *voters]) or not isinstance(expected, int):
                     raise ValueError
                 found = Birth(group, tuple(voters), expected)
-            meta_last = hello.get("meta", -1)
-            if not isinstance(meta_last, int):
+            meta_last, spoken = hello.get("meta", -1), hello.get("protocol", 1)
+            if not isinstance(meta_last, int) or not isinstance(spoken, int) or not 1 <= spoken < 256:
                 raise ValueError
             directory, own = str(hello["directory"]), hello["known"].get(self.name, self.directory_id)
             start = _start_of(hello.get("start", ("", 0, "")))
@@ -638,6 +663,7 @@ class RaftHost:
             self._hellos[peer] = Hello(peer, directory, found, bool(hello["elected"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ProtocolError(f"{peer} sent no proper hello") from None
+        self.spoken[peer] = spoken
         former_start = self._starts.get(peer, ("", 0, ""))
         if own != self.directory_id and not self.wiped:
             self.wiped = True
@@ -762,6 +788,6 @@ def _members_of(body: list[Any]) -> Members:
                    pairs)  # fmt: skip
 
 
-def _members_at(log: Log, index: int) -> Members | None:
+def _members_at(log: Log, index: int, newest: int) -> Members | None:
     record = log.read(index)
-    return members_from_json(index, record.data) if record.kind == KIND_MEMBERS else None
+    return members_from_json(index, record.data, newest) if record.kind == KIND_MEMBERS else None

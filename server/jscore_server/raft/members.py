@@ -65,13 +65,19 @@ class Members:
         return ""
 
 
-def members_to_json(members: Members) -> bytes:
-    """The body of a MEMBERS record. What a plain configuration does not need is left out."""
+class NewerVersion(ValueError):
+    """A record of a version that this server does not know: going on without it would make it differ from others."""
+
+
+def members_to_json(members: Members, version: int = 1) -> bytes:
+    """The body of a MEMBERS record. What a plain configuration does not need is left out; so is version 1."""
     body: dict[str, Any] = {
         "voters": list(members.voters),
         "learners": list(members.learners),
         "expected": members.expected,
     }
+    if version > 1:
+        body["version"] = version
     if members.outgoing:
         body |= {"outgoing": list(members.outgoing), "outgoing_expected": members.outgoing_expected}
     if members.removed:
@@ -81,10 +87,13 @@ def members_to_json(members: Members) -> bytes:
     return json.dumps(body, sort_keys=True).encode()
 
 
-def members_from_json(index: int, data: bytes) -> Members:
-    """The configuration in a MEMBERS record's body. Raises ValueError."""
+def members_from_json(index: int, data: bytes, newest: int = 1) -> Members:
+    """The configuration in a MEMBERS record's body; versions up to `newest` are known. Raises ValueError."""
     try:
         body = json.loads(data)
+        version = body.get("version", 1)
+        if not isinstance(version, int) or version > newest:
+            raise NewerVersion(f"record {index} is a configuration of version {version!r}, known is {newest}")
         voters, learners = tuple(body["voters"]), tuple(body["learners"])
         outgoing, removed = tuple(body.get("outgoing", ())), tuple(body.get("removed", ()))
         ids = tuple(sorted(body.get("ids", {}).items()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 from jscore_server.jetstream.engine import JetStream, Options
 from jscore_server.raft import NotLeader, Replica, Role
+from jscore_server.version import PROTOCOL
 
 import jscore
 
@@ -415,6 +416,10 @@ class FakeRaft:
         self.elected = False
         self.wiped = False
         self.directory_id = f"directory of {name}"
+        self.protocol = PROTOCOL
+
+    def understood(self, servers: Iterable[str]) -> int:
+        return self.protocol.newest
 
     def known_directory(self, peer: str) -> str:
         return f"directory of {peer}"

@@ -325,6 +325,36 @@ def k68_a_stalled_disk_keeps_no_leadership_alive_that_nobody_can_use() -> None:
     s.settle()
 
 
+@pytest.mark.parametrize("disk", [700.0, 100_000.0])
+def k68_a_leader_whose_disk_is_slow_hands_over_to_one_whose_disk_is_not(disk: float) -> None:
+    """A quorum does without its disk, so nothing waits for it: until one of the others is missing, too."""
+    s = Stage()
+    leader = s.leader()
+    s.nodes[leader].disk = disk  # a sync takes up to so many ms
+    began = s.now
+    while s.leads() in ("", leader):
+        s.send(leader)
+        s.go(20)
+        assert s.now - began < 5000, s.summary()
+    new = s.leads()
+    s.put(3)
+    s.go(3000)
+    assert s.leads() == new
+    s.settle()
+
+
+def k68_disks_that_are_all_slow_move_no_leadership() -> None:
+    s = Stage()
+    leader = s.leader()
+    for name in s.names:
+        s.nodes[name].disk = 700.0
+    for _ in range(300):
+        s.send(leader)
+        s.go(20)
+    assert s.leads() == leader
+    s.settle()
+
+
 def k69_what_was_promised_ends() -> None:
     s = Stage(timing=LEASED)
     leader = s.leader()

@@ -107,6 +107,7 @@ class Election(State):
         self.transferee = ""
         self.term_start = self.last + 1
         self.quorum_at = self.now + self.timing.quorum_ticks
+        self.sync_mark = self.slow_syncs = 0
         self.deadline = self.now + 1
         self.progress = {}
         self._sync_progress()

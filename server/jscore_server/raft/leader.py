@@ -36,6 +36,7 @@ class Leader(Follower):
             self.synced_tick = now
         elif now - self.synced_tick >= timing.slow_ticks and self._give_up():
             return
+        self._watch_disk()
         if now >= self.quorum_at:
             self.quorum_at = now + timing.heartbeat_ticks
             if not self.quiet and not self._quorum_active() and not self._go_back():
@@ -325,9 +326,12 @@ class Leader(Follower):
             raise ChangeRefused(f"{target} is no voter of {self.group}")
         if not self.progress[target].counted:
             raise ChangeRefused(f"{target} may not vote: it lost what it promised")
-        self.transferee = target
+        self._begin_transfer(self.progress[target])
+
+    def _begin_transfer(self, p: Progress) -> None:
+        self.transferee = p.name
         self.transfer_at = self.now + self.timing.election_max_ticks
-        self._try_transfer(self.progress[target])
+        self._try_transfer(p)
 
     def _try_transfer(self, p: Progress) -> None:
         if p.match == self.last:
@@ -346,9 +350,7 @@ class Leader(Follower):
                 self._heartbeat(p)
             self._become_follower(self.term, "")
             return
-        self.transferee = best.name
-        self.transfer_at = self.now + self.timing.election_max_ticks
-        self._try_transfer(best)
+        self._begin_transfer(best)
 
     def _furthest(self) -> Progress | None:
         voters = [self.progress[n] for n in self.members.voters if n != self.name]
@@ -362,6 +364,26 @@ class Leader(Follower):
         self._send(Message(TIMEOUT_NOW, best.name, self.group, self.term))
         self._become_follower(self.term, "")
         return True
+
+    def _watch_disk(self) -> None:
+        """A disk that gets on, but long after those of a quorum: leadership goes to one of them (R-48).
+
+        Nothing waits for the own disk while a quorum does without it; with one voter less everything would.
+        """
+        timing, now = self.timing, self.now
+        took = now - self.sync_at
+        if self.sync_mark and self.synced < self.sync_mark:
+            if took < timing.slow_sync_ticks * timing.slow_syncs:
+                return
+            self.slow_syncs = timing.slow_syncs
+        elif self.sync_mark:
+            self.slow_syncs = self.slow_syncs + 1 if took >= timing.slow_sync_ticks else 0
+        self.sync_mark, self.sync_at = (self.commit, now) if self.synced < self.commit else (0, now)
+        if self.slow_syncs >= timing.slow_syncs and self.led and not self.transferee:
+            self.slow_syncs = 0
+            best = self._furthest()
+            if best is not None and best.match > self.synced and self.members.is_voter(self.name):
+                self._begin_transfer(best)
 
 
 def _match(p: Progress) -> int:

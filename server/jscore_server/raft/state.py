@@ -75,6 +75,8 @@ class Timing:
     hurries: int = 3  # pre-votes asked in quick succession after a reset link to the leader
     retry_ticks: int = 10  # records unanswered for so long on a live link were lost
     slow_ticks: int = 250  # 5 s: a leader whose disk syncs nothing for so long gives up what another can lead
+    slow_sync_ticks: int = 25  # 500 ms: a leader whose disk is behind a quorum's for so long,
+    slow_syncs: int = 3  # so many times in a row, hands over
     lease: bool = False  # reads.py: reads without a round, at the price of fast failover
     lease_margin_ticks: int = 5  # ticks lag the clock; 10 % of drift are taken off beside
     window: int = 64  # append frames in flight per follower (R-41: with FRAME_CAP, 8 MiB)
@@ -160,8 +162,11 @@ class State:
         "role",
         "round",
         "rounds",
+        "slow_syncs",
         "sure_ms",
         "suspect",
+        "sync_at",
+        "sync_mark",
         "synced",
         "synced_tick",
         "target",
@@ -250,6 +255,9 @@ class State:
         self.sure_ms = -(1 << 62)  # when the last confirmed round began
         self.handing = False  # somebody was told to campaign in this term: no lease holds any more
         self.synced_tick = now  # last tick at which the own disk had nothing to do or got on
+        self.sync_mark = 0  # leader: an index that a quorum had synced at tick `sync_at`, 0: none is watched
+        self.sync_at = 0
+        self.slow_syncs = 0  # how often in a row the own disk took long to get there
         # What was promised to a leader before the restart is forgotten, so it is kept for its whole time.
         self.promised = now + timing.election_min_ticks if timing.lease and hard.term else 0
         self.preferred = preferred

@@ -71,26 +71,23 @@ void jsc_account_free(jsc_account *a) {
 
 jsc_sub *jsc_sub_new(int kind, jsc_account *a, const char *subject, size_t n, const char *queue, size_t qn,
                      const char *sid, size_t sn) {
-    jsc_sub *s = malloc(sizeof *s + n + qn + sn);
-    if (!s) return NULL;
-    memset(s, 0, sizeof *s);
+    size_t before = kind >= JSC_SUB_CALL ? offsetof(jsc_own, sub) : 0;
+    char *b = malloc(before + offsetof(jsc_sub, subject) + n + qn + sn);
+    if (!b) return NULL;
+    memset(b, 0, before + offsetof(jsc_sub, subject));
+    jsc_sub *s = (jsc_sub *)(b + before);
     s->kind = (uint8_t)kind;
     s->account = a;
-    s->weight = 1;
-    s->subject = s->text;
     s->subject_len = (uint32_t)n;
-    memcpy(s->text, subject, n);
-    s->queue = s->text + n;
     s->queue_len = (uint32_t)qn;
-    if (qn) {
-        memcpy(s->text + n, queue, qn);
-        s->queue_hash = jsc_hash(queue, qn);
-    }
-    s->sid = s->text + n + qn;
     s->sid_len = (uint32_t)sn;
-    if (sn) memcpy(s->text + n + qn, sid, sn);
+    char *q = jsc_copy(s->subject, subject, n);
+    if (qn) q = jsc_copy(q, queue, qn);
+    if (sn) jsc_copy(q, sid, sn);
     return s;
 }
+
+void jsc_sub_free(jsc_sub *s) { free(s && s->kind >= JSC_SUB_CALL ? (void *)jsc_own_of(s) : s); }
 
 int jsc_sub_enter(jsc_sub *s) {
     int rc = jsc_index_add(s->account, s);
@@ -110,7 +107,7 @@ int jsc_sub_enter(jsc_sub *s) {
 void jsc_sub_leave(jsc_sub *s) {
     jsc_plane *p = s->account->plane;
     if (!s->node) { /* a route's, heard before the route was ready: nobody could find it yet */
-        free(s);
+        jsc_sub_free(s);
         return;
     }
     jsc_index_remove(s);
@@ -124,12 +121,12 @@ void jsc_sub_leave(jsc_sub *s) {
         if (s->told) jsc_interest_change(s, -1);
     }
     s->dead = 1;
-    p->freed += sizeof *s;
+    p->freed += sizeof *s + s->subject_len;
     if (!p->depth) {
-        free(s);
+        jsc_sub_free(s);
         return;
     }
-    s->next = p->dead_subs;
+    s->grave = p->dead_subs;
     p->dead_subs = s;
 }
 
@@ -137,11 +134,12 @@ static int subscribe(jsc_plane *p, jsc_sub *s, jsc_sub **out) {
     if (!s) return -ENOMEM;
     int rc = jsc_sub_enter(s);
     if (rc) {
-        free(s);
+        jsc_sub_free(s);
         return rc;
     }
-    if ((s->next = p->own_subs)) s->next->prev = s;
-    p->own_subs = s;
+    jsc_own *own = jsc_own_of(s);
+    if ((own->next = p->own_subs)) own->next->prev = own;
+    p->own_subs = own;
     *out = s;
     return JSC_OK;
 }
@@ -152,8 +150,8 @@ int jsc_subscribe_call(jsc_plane *p, jsc_account *a, const char *subject, size_t
     jsc_sub *s = jsc_sub_new(JSC_SUB_CALL, a, subject, n, queue, queue ? qn : 0, NULL, 0);
     if (s) {
         s->flags = (uint8_t)flags;
-        s->fn = fn;
-        s->ctx = ctx;
+        jsc_own_of(s)->fn = fn;
+        jsc_own_of(s)->ctx = ctx;
     }
     return subscribe(p, s, out);
 }
@@ -164,15 +162,16 @@ int jsc_subscribe_host(jsc_plane *p, jsc_account *a, const char *subject, size_t
     jsc_sub *s = jsc_sub_new(JSC_SUB_HOST, a, subject, n, queue, queue ? qn : 0, NULL, 0);
     if (s) {
         s->flags = (uint8_t)flags;
-        s->tag = tag;
+        jsc_own_of(s)->tag = tag;
     }
     return subscribe(p, s, out);
 }
 
 void jsc_unsubscribe(jsc_plane *p, jsc_sub *s) {
     if (!s || s->dead) return;
-    if (s->prev) s->prev->next = s->next;
-    else p->own_subs = s->next;
-    if (s->next) s->next->prev = s->prev;
+    jsc_own *own = jsc_own_of(s);
+    if (own->prev) own->prev->next = own->next;
+    else p->own_subs = own->next;
+    if (own->next) own->next->prev = own->prev;
     jsc_sub_leave(s);
 }

@@ -101,7 +101,8 @@ void jsc_conn_end(jsc_conn *c, const char *reason, const char *err, int flush) {
 /* ---- subscriptions by sid ---- */
 static uint32_t sub_slot(const jsc_conn *c, const char *sid, uint32_t n, uint64_t h) {
     uint32_t mask = c->subs_cap - 1, i = (uint32_t)h & mask;
-    while (c->subs[i] && !(c->subs[i]->sid_hash == h && c->subs[i]->sid_len == n && !memcmp(c->subs[i]->sid, sid, n)))
+    while (c->subs[i] && !(c->subs[i]->sid_hash == (uint32_t)h && c->subs[i]->sid_len == n &&
+                           !memcmp(jsc_sub_sid(c->subs[i]), sid, n)))
         i = (i + 1) & mask;
     return i;
 }
@@ -125,13 +126,13 @@ int jsc_conn_sub_add(jsc_conn *c, jsc_sub *s) {
         c->subs = v;
         c->subs_cap = cap;
     }
-    c->subs[sub_slot(c, s->sid, s->sid_len, s->sid_hash)] = s;
+    c->subs[sub_slot(c, jsc_sub_sid(s), s->sid_len, s->sid_hash)] = s;
     c->subs_n++;
     return 0;
 }
 
 void jsc_conn_sub_remove(jsc_conn *c, jsc_sub *s) {
-    uint32_t mask = c->subs_cap - 1, i = sub_slot(c, s->sid, s->sid_len, s->sid_hash);
+    uint32_t mask = c->subs_cap - 1, i = sub_slot(c, jsc_sub_sid(s), s->sid_len, s->sid_hash);
     c->subs[i] = NULL;
     c->subs_n--;
     for (uint32_t j = (i + 1) & mask; c->subs[j]; j = (j + 1) & mask) {
@@ -153,7 +154,7 @@ void jsc_conn_sub_shrink(jsc_conn *c) {
     c->subs = v;
     c->subs_cap = cap / 4;
     for (uint32_t i = 0; i < cap; i++)
-        if (old[i]) v[sub_slot(c, old[i]->sid, old[i]->sid_len, old[i]->sid_hash)] = old[i];
+        if (old[i]) v[sub_slot(c, jsc_sub_sid(old[i]), old[i]->sid_len, old[i]->sid_hash)] = old[i];
     c->plane->freed += (cap - cap / 4) * sizeof *v;
     free(old);
 }
@@ -269,27 +270,27 @@ static const char *const denials[] = {
     [JSC_DENIED_REPLY] = "Permissions Violation for Publish with Reply of",
 };
 
-static size_t denial_room(size_t n, const jsc_sub *sub) {
-    return 128 + 4 * (n + (sub ? (size_t)sub->queue_len + sub->sid_len : 0));
+static size_t denial_room(size_t n, const jsc_token *queue, const jsc_token *sid) {
+    return 128 + 4 * (n + (queue ? queue->n : 0) + (sid ? sid->n : 0));
 }
 
-/* The -ERR up to its closing quote. sub: its queue is told too. */
-static char *put_denial(char *q, int what, const char *s, size_t n, const jsc_sub *sub) {
+/* The -ERR up to its closing quote. */
+static char *put_denial(char *q, int what, const char *s, size_t n, const jsc_token *queue) {
     if (what == JSC_DENIED_MAX_SUBS) return jsc_copy(q, "-ERR 'maximum subscriptions exceeded", 36);
     q = jsc_copy(q, "-ERR '", 6);
     q = jsc_copy(q, denials[what], strlen(denials[what]));
     *q++ = ' ';
     q = jsc_put_quoted(q, s, n);
-    if (!sub || !sub->queue_len) return q;
+    if (!queue || !queue->n) return q;
     q = jsc_copy(q, " using queue ", 13);
-    return jsc_put_quoted(q, sub->queue, sub->queue_len);
+    return jsc_put_quoted(q, queue->p, queue->n);
 }
 
-void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_sub *sub) {
+void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_token *queue, const jsc_token *sid) {
     jsc_plane *p = c->plane;
-    char *q = jsc_out_room(c, denial_room(n, sub));
+    char *q = jsc_out_room(c, denial_room(n, queue, sid));
     if (!q) return;
-    q = put_denial(q, what, s, n, sub);
+    q = put_denial(q, what, s, n, queue);
     jsc_out_done(c, jsc_copy(q, "'\r\n", 3));
     /* The log hears of each, but not more than it can take of one that does nothing else. */
     if (p->mono - c->denied_at > SECOND) {
@@ -304,11 +305,13 @@ void jsc_conn_denied(jsc_conn *c, int what, const char *s, size_t n, const jsc_s
     jsc_event e = {.type = JSC_EV_DENIED, .conn_kind = c->kind, .conn = c->id, .a = (uint64_t)what, .b = c->undenied};
     e.subject = s;
     e.subject_len = (uint32_t)n;
-    if (sub) {
-        e.reply = sub->queue;
-        e.reply_len = sub->queue_len;
-        e.data = sub->sid;
-        e.data_len = sub->sid_len;
+    if (queue) {
+        e.reply = queue->p;
+        e.reply_len = queue->n;
+    }
+    if (sid) {
+        e.data = sid->p;
+        e.data_len = sid->n;
     }
     c->undenied = 0;
     jsc_plane_emit(p, &e);
@@ -321,17 +324,18 @@ int jsc_conn_permit(jsc_plane *p, uint64_t id, jsc_permissions *x) {
     take_permissions(c, x);
     for (uint32_t i = 0; i < c->subs_cap;) {
         jsc_sub *s = c->subs[i];
-        int may = !s ? 1 : !x ? 1 : jsc_may_subscribe(x, s->subject, s->subject_len, s->queue, s->queue_len);
+        int may = !s ? 1 : !x ? 1 : jsc_may_subscribe(x, s->subject, s->subject_len, jsc_sub_queue(s), s->queue_len);
         if (s) s->flags = (uint8_t)((s->flags & ~JSC_SUB_PARTLY) | (may == JSC_MAY_PARTLY ? JSC_SUB_PARTLY : 0));
         if (may) {
             i++;
             continue;
         }
-        char *q = jsc_out_room(c, denial_room(s->subject_len, s));
+        jsc_token queue = {jsc_sub_queue(s), s->queue_len}, sid = {jsc_sub_sid(s), s->sid_len};
+        char *q = jsc_out_room(c, denial_room(s->subject_len, &queue, &sid));
         if (q) {
-            q = put_denial(q, JSC_DENIED_SUBSCRIBE, s->subject, s->subject_len, s);
+            q = put_denial(q, JSC_DENIED_SUBSCRIBE, s->subject, s->subject_len, &queue);
             q = jsc_copy(q, " (sid ", 6);
-            q = jsc_put_quoted(q, s->sid, s->sid_len);
+            q = jsc_put_quoted(q, sid.p, sid.n);
             jsc_out_done(c, jsc_copy(q, ")'\r\n", 4));
         }
         jsc_conn_sub_remove(c, s); /* the next one may have moved here */

@@ -29,9 +29,9 @@ static void tell(jsc_conn *c, const jsc_account *a, const jsc_interest_entry *e)
     jsc_out_done(c, q);
 }
 
-static int is(const jsc_interest_entry *e, uint64_t h, const jsc_sub *s) {
+static int is(const jsc_interest_entry *e, uint32_t h, const jsc_sub *s) {
     return e->hash == h && e->subject_len == s->subject_len && e->queue_len == s->queue_len &&
-           !memcmp(e->text, s->text, s->subject_len + s->queue_len);
+           !memcmp(e->text, s->subject, s->subject_len + s->queue_len);
 }
 
 static int resize(jsc_account *a, uint32_t cap) {
@@ -67,7 +67,7 @@ static void take_out(jsc_account *a, uint32_t i) {
 void jsc_interest_change(jsc_sub *s, int by) {
     jsc_account *a = s->account;
     jsc_plane *p = a->plane;
-    uint64_t h = jsc_hash(s->text, s->subject_len + s->queue_len) + s->subject_len;
+    uint32_t h = (uint32_t)jsc_hash(s->subject, s->subject_len + s->queue_len) + s->subject_len;
     if ((a->interest_n + 1) * 4 > a->interest_cap * 3 && resize(a, a->interest_cap ? a->interest_cap * 2 : 16))
         return; /* the sub stays local: told is not set */
     uint32_t mask = a->interest_cap - 1, i = (uint32_t)h & mask;
@@ -76,7 +76,7 @@ void jsc_interest_change(jsc_sub *s, int by) {
     if (!e) {
         if (!(e = malloc(sizeof *e + s->subject_len + s->queue_len))) return;
         *e = (jsc_interest_entry){h, 0, s->subject_len, s->queue_len};
-        memcpy(e->text, s->text, s->subject_len + s->queue_len);
+        memcpy(e->text, s->subject, s->subject_len + s->queue_len);
         a->interest[i] = e;
         a->interest_n++;
     }

@@ -70,7 +70,7 @@ void jsc_plane_free(jsc_plane *p) {
         if (p->conns[i]) jsc_conn_end(p->conns[i], "Server Shutdown", NULL, 1);
     p->depth = 0;
     while (p->closing) jsc_conn_reap(p);
-    while (p->own_subs) jsc_unsubscribe(p, p->own_subs);
+    while (p->own_subs) jsc_unsubscribe(p, &p->own_subs->sub);
     jsc_plane_bury(p);
     for (jsc_event e; jsc_plane_next(p, &e);) jsc_event_done(&e);
     for (jsc_account *a = p->all_accounts, *next; a; a = next) {

@@ -101,14 +101,13 @@ void jsc_match_forget(jsc_account *a, const char *s, uint32_t n) {
 
 static int by_queue(const void *x, const void *y) {
     const jsc_sub *a = ((const jsc_target *)x)->sub, *b = ((const jsc_target *)y)->sub;
-    if (a->queue_hash != b->queue_hash) return a->queue_hash < b->queue_hash ? -1 : 1;
     if (a->queue_len != b->queue_len) return a->queue_len < b->queue_len ? -1 : 1;
-    int c = memcmp(a->queue, b->queue, a->queue_len);
+    int c = memcmp(jsc_sub_queue(a), jsc_sub_queue(b), a->queue_len);
     return c ? c : (a->kind == JSC_SUB_ROUTE) - (b->kind == JSC_SUB_ROUTE);
 }
 
 static int same_queue(const jsc_sub *a, const jsc_sub *b) {
-    return a->queue_hash == b->queue_hash && a->queue_len == b->queue_len && !memcmp(a->queue, b->queue, a->queue_len);
+    return a->queue_len == b->queue_len && !memcmp(jsc_sub_queue(a), jsc_sub_queue(b), a->queue_len);
 }
 
 static int add_hop(jsc_match *m, jsc_conn *c, int plain) {
@@ -180,7 +179,7 @@ static uint32_t render(jsc_match *m, jsc_target *to, const jsc_target *from, uin
         char *q = jsc_copy(m->text + at, "HMSG ", 5);
         q = jsc_copy(q, m->subject, m->subject_len);
         *q++ = ' ';
-        q = jsc_copy(q, s->sid, s->sid_len);
+        q = jsc_copy(q, jsc_sub_sid(s), s->sid_len);
         *q++ = ' ';
         to[i].off = at;
         to[i].len = (uint32_t)(q - m->text) - at;
@@ -310,8 +309,8 @@ jsc_match *jsc_match_get(jsc_account *a, jsc_conn *hint, const char *s, uint32_t
 void jsc_plane_bury(jsc_plane *p) {
     while (p->dead_subs) {
         jsc_sub *s = p->dead_subs;
-        p->dead_subs = s->next;
-        free(s);
+        p->dead_subs = s->grave;
+        jsc_sub_free(s);
     }
 }
 

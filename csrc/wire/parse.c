@@ -150,7 +150,7 @@ static int mapped(jsc_conn *c, jsc_flow *f) {
 }
 
 static void denied(jsc_conn *c, int what, const char *s, uint32_t n, jsc_tracing *t) {
-    jsc_conn_denied(c, what, s, n, NULL);
+    jsc_conn_denied(c, what, s, n, NULL, NULL);
     if (t) jsc_trace_denied(t, what, s, n);
 }
 
@@ -318,8 +318,8 @@ static void do_sub(jsc_conn *c, int n) {
     if (JSC_UNLIKELY(c->permissions != NULL)) may = jsc_may_subscribe(c->permissions, t[0].p, t[0].n, queue, qn);
     if (qn == 5 && !memcmp(queue, "_sys_", 5)) may = 0; /* the server's own group */
     if (!may || c->subs_n >= c->max_subs || (p->o.max_subs && c->subs_n >= p->o.max_subs)) {
-        jsc_sub as_asked = {.queue = queue, .queue_len = qn, .sid = sid->p, .sid_len = sid->n};
-        jsc_conn_denied(c, may ? JSC_DENIED_MAX_SUBS : JSC_DENIED_SUBSCRIBE, t[0].p, t[0].n, &as_asked);
+        jsc_token group = {queue, qn};
+        jsc_conn_denied(c, may ? JSC_DENIED_MAX_SUBS : JSC_DENIED_SUBSCRIBE, t[0].p, t[0].n, &group, sid);
         return;
     }
     uint64_t h = jsc_hash(sid->p, sid->n);
@@ -334,7 +334,7 @@ static void do_sub(jsc_conn *c, int n) {
             return;
         }
         s->conn = c;
-        s->sid_hash = h;
+        s->sid_hash = (uint32_t)h;
         if (may == JSC_MAY_PARTLY) s->flags |= JSC_SUB_PARTLY;
         if (jsc_conn_sub_add(c, s)) {
             free(s);
@@ -434,7 +434,7 @@ static void do_interest(jsc_conn *c, int add, int leaf, int n) {
         s = jsc_sub_new(JSC_SUB_ROUTE, a, t[1].p, t[1].n, queue ? t[2].p : NULL, queue ? t[2].n : 0, key, kn);
         if (s) {
             s->conn = c;
-            s->sid_hash = h;
+            s->sid_hash = (uint32_t)h;
             s->weight = (uint32_t)weight;
             if (may == JSC_MAY_PARTLY) s->flags |= JSC_SUB_PARTLY;
         }

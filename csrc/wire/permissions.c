@@ -242,7 +242,7 @@ int jsc_may_deliver(const jsc_sub *s, const char *subject, uint32_t n) {
     verdict *v = judge(c, subject, n);
     if (JSC_UNLIKELY(!v->deliver)) v->deliver = (uint8_t)(1 + !find(deny, subject, n, v->hash, NULL, 0).plain);
     if (v->deliver == 1) return 0;
-    return !s->queue_len || !deny->queues || !find(deny, subject, n, v->hash, s->queue, s->queue_len).fitting;
+    return !s->queue_len || !deny->queues || !find(deny, subject, n, v->hash, jsc_sub_queue(s), s->queue_len).fitting;
 }
 
 int jsc_may_subscribe(const jsc_permissions *p, const char *s, uint32_t n, const char *queue, uint32_t qn) {

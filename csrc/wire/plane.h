@@ -41,24 +41,46 @@ enum {
     JSC_DENIALS = 16, /* oversteps of one connection told to the host in a second */
 };
 
+typedef struct jsc_token {
+    const char *p;
+    uint32_t n;
+} jsc_token;
+
 /* ---- subscriptions and the index ---- */
 enum { JSC_SUB_CLIENT, JSC_SUB_ROUTE, JSC_SUB_CALL, JSC_SUB_HOST };
-enum { JSC_SUB_PARTLY = 128 }; /* flag of a client's: some of what matches it is denied */
+enum { JSC_SUB_LONE = 64 }; /* flag: the only one below a token of the index, which has no node for it */
+enum { JSC_SUB_PARTLY = 128 }; /* flag: some of what matches it is denied to its client or peer */
 
+/* There may be millions: 64 bytes and the text, subject, queue, sid one after the other. */
 struct jsc_sub {
     uint8_t kind, flags, dead, told; /* told: counted in the interest that routes know */
-    uint32_t pos;                    /* in its node's list */
-    uint32_t subject_len, queue_len, sid_len, weight;
+    uint32_t pos;                    /* in its node's list; of a lone one: in its subject, where that token begins */
+    uint32_t subject_len, queue_len, sid_len, sid_hash;
     jsc_account *account;
     jsc_conn *conn;
-    jsc_node *node;
-    uint64_t delivered, max, queue_hash, sid_hash, tag;
+    union {
+        jsc_node *node;
+        jsc_sub *grave; /* once dead: the next */
+    };
+    uint64_t delivered;
+    union {
+        uint64_t max;    /* a client's; 0: none */
+        uint32_t weight; /* a route's */
+    };
+    char subject[];
+};
+static inline const char *jsc_sub_queue(const jsc_sub *s) { return s->subject + s->subject_len; }
+static inline const char *jsc_sub_sid(const jsc_sub *s) { return s->subject + s->subject_len + s->queue_len; }
+
+/* One of the server's own. */
+typedef struct jsc_own {
     jsc_deliver_fn fn;
     void *ctx;
-    jsc_sub *next, *prev; /* the server's own ones; once dead: the graveyard */
-    const char *subject, *queue, *sid;
-    char text[];
-};
+    uint64_t tag;
+    struct jsc_own *next, *prev;
+    jsc_sub sub;
+} jsc_own;
+static inline jsc_own *jsc_own_of(const jsc_sub *s) { return (jsc_own *)((char *)s - offsetof(jsc_own, sub)); }
 
 typedef struct jsc_sublist {
     jsc_sub **v;
@@ -66,7 +88,8 @@ typedef struct jsc_sublist {
 } jsc_sublist;
 
 struct jsc_node {
-    jsc_node *parent, *star, **kids; /* kids: open addressing, kids_cap a power of two */
+    jsc_node *parent, *star;
+    void **kids; /* open addressing, kids_cap a power of two: nodes, or with the lowest bit set a lone jsc_sub */
     uint32_t kids_cap, kids_n;
     jsc_sublist here, tail; /* subjects that end here; those that end here with `>` */
     uint64_t hash;
@@ -117,8 +140,7 @@ typedef struct jsc_prefix {
 } jsc_prefix;
 
 typedef struct jsc_interest_entry {
-    uint64_t hash;
-    uint32_t count, subject_len, queue_len;
+    uint32_t hash, count, subject_len, queue_len;
     char text[]; /* subject, then queue */
 } jsc_interest_entry;
 
@@ -214,11 +236,6 @@ static inline int jsc_conn_stopped(const jsc_conn *c) {
     return c->closing | c->waiting | c->held | c->slow_down | c->flooding;
 }
 
-typedef struct jsc_token {
-    const char *p;
-    uint32_t n;
-} jsc_token;
-
 typedef struct jsc_choice { /* a queue group whose message goes over a route */
     jsc_conn *conn;
     const jsc_sub *member;
@@ -258,7 +275,8 @@ struct jsc_plane {
     jsc_permissions *default_permissions, *imports, *exports; /* the last two of routes, NULL: all */
     uint32_t default_max_subs, default_max_payload;
     uint32_t accounts_n, accounts_cap;
-    jsc_sub *own_subs, *dead_subs;
+    jsc_own *own_subs;
+    jsc_sub *dead_subs;
     uint32_t depth;
     jsc_match *scratch[JSC_DEPTH];
     jsc_match *gone;
@@ -310,7 +328,8 @@ int jsc_conn_drop_subs(jsc_conn *, uint32_t most); /* whether all are gone */
 void jsc_conn_first_ping(jsc_conn *, int64_t after_ns);
 jsc_sub *jsc_conn_sub(jsc_conn *, const char *sid, uint32_t n, uint64_t hash);
 int jsc_conn_enter(jsc_conn *); /* a client's first verb is not CONNECT: whether it may, else it closes */
-void jsc_conn_denied(jsc_conn *, int what, const char *s, size_t n, const jsc_sub *); /* told to client and host */
+/* Told to client and host; queue and sid, which may be NULL, of what it asked for. */
+void jsc_conn_denied(jsc_conn *, int what, const char *s, size_t n, const jsc_token *queue, const jsc_token *sid);
 int jsc_conn_sub_add(jsc_conn *, jsc_sub *);
 void jsc_conn_sub_remove(jsc_conn *, jsc_sub *);
 void jsc_conn_sub_shrink(jsc_conn *);
@@ -347,6 +366,7 @@ jsc_sub *jsc_sub_new(int kind, jsc_account *, const char *subject, size_t n, con
                      const char *sid, size_t sn);
 int jsc_sub_enter(jsc_sub *);  /* index, caches, interest */
 void jsc_sub_leave(jsc_sub *); /* the same back, and frees it once nobody iterates over it */
+void jsc_sub_free(jsc_sub *);
 /* match.c: pins what it returns; NULL: nesting too deep or no memory */
 jsc_match *jsc_match_get(jsc_account *, jsc_conn *hint, const char *subject, uint32_t n);
 void jsc_match_put(jsc_plane *, jsc_match *);

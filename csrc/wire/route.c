@@ -77,7 +77,7 @@ static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_f
         q = jsc_copy(q, "MSG ", 4);
         q = jsc_copy(q, m->subject, m->subject_len);
         *q++ = ' ';
-        q = jsc_copy(q, s->sid, s->sid_len);
+        q = jsc_copy(q, jsc_sub_sid(s), s->sid_len);
         *q++ = ' ';
     }
     q = f->tail && !strip ? jsc_copy(q, f->tail, f->tail_len) : put_rest(q, f, strip);
@@ -102,13 +102,13 @@ static inline int give(jsc_plane *p, const jsc_target *t, const jsc_match *mt, j
     s->delivered++;
     p->work += JSC_WORK_OWN;
     if (s->kind == JSC_SUB_CALL) {
-        s->fn(s->ctx, &f->m);
+        jsc_own_of(s)->fn(jsc_own_of(s)->ctx, &f->m);
     } else {
         const jsc_msg *m = &f->m;
         jsc_event e = {.type = JSC_EV_MSG,
                        .conn_kind = m->origin_kind,
                        .conn = m->origin,
-                       .a = s->tag,
+                       .a = jsc_own_of(s)->tag,
                        .subject = m->subject,
                        .reply = m->reply,
                        .headers = m->headers,
@@ -179,7 +179,7 @@ static int to_route(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base
         }
         for (uint32_t i = base; queues && i < p->choices_n; i++)
             if (p->choices[i].conn == c) {
-                q = jsc_copy(q, p->choices[i].member->queue, p->choices[i].member->queue_len);
+                q = jsc_copy(q, jsc_sub_queue(p->choices[i].member), p->choices[i].member->queue_len);
                 *q++ = ' ';
             }
         q = put_rest(q, &g, 0);
@@ -249,7 +249,7 @@ static int named_groups(jsc_plane *p, const jsc_match *mt, jsc_flow *f) {
         uint32_t n = (uint32_t)(q - b);
         for (uint32_t i = 0; n && i < mt->n_groups; i++) {
             const jsc_sub *s = mt->members[mt->groups[i].first].sub;
-            if (s->queue_len == n && !memcmp(s->queue, b, n)) {
+            if (s->queue_len == n && !memcmp(jsc_sub_queue(s), b, n)) {
                 took += to_group(p, mt, &mt->groups[i], f, 0);
                 break;
             }
@@ -315,7 +315,7 @@ void jsc_route_no_responders(jsc_conn *c, const jsc_flow *f) {
         q = jsc_copy(q, "HMSG ", 5);
         q = jsc_copy(q, m->reply, m->reply_len);
         *q++ = ' ';
-        q = jsc_copy(q, s->sid, s->sid_len);
+        q = jsc_copy(q, jsc_sub_sid(s), s->sid_len);
         *q++ = ' ';
         q = jsc_put_number(q, 32 + m->subject_len);
         *q++ = ' ';

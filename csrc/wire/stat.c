@@ -67,9 +67,9 @@ void jsc_emit_closed(jsc_conn *c) {
         if (!s || (size_t)(text + sizeof text - q) < s->subject_len + s->queue_len + s->sid_len + 24u) continue;
         q = jsc_copy(q, s->subject, s->subject_len);
         *q++ = ' ';
-        q = jsc_copy(q, s->queue, s->queue_len);
+        q = jsc_copy(q, jsc_sub_queue(s), s->queue_len);
         *q++ = ' ';
-        q = jsc_copy(q, s->sid, s->sid_len);
+        q = jsc_copy(q, jsc_sub_sid(s), s->sid_len);
         *q++ = ' ';
         q = jsc_put_number(q, s->delivered);
         *q++ = '\n';
@@ -110,7 +110,7 @@ int jsc_plane_accounts(jsc_plane *p, int (*each)(void *, const jsc_account_info 
         add(&c->account->live, c);
         c->account->conns += c->connected;
     }
-    for (const jsc_sub *s = p->own_subs; s; s = s->next) s->account->own_subs++;
+    for (const jsc_own *s = p->own_subs; s; s = s->next) s->sub.account->own_subs++;
     for (const jsc_account *a = p->all_accounts; a; a = a->next) {
         jsc_account_info info = {.name = a->name,
                                  .name_len = a->name_len,
@@ -154,14 +154,14 @@ static void show(listing *l, const jsc_sub *s) {
     if (at < q->skip || at - q->skip >= q->max || l->stop) return;
     jsc_sub_info info = {.account = s->account,
                          .subject = s->subject,
-                         .queue = s->queue,
-                         .sid = s->sid,
+                         .queue = jsc_sub_queue(s),
+                         .sid = jsc_sub_sid(s),
                          .subject_len = s->subject_len,
                          .queue_len = s->queue_len,
                          .sid_len = s->sid_len,
                          .conn = s->conn ? s->conn->id : 0,
                          .delivered = s->delivered,
-                         .max = s->max};
+                         .max = s->kind == JSC_SUB_CLIENT ? s->max : 0};
     l->stop = l->each(l->ctx, &info);
 }
 
@@ -184,7 +184,7 @@ int64_t jsc_plane_subs(jsc_plane *p, const jsc_sub_query *q, int (*each)(void *,
     } else {
         for (uint32_t i = 0; i < p->conns_n; i++)
             if (p->conns[i]) show_conn(&l, p->conns[i]);
-        for (const jsc_sub *s = p->own_subs; s; s = s->next) show(&l, s);
+        for (const jsc_own *s = p->own_subs; s; s = s->next) show(&l, &s->sub);
     }
     return (int64_t)l.seen;
 }

@@ -178,7 +178,7 @@ jsc_tracing *jsc_trace_begin(jsc_conn *c, jsc_flow *f, int *drop) {
         return t;
     }
     if (x.dest.n && client && c->permissions && !jsc_may_publish(c, dest.p, dest.n)) {
-        jsc_conn_denied(c, JSC_DENIED_PUBLISH, dest.p, dest.n, NULL);
+        jsc_conn_denied(c, JSC_DENIED_PUBLISH, dest.p, dest.n, NULL, NULL);
         *drop = 1;
         jsc_trace_end(t, f);
         return NULL;
@@ -234,7 +234,7 @@ static int give(jsc_tracing *t, const jsc_target *target, const jsc_match *mt, j
                     : c == f->from && !c->echo                                                 ? JSC_TRACE_NO_ECHO
                     : s->flags & JSC_SUB_PARTLY && !jsc_may_deliver(s, f->match, f->match_len) ? JSC_TRACE_DENIED
                                                                                                : 0;
-        note(t, 'c', c, error, 0, s->subject, s->subject_len, s->queue, s->queue_len);
+        note(t, 'c', c, error, 0, s->subject, s->subject_len, jsc_sub_queue(s), s->queue_len);
         if (error && error != JSC_TRACE_SLOW) return 0; /* a slow one may have caught up */
         return t->told.only ? 1 : jsc_route_give(t->plane, target, mt, f);
     }
@@ -267,7 +267,7 @@ static int is_named(const jsc_flow *f, const jsc_sub *s) {
         while (q < end && (*q == ' ' || *q == '\t')) q++;
         const char *b = q;
         while (q < end && *q != ' ' && *q != '\t') q++;
-        if ((uint32_t)(q - b) == s->queue_len && !memcmp(s->queue, b, s->queue_len)) return 1;
+        if ((uint32_t)(q - b) == s->queue_len && !memcmp(jsc_sub_queue(s), b, s->queue_len)) return 1;
     }
     return 0;
 }

@@ -46,12 +46,17 @@ static void test_queues(void) {
     assert(!subscribes(p, ">", NULL) && !subscribes(p, "*", NULL) && !subscribes(p, "baz..x", NULL));
 
     jsc_conn c = {.permissions = p, .verdict_hint = UINT32_MAX};
-    jsc_sub plain = {.conn = &c, .subject = "baz.*"}, queue = {.conn = &c, .queue = "q", .queue_len = 1};
+    jsc_sub *plain = jsc_sub_new(JSC_SUB_CLIENT, NULL, "baz.*", 5, NULL, 0, NULL, 0),
+            *queue = jsc_sub_new(JSC_SUB_CLIENT, NULL, "baz.*", 5, "q", 1, NULL, 0);
+    assert(plain && queue);
+    plain->conn = queue->conn = &c;
     for (int again = 0; again < 2; again++) {
-        assert(!jsc_may_deliver(&plain, "baz.x", 5) && jsc_may_deliver(&plain, "baz.y", 5));
-        assert(!jsc_may_deliver(&queue, "baz.x", 5) && !jsc_may_deliver(&queue, "baz.y", 5));
-        assert(jsc_may_deliver(&queue, "baz.z", 5));
+        assert(!jsc_may_deliver(plain, "baz.x", 5) && jsc_may_deliver(plain, "baz.y", 5));
+        assert(!jsc_may_deliver(queue, "baz.x", 5) && !jsc_may_deliver(queue, "baz.y", 5));
+        assert(jsc_may_deliver(queue, "baz.z", 5));
     }
+    jsc_sub_free(plain);
+    jsc_sub_free(queue);
     jsc_permissions_release(p);
 }
 

@@ -681,7 +681,7 @@ cdef class Plane:
         return jsc_conn_route_ready(self.live(), conn, &o) >= 0
 
     def route_permissions(self, Permissions imports, Permissions exports):
-        """What routes may be told and sent, those made ready from now on; None: all. See jsc_plane_route_permissions."""
+        """What routes made ready from now on may be told and sent; None: all. See jsc_plane_route_permissions."""
         jsc_plane_route_permissions(self.live(), imports.handle if imports is not None else NULL,
                                     exports.handle if exports is not None else NULL)
 

@@ -211,6 +211,55 @@ def test_a_broken_frame_drops_only_its_link(shared: Cluster, bystander: None, wh
     run(replicated())
 
 
+def link_hello(name: str, **fields: object) -> bytes:
+    body = {"name": name, "directory": "0" * 32, "birth": None, "elected": False, "known": {}, **fields}
+    return frame(json.dumps(body).encode(), kind=255)
+
+
+@ours
+def test_a_peer_that_lies_about_its_name_takes_nobodys_link(shared: Cluster, bystander: None) -> None:
+    """The one of that name is linked and alive; who comes with another store directory is somebody else."""
+    server = shared.servers[2]
+    said = server.log.read_text(errors="replace").count("another server of that name is connected")
+    with Wire(server.route_port, seconds=15) as wire:
+        wire.until(b"\r\n")
+        ask = {"version": 1, "name": "server1", "cluster": "c1", "to": server.name}
+        wire.send(b"JSLINK " + json.dumps(ask).encode() + b"\r\n" + link_hello("server1"))
+        wire.until_closed()
+    wait_for(
+        lambda: server.log.read_text(errors="replace").count("another server of that name is connected") > said,
+        10,
+        "a line about it",
+    )
+    assert "Replaced by a newer link" not in server.log.read_text(errors="replace")
+
+
+@ours
+@pytest.mark.parametrize("ask", [
+    {"name": "server1", "cluster": "c2", "to": "server3", "version": 1},
+    {"name": "server0", "cluster": "c1", "to": "server2", "version": 1},
+    {"name": "server9", "cluster": "c1", "to": "server3", "version": 1},
+    {"name": "server1", "cluster": "c1", "to": "server3", "version": 2},
+    {"name": "server1", "cluster": "c1", "to": "server3"},
+    {"name": ["server1"], "cluster": "c1", "to": "server3", "version": 1},
+    {"name": "stranger\n[ERR] x", "cluster": "c1", "to": "server3", "version": 7},
+])  # fmt: skip
+def test_who_asks_for_a_link_wrongly_is_refused_with_a_line(shared: Cluster, bystander: None, ask: object) -> None:
+    server = shared.servers[2]
+    before = len(server.log.read_text(errors="replace").splitlines())
+    with Wire(server.route_port, seconds=15) as wire:
+        wire.until(b"\r\n")
+        wire.send(b"JSLINK " + json.dumps(ask).encode() + b"\r\n" + link_hello("server1"))
+        wire.until_closed()
+
+    def told() -> bool:
+        lines = server.log.read_text(errors="replace").splitlines()[before:]
+        return any("Replication link with" in line and "refused" in line for line in lines)
+
+    wait_for(told, 10, "a line about it")
+    still_serves(server.port)
+
+
 BROKEN_CONFIGS = {
     "an open block": ("listen: 127.0.0.1:4222\njetstream {\n  store_dir: /tmp/x\n", 0),
     "a bad port": ("listen: 127.0.0.1:notaport\n", 1),

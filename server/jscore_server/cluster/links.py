@@ -43,6 +43,7 @@ class Peer:
     conn: int = 0  # the connection in use, 0 none
     up: bool = False
     last_heard: float = 0.0
+    directory: object = None  # of its store, as it said over the link that is up
     dialling: asyncio.Task[None] | None = None
 
 
@@ -259,6 +260,11 @@ class Links:
         if peer is None:
             self.plane.close_conn(conn, "Link Refused")
             return
+        if peer.up and peer.conn != conn and hello.get("directory") != peer.directory:
+            # The same server would come with the same store; silence ends the link of one that is gone.
+            self._complain(peer.name, "another server of that name is connected, with another store directory")
+            self.plane.close_conn(conn, "Link Refused")
+            return
         if peer.conn not in (0, conn):
             old, was_up = peer.conn, peer.up
             peer.conn, peer.up = 0, False
@@ -266,7 +272,7 @@ class Links:
             self.plane.close_conn(old, "Replaced by a newer link")
             if was_up:
                 self.callbacks.down(peer.name)
-        peer.conn, peer.last_heard = conn, now
+        peer.conn, peer.last_heard, peer.directory = conn, now, hello.get("directory")
         if not peer.up:
             peer.up = True
             self.log.info(f"Replication link to {peer.name} is up")

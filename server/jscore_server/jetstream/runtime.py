@@ -68,6 +68,7 @@ class Runtime:
         self.loop = loop
         self.links: Links | None = None
         self.plain_routes: set[str] = set()
+        self.foreign: set[str] = set()  # linked servers with another cluster's data
         self.rng = random.Random(os.urandom(32))
         self.directory = os.path.join(options.store_dir or os.path.join(tempfile.gettempdir(), "nats"), "jetstream")
         open_directory(self.directory)
@@ -230,6 +231,8 @@ class Runtime:
 
     def link_hello(self, peer: str, hello: dict[str, Any]) -> None:
         """A peer said hello, again perhaps: it has a meta group now, or that one has had a leader."""
+        if self._is_foreign(peer, hello):
+            return
         try:
             self.raft.peer_hello(peer, hello)
         except ProtocolError as err:
@@ -239,11 +242,30 @@ class Runtime:
             self._birth()
         self.engine.peer_joined(peer, hello)
 
+    def _is_foreign(self, peer: str, hello: dict[str, Any]) -> bool:
+        """Whether a server brought the data of another cluster: it is no part of this one, and nothing of it is heard.
+
+        Both meta groups have had leaders, so neither will give way to the other.
+        """
+        own, birth = self.raft.birth, hello.get("birth")
+        theirs = birth[0] if isinstance(birth, list) and birth else None
+        foreign = bool(
+            own is not None and self.raft.elected and hello.get("elected") and theirs not in (None, own.group)
+        )
+        if foreign and peer not in self.foreign:
+            self.log.error(f"{peer} holds the data of another JetStream cluster and takes no part in this one")
+            self.engine.peer_left(peer)
+        (self.foreign.add if foreign else self.foreign.discard)(peer)
+        return foreign
+
     def link_down(self, peer: str) -> None:
+        self.foreign.discard(peer)
         self.raft.link_down(peer)
         self.engine.peer_left(peer)
 
     def frame(self, peer: str, kind: int, body: bytes) -> None:
+        if peer in self.foreign:
+            return
         try:
             self.raft.receive(peer, kind, body)
         except ProtocolError as err:

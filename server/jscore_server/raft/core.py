@@ -149,8 +149,8 @@ class Core(Change):
             self._send(Message(REMOVED, m.peer, self.group, self.term, self.members.index))
 
     def _on_removed(self, m: Message) -> None:
-        # Whoever has a newer configuration than that was let in again since.
-        if m.index >= self.members.index and m.peer in self.members.everybody:
+        # Whoever has a newer configuration than that was let in again since; the first one removed nobody.
+        if 0 < m.index >= self.members.index and m.peer in self.members.everybody:
             self.gone = True
             if self.role is not Role.FOLLOWER:
                 self._become_follower(self.term, "")

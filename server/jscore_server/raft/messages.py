@@ -146,6 +146,8 @@ def decode(body: bytes, peer: str) -> list[Message]:
             raise ProtocolError(f"unknown kind {kind} of Raft message")
         if not 1 <= size <= MAX_GROUP_ID or size > end - at:
             raise ProtocolError("a Raft message has a group id of bad length")
+        if kind == PREVOTE_REPLY and hint > MAX_TERM:
+            raise ProtocolError("a Raft message names a term that cannot be")
         out.append(Message(kind, peer, _group(body[at : at + size]), term, index, log_term, commit, hint, flags))
         at += size
     return out

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jscore_server.raft.messages import (
+    MAX_TERM,
     Kind,
     Message,
     ProtocolError,
@@ -22,7 +23,7 @@ groups = st.text(min_size=1, max_size=16)
 messages = st.builds(
     Message,
     st.sampled_from([int(k) for k in Kind]), st.just("peer"), groups, u32, u64, u32, u64, u64, st.integers(0, 255),
-)  # fmt: skip
+).filter(lambda m: m.kind != Kind.PREVOTE_REPLY or m.hint <= MAX_TERM)  # fmt: skip
 
 
 @given(st.lists(messages, max_size=5))

@@ -35,9 +35,11 @@ from jscore._records import (
     RecordLog,
     RecordRecovery,
     SimDisk,
+    SnapshotHead,
     Store,
     crc32c,
     scan_records,
+    snapshot_head,
 )
 from jscore.errors import (
     Corrupt,
@@ -104,6 +106,7 @@ __all__ = [
     "Recovery",
     "Selection",
     "SimDisk",
+    "SnapshotHead",
     "Stats",
     "Store",
     "SubjectInfo",
@@ -111,4 +114,5 @@ __all__ = [
     "get_include",
     "open",
     "scan_records",
+    "snapshot_head",
 ]

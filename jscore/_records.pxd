@@ -94,6 +94,8 @@ cdef extern from "log/jsc.h" nogil:
     ctypedef struct jsc_log_options:
         uint64_t segment_bytes
         uint64_t first_index
+        uint32_t first_term
+        uint64_t keep
     ctypedef struct jsc_log_recovery:
         uint64_t torn_bytes
         uint64_t damaged_index
@@ -112,12 +114,28 @@ cdef extern from "log/jsc.h" nogil:
     uint64_t jsc_log_last(const jsc_log *)
     uint64_t jsc_log_durable(const jsc_log *)
     int jsc_log_error(const jsc_log *)
+    uint64_t jsc_log_synced(const jsc_log *)
     uint64_t jsc_log_bytes(const jsc_log *)
+    int jsc_log_trim(jsc_log *, uint64_t keep, size_t most)
+    uint64_t jsc_log_trimmable(const jsc_log *, uint64_t keep)
+    uint64_t jsc_log_open_bytes(const jsc_log *, uint64_t keep)
+    int jsc_log_roll(jsc_log *)
     void jsc_log_set_commit(jsc_log *, uint64_t commit)
     int jsc_log_wait(jsc_log *, uint64_t index, int64_t timeout_ns)
     int jsc_log_read(jsc_log *, uint64_t index, jsc_record *out)
     int jsc_log_term(jsc_log *, uint64_t index, uint32_t *term)
     int jsc_log_copy(jsc_log *, uint64_t lo, uint64_t hi, void *buf, size_t cap, size_t *n, uint64_t *last)
+
+
+cdef extern from "log/snapshot.h" nogil:
+    ctypedef struct jsc_snapshot_head:
+        uint64_t index
+        uint64_t first
+        uint32_t term
+        uint32_t before
+    int jsc_snapshot_check(const uint8_t *file, size_t n, jsc_snapshot_head *out)
+    int jsc_snapshot_write(const jsc_vfs *, const char *dir, const uint8_t *file, size_t n)
+    int jsc_snapshot_read(const jsc_vfs *, const char *dir, uint8_t **file, size_t *n, int *hurt)
 
 
 cdef class Disk:

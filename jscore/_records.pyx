@@ -7,6 +7,7 @@ from typing import NamedTuple
 cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from jscore.errors import Corrupt, Error, Failed, FormatError, Full, KeyMissing, Locked, NotFound, OrderError, ReadOnly
@@ -43,6 +44,16 @@ class Record(NamedTuple):
     subject: bytes
     headers: bytes
     data: bytes
+
+
+class SnapshotHead(NamedTuple):
+    """What a snapshot file says of itself: the last record whose effect is in it, the first that is still needed, the
+    term of the one and of the record before the other. Source: docs/format.md#snapshot."""
+
+    index: int
+    first: int
+    term: int
+    before: int
 
 
 cdef int check(int rc) except -1:
@@ -106,6 +117,13 @@ def scan_records(const uint8_t[::1] raw not None) -> list:
     if count:
         runs.append((first, term, count))
     return runs
+
+
+def snapshot_head(const uint8_t[::1] data not None) -> SnapshotHead:
+    """The head of a snapshot file, verified to its last byte. Raises: Corrupt, FormatError."""
+    cdef jsc_snapshot_head h
+    check(jsc_snapshot_check(&data[0] if data.shape[0] else NULL, data.shape[0], &h))
+    return SnapshotHead(h.index, h.first, h.term, h.before)
 
 
 cdef class Disk:
@@ -279,10 +297,12 @@ cdef class Store:
                     logs.append(log)
         return logs
 
-    def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0) -> RecordLog:
+    def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0, uint32_t first_term=0,
+             uint64_t keep=0) -> RecordLog:
         """Opens or creates the log in directory `path` (its parent exists), reading all of it.
 
-        segment_bytes 0: 64 MiB. first_index: of a new log. Raises: Locked, FormatError, Corrupt, OSError.
+        segment_bytes 0: 64 MiB. first_index: of a new log; first_term: of the record before it. keep: segments that
+        hold only records below it are removed. Raises: Locked, FormatError, Corrupt, OSError.
         """
         cdef jsc_store *store = self.live()
         cdef jsc_log_options options
@@ -295,6 +315,8 @@ cdef class Store:
         memset(&found, 0, sizeof(found))
         options.segment_bytes = segment_bytes
         options.first_index = first_index
+        options.first_term = first_term
+        options.keep = keep
         with nogil:
             rc = jsc_log_open(store, directory, &options, &log.handle, &found)
         check(rc)
@@ -305,6 +327,38 @@ cdef class Store:
         )
         self.logs[<size_t>log.handle] = log
         return log
+
+    def write_snapshot(self, path, bytes data not None) -> None:
+        """Puts a snapshot file beside the segments of the log in directory `path`; durable on return. Any thread.
+
+        Raises: OSError; the former one is still there then.
+        """
+        cdef jsc_store *store = self.live()
+        cdef const jsc_vfs *vfs = (<Disk>self.disk).vfs if self.disk is not None else jsc_vfs_posix()
+        cdef bytes name = os.fsencode(path)
+        cdef const char *directory = PyBytes_AS_STRING(name)
+        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
+        cdef size_t n = len(data)
+        cdef int rc
+        with nogil:
+            rc = jsc_snapshot_write(vfs, directory, p, n)
+        check(rc)
+
+    def read_snapshot(self, path) -> tuple:
+        """The snapshot file in directory `path`, verified, and whether one of its two copies is missing or damaged.
+
+        Raises: NotFound, Corrupt (none verifies), FormatError, OSError.
+        """
+        cdef jsc_store *store = self.live()
+        cdef const jsc_vfs *vfs = (<Disk>self.disk).vfs if self.disk is not None else jsc_vfs_posix()
+        cdef uint8_t *p = NULL
+        cdef size_t n = 0
+        cdef int hurt = 0
+        check(jsc_snapshot_read(vfs, os.fsencode(path), &p, &n, &hurt))
+        try:
+            return PyBytes_FromStringAndSize(<char *>p, n), hurt != 0
+        finally:
+            free(p)
 
     def close(self) -> None:
         """Closes every log still open, then the store. Raises the first error met, after closing all."""
@@ -368,6 +422,11 @@ cdef class RecordLog:
         return jsc_log_durable(self.live())
 
     @property
+    def synced(self) -> int:
+        """Every record up to it was synced, also where the store's `durable` means less."""
+        return jsc_log_synced(self.live())
+
+    @property
     def error(self) -> int:
         """0, or the code of the failure after which the log takes no more writes (-errno for a system call)."""
         return jsc_log_error(self.live())
@@ -420,8 +479,24 @@ cdef class RecordLog:
             rc = jsc_log_truncate(log, last)
         check(rc)
 
+    def trim(self, uint64_t keep, size_t most=1 << 30) -> None:
+        """Lets go of at most `most` segments that hold nothing at or above `keep`. Raises: Failed."""
+        check(jsc_log_trim(self.live(), keep, most))
+
+    def trimmable(self, uint64_t keep) -> int:
+        """Bytes that trim(keep) would free."""
+        return jsc_log_trimmable(self.live(), keep)
+
+    def open_bytes(self, uint64_t keep) -> int:
+        """Bytes below record `keep` in the segment that appends go to."""
+        return jsc_log_open_bytes(self.live(), keep)
+
+    def roll(self) -> None:
+        """Ends the segment that appends go to. Raises: Failed, Full."""
+        check(jsc_log_roll(self.live()))
+
     def term(self, uint64_t index) -> int:
-        """Term of a record. Raises: NotFound, Corrupt."""
+        """Term of a record, or of the one before the first. Raises: NotFound, Corrupt."""
         cdef uint32_t term = 0
         check(jsc_log_term(self.live(), index, &term))
         return term

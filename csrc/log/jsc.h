@@ -73,10 +73,12 @@ void jsc_store_close(jsc_store *); /* all logs must be closed */
 typedef struct jsc_log_options {
     uint64_t segment_bytes; /* 0: 64 MiB; a power of two not needed */
     uint64_t first_index;   /* of a new log; 0: 1 */
+    uint32_t first_term;    /* of a new log that begins later: of the record before its first */
     uint64_t synced;        /* records up to it are known to have been: what is missing of them at the end of the log
                                was damaged, not torn. 0: not known */
-    bool read_only;         /* takes no lock and changes nothing; see jsc_log_refresh */
-    bool check_lock;        /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
+    uint64_t keep; /* records below it are not needed any more: segments that hold only such are removed. 0: all are */
+    bool read_only; /* takes no lock and changes nothing; see jsc_log_refresh */
+    bool check_lock; /* read-only, but JSC_ELOCKED when a writer has it; the lock is held until close */
     bool keep_images; /* until jsc_log_opened: the first jsc_segment_visit of the segments that were read at open (at
                          least of the newest two) reads nothing, and room for reading is kept */
     bool recycle; /* files of segments that are dropped serve again, unless readers in other processes look at them */
@@ -117,9 +119,18 @@ bool jsc_log_unmarked(const jsc_log *); /* there is, or will be once it is synce
  * would cut an encrypted segment, or one that compaction made: those hold what was committed long ago. */
 int jsc_log_truncate(jsc_log *, uint64_t last);
 
+/* Lets go of segments, at most `most`, that hold nothing at or above `keep` and are synced. What they were needed for must
+ * be durable elsewhere: nothing brings them back. Pointers into records become invalid, as by an append. */
+int jsc_log_trim(jsc_log *, uint64_t keep, size_t most);
+uint64_t jsc_log_trimmable(const jsc_log *, uint64_t keep); /* bytes that it would free */
+uint64_t jsc_log_open_bytes(const jsc_log *, uint64_t keep); /* bytes below `keep` in the segment that appends go to */
+/* Ends the segment that appends go to, so that it can be let go of one day. Nothing when it is empty. */
+int jsc_log_roll(jsc_log *);
+
 uint64_t jsc_log_first(const jsc_log *); /* first index held (last+1 when empty) */
 uint64_t jsc_log_last(const jsc_log *); /* last appended; first-1 when empty */
 uint64_t jsc_log_durable(const jsc_log *); /* every record <= it is on the disk; any thread may ask */
+uint64_t jsc_log_synced(const jsc_log *); /* every record <= it was synced, also where durable means less; any thread */
 int jsc_log_error(const jsc_log *); /* JSC_OK, or why the log no longer takes writes */
 uint64_t jsc_log_bytes(const jsc_log *); /* bytes of records held */
 /* Remembered in the next batch's trailer, for recovery; monotonic. */
@@ -130,7 +141,7 @@ int jsc_log_wait(jsc_log *, uint64_t index, int64_t timeout_ns);
 /* Any record held, written or not yet. Pointers stay valid until the owner's next append, submit, truncate or close.
  * Verified the first time a record is read from a mapping after open; JSC_ENOTFOUND, JSC_ECORRUPT. */
 int jsc_log_read(jsc_log *, uint64_t index, jsc_record *out);
-int jsc_log_term(jsc_log *, uint64_t index, uint32_t *term);
+int jsc_log_term(jsc_log *, uint64_t index, uint32_t *term); /* also of the record before the first held */
 /* Copies raw records [lo, hi] (trailers left out) to buf up to cap bytes, as many whole records as fit.
  * *n = bytes, *last = index of the last one copied. JSC_EFULL when not even one fits (then *n = bytes it needs). */
 int jsc_log_copy(jsc_log *, uint64_t lo, uint64_t hi, void *buf, size_t cap, size_t *n, uint64_t *last);

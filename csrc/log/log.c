@@ -352,6 +352,12 @@ int jsc_log_term(jsc_log *log, uint64_t index, uint32_t *term) {
         *term = log->last_term;
         return JSC_OK;
     }
+    if (index + 1 == log->first) {
+        const jsc_segment *s = log->nsegments ? log->segments[0] : NULL;
+        if (s && s->head_lost) return JSC_ECORRUPT;
+        *term = s ? s->prev_term : log->last_term;
+        return JSC_OK;
+    }
     jsc_record r;
     int rc = jsc_log_read(log, index, &r);
     if (rc == JSC_OK) *term = r.term;
@@ -537,6 +543,7 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
     log->segment_bytes = segment_bytes;
     log->read_only = options->read_only;
     log->known = options->synced;
+    log->last_term = options->first_term;
     log->keep_images = options->keep_images;
     log->fd = log->lock_fd = log->readers_fd = -1;
     jsc_trail_init(log);
@@ -556,7 +563,7 @@ int jsc_log_open(jsc_store *store, const char *dir, const jsc_log_options *optio
     if (options->recycle && !log->read_only && (rc = jsc_spares_new(log->vfs, log->dir, &log->spares)) < 0) goto fail;
     rc = -ENOMEM;
     if (options->keep_images && !(log->scratch = calloc(1, sizeof *log->scratch))) goto fail;
-    if ((rc = jsc_log_recover(log, first_index, &found)) < 0) goto fail;
+    if ((rc = jsc_log_recover(log, first_index, options->keep, &found)) < 0) goto fail;
     store->logs++;
     if (rec) *rec = found;
     *out = log;

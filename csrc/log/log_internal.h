@@ -269,7 +269,7 @@ int jsc_spares_take(jsc_spares *, const char *path, const uint8_t head[JSC_SEGME
                     int64_t *bytes);
 
 /* recover.c */
-int jsc_log_recover(jsc_log *, uint64_t first_index, jsc_log_recovery *);
+int jsc_log_recover(jsc_log *, uint64_t first_index, uint64_t keep, jsc_log_recovery *);
 
 /* log.c */
 int jsc_log_locate(jsc_log *, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted);
@@ -278,8 +278,6 @@ void jsc_log_put_trailer(jsc_log *);
  * They are doomed: the one that fresh's file was renamed over keeps no name; the others' files, and sidecars, are
  * unlinked with their last ref, so the directory must have been synced before. Never the segment that appends go to. Does not sync the directory. */
 int jsc_log_replace(jsc_log *, size_t i, size_t n, jsc_segment *fresh);
-/* Ends the open segment: the next append starts a new one. Nothing when it is empty. */
-int jsc_log_roll(jsc_log *);
 /* Read-only logs: takes in batches, and segments, that a writer added since. *moved: there were any. -ESTALE, here or from
  * a read: the writer put other files in the place of those known; open the log again. */
 int jsc_log_refresh(jsc_log *, bool *moved);

@@ -47,7 +47,9 @@ static void leave_over(listing *l, const char *name) {
 static void each_name(void *ctx, const char *name) {
     listing *l = ctx;
     uint64_t first;
-    if (strcmp(name, "checkpoint.tmp") == 0) leave_over(l, name);
+    static const char *const unfinished[] = {"checkpoint.tmp", "snapshot.tmp", "snapshot.copy.tmp"};
+    for (size_t i = 0; i < sizeof unfinished / sizeof *unfinished; i++)
+        if (strcmp(name, unfinished[i]) == 0) leave_over(l, name);
     if (strlen(name) < 20 || !is_hex(name, &first)) return;
     if (strcmp(name + 16, ".seg") == 0) {
         found_file *grown = realloc(l->at, (l->n + 1) * sizeof *grown);
@@ -535,7 +537,21 @@ static int drop_leftovers(jsc_log *log, listing *l) {
     return l->n || l->nleftovers ? log->vfs->syncdir(log->vfs->self, log->dir) : JSC_OK;
 }
 
-int jsc_log_recover(jsc_log *log, uint64_t first_index, jsc_log_recovery *rec) {
+/* A trim that a crash interrupted may have left any of the files it was to remove. */
+static int drop_unneeded(jsc_log *log, listing *l, uint64_t keep) {
+    size_t n = 0;
+    while (n + 1 < l->n && l->at[n + 1].first <= keep) n++;
+    for (size_t i = 0; i < n && !log->read_only; i++) {
+        int rc = remove_file(log, l->at[i].first, ".idx");
+        if (rc == JSC_OK) rc = remove_file(log, l->at[i].first, ".seg");
+        if (rc < 0) return rc;
+    }
+    l->n -= n;
+    memmove(l->at, l->at + n, l->n * sizeof *l->at);
+    return JSC_OK;
+}
+
+int jsc_log_recover(jsc_log *log, uint64_t first_index, uint64_t keep, jsc_log_recovery *rec) {
     listing l = {0};
     jsc_image image = {0};
     bool gone = false;
@@ -544,6 +560,7 @@ int jsc_log_recover(jsc_log *log, uint64_t first_index, jsc_log_recovery *rec) {
     if (rc < 0) goto out;
     if (l.n) qsort(l.at, l.n, sizeof *l.at, by_first);
     if ((rc = read_heads(log, &l)) < 0) goto out;
+    if (l.n && (rc = drop_unneeded(log, &l, keep)) < 0) goto out;
     if (!log->read_only && (rc = drop_leftovers(log, &l)) < 0) goto out;
     find_open(log, &l);
     log->first = l.n ? l.at[0].first : first_index;

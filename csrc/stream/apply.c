@@ -201,8 +201,7 @@ void jsc_stream_lose(jsc_stream *s) {
     uint64_t seq = s->last_seq + 1;
     jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
     JSC_ASSERT(e);
-    e->index = JSC_DELETED;
-    s->seqs.chunk[s->seqs.off + (seq / JSC_CHUNK - s->seqs.first)]->live--;
+    jsc_seqs_kill(&s->seqs, seq);
     s->last_seq = seq;
     if (!s->first_seq) s->first_seq = 1;
     if (!s->messages) jsc_stream_settle_first(s);
@@ -348,6 +347,9 @@ static void apply_delete(jsc_stream *s, const jsc_record *r) {
 }
 
 void jsc_stream_apply_control(jsc_stream *s, const jsc_record *r) {
+    /* Stamps rise along a log, so this takes nothing from the messages to come; it lets old records go. */
+    if (r->kind != JSC_K_NOOP && s->limits.duplicate_window_ns > 0)
+        jsc_dedupe_expire(&s->dedupe, r->ts - s->limits.duplicate_window_ns);
     switch (r->kind) {
     case JSC_K_PURGE: apply_purge(s, r); break;
     case JSC_K_DELETE: apply_delete(s, r); break;

@@ -33,6 +33,8 @@ typedef struct jsc_bytes {
 } jsc_bytes;
 int jsc_bytes_add(jsc_bytes *, const void *data, size_t n); /* JSC_OK or -ENOMEM */
 void jsc_bytes_free(jsc_bytes *);
+void jsc_varint_put(jsc_bytes *, uint64_t v);
+int jsc_varint_get(const uint8_t **p, const uint8_t *end, uint64_t *v); /* 0: there is none */
 
 /* ---- who waits for which record: FIFO in index order, replies in a byte ring ---- */
 typedef struct jsc_waiters {
@@ -73,6 +75,7 @@ typedef struct jsc_entry {
 } jsc_entry;
 typedef struct jsc_chunk {
     uint32_t live;
+    uint64_t bits[JSC_CHUNK / 64]; /* of the live ones */
     jsc_entry e[JSC_CHUNK];
 } jsc_chunk;
 typedef struct jsc_seqs {
@@ -82,6 +85,7 @@ typedef struct jsc_seqs {
 } jsc_seqs;
 jsc_entry *jsc_seqs_at(const jsc_seqs *, uint64_t seq); /* NULL outside what is held */
 jsc_entry *jsc_seqs_put(jsc_seqs *, uint64_t seq); /* the entry for the next sequence, zeroed; NULL: no memory */
+void jsc_seqs_kill(jsc_seqs *, uint64_t seq); /* marks an entry that is held as removed */
 uint64_t jsc_seqs_live_from(const jsc_seqs *, uint64_t seq, uint64_t last); /* first live >= seq, or last + 1 */
 void jsc_seqs_drop_below(jsc_seqs *, uint64_t seq);
 void jsc_seqs_free(jsc_seqs *);
@@ -183,6 +187,7 @@ typedef struct jsc_pattern {
     jsc_stream *stream;
     uint8_t keep;
 } jsc_pattern;
+typedef struct jsc_snapshot jsc_snapshot; /* snapshot.c */
 typedef struct jsc_deferred {
     struct jsc_deferred *next;
     uint64_t trace; /* 0: not traced */
@@ -239,6 +244,8 @@ struct jsc_stream {
     jsc_consumer **by_id; /* open addressing */
     uint32_t nconsumers, by_id_cap;
     uint8_t stored; /* messages were stored since consumers were last woken */
+    jsc_snapshot *snapshot; /* being taken */
+    jsc_bytes restored; /* consumers of the snapshot that the stream came from, until they are there */
 };
 static inline void jsc_stream_grow(jsc_stream *s, int64_t size) { /* the bytes of one message come or go */
     s->bytes += (uint64_t)size;
@@ -269,6 +276,8 @@ void jsc_traced_tell(jsc_stream *, uint64_t trace, const char *subject, size_t n
 void jsc_traced_refused(jsc_stream *, uint64_t trace, const jsc_msg *, int err, const char *text);
 void jsc_traced_only(jsc_stream *, const jsc_msg *); /* a message that is not to be stored */
 void jsc_traced_forget(jsc_stream *);
+/* snapshot.c */
+void jsc_snapshot_hold(jsc_stream *, uint64_t below); /* entries below that sequence are about to be freed */
 /* limits.c */
 void jsc_stream_remove(jsc_stream *, uint64_t seq); /* a live message; moves first_seq */
 void jsc_stream_trim(jsc_stream *);

@@ -63,6 +63,25 @@ int jsc_stream_skip(jsc_stream *); /* the host has applied record applied+1 */
 uint64_t jsc_stream_applied(const jsc_stream *);
 uint64_t jsc_stream_committed(const jsc_stream *);
 
+/* ---- the state as of one record, so that records before it may go ----
+ * Taken in steps, while the stream goes on: begin captures what applied up to now, step works for a few milliseconds at
+ * most, 1 when it is done, JSC_EINVAL when too much was removed meanwhile: begin again. file: what jsc_snapshot_write
+ * takes; index: of the last record applied; first: of the first record that is still needed. `host`: bytes of the host's
+ * own, given back. */
+int jsc_stream_snapshot_begin(jsc_stream *, const void *host, size_t n);
+int jsc_stream_snapshot_step(jsc_stream *);
+int jsc_stream_snapshot_file(jsc_stream *, const uint8_t **file, size_t *n, uint64_t *index, uint64_t *first);
+void jsc_stream_snapshot_end(jsc_stream *); /* also when it is not done */
+/* The first record that is needed by what is applied now. */
+uint64_t jsc_stream_keeps(const jsc_stream *);
+/* A file of jsc_stream_snapshot_file (verified): the host's bytes in it. */
+int jsc_stream_snapshot_host(const uint8_t *file, size_t n, const uint8_t **host, size_t *hn);
+/* On a stream that has applied nothing and is configured as the host's bytes say: all but its consumers. The log holds
+ * the records from `first` to `index`. `lossy`: one that does not verify is passed over, else JSC_ECORRUPT; *lost: how
+ * many. Then the host adds the consumers, and restore_consumers gives each its progress; JSC_ECORRUPT: not the same ones. */
+int jsc_stream_restore(jsc_stream *, const uint8_t *file, size_t n, int lossy, uint64_t *lost);
+int jsc_stream_restore_consumers(jsc_stream *);
+
 typedef struct jsc_stream_state {
     uint64_t messages, bytes, first_seq, last_seq, num_subjects, num_deleted;
     int64_t first_ts, last_ts; /* unix ns, 0 none */

@@ -8,6 +8,7 @@ uint64_t jsc_stream_size(const jsc_stream *s, size_t subject, size_t headers, si
 
 void jsc_stream_settle_first(jsc_stream *s) {
     s->first_seq = jsc_seqs_live_from(&s->seqs, s->first_seq, s->last_seq);
+    if (s->snapshot) jsc_snapshot_hold(s, s->first_seq);
     jsc_seqs_drop_below(&s->seqs, s->first_seq);
 }
 
@@ -21,8 +22,7 @@ static void remove_entry(jsc_stream *s, uint64_t seq, jsc_entry *e) {
     else x->last = prev;
     s->messages--;
     jsc_stream_grow(s, -(int64_t)e->size);
-    e->index |= JSC_DELETED;
-    s->seqs.chunk[s->seqs.off + (seq / JSC_CHUNK - s->seqs.first)]->live--;
+    jsc_seqs_kill(&s->seqs, seq);
     if (--x->count == 0) {
         jsc_consumer_subject_gone(s, e->subject);
         jsc_subjects_remove(&s->subjects, e->subject);
@@ -76,6 +76,7 @@ uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uin
     if (all && !keep && seq > s->last_seq + 1) { /* beyond the end: the next sequence is `seq` */
         s->last_seq = seq - 1;
         s->first_seq = seq;
+        if (s->snapshot) jsc_snapshot_hold(s, seq);
         jsc_seqs_drop_below(&s->seqs, seq);
     }
     jsc_stream_settle_first(s);

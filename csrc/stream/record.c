@@ -6,39 +6,13 @@
  * NONE: the delivered position moves to the sequence after n deliveries that nobody acknowledges. */
 #include "internal.h"
 
-static void put_varint(jsc_bytes *b, uint64_t v) {
-    uint8_t t[10];
-    size_t n = 0;
-    do {
-        t[n] = (uint8_t)(v & 127);
-        v >>= 7;
-        if (v) t[n] |= 128;
-        n++;
-    } while (v);
-    JSC_ASSERT(jsc_bytes_add(b, t, n) == JSC_OK);
-}
-
-static int get_varint(const uint8_t **p, const uint8_t *end, uint64_t *v) {
-    uint64_t x = 0;
-    for (int shift = 0; shift < 64; shift += 7) {
-        if (*p == end) return 0;
-        uint8_t b = *(*p)++;
-        x |= (uint64_t)(b & 127) << shift;
-        if (!(b & 128)) {
-            *v = x;
-            return 1;
-        }
-    }
-    return 0;
-}
-
 static int has_time(uint8_t op) { return op == JSC_OP_DELIVER || op == JSC_OP_REDELIVER || op == JSC_OP_NONE; }
 
 static void ops_head(jsc_consumer *c) {
     if (!c->ops.n) {
         static const uint8_t version = 1;
         JSC_ASSERT(jsc_bytes_add(&c->ops, &version, 1) == JSC_OK);
-        put_varint(&c->ops, c->id);
+        jsc_varint_put(&c->ops, c->id);
     }
 }
 
@@ -46,9 +20,9 @@ static void ops_flush(jsc_consumer *c) {
     if (!c->run_op) return;
     ops_head(c);
     JSC_ASSERT(jsc_bytes_add(&c->ops, &c->run_op, 1) == JSC_OK);
-    put_varint(&c->ops, c->run_first);
-    put_varint(&c->ops, c->run_n);
-    if (has_time(c->run_op)) put_varint(&c->ops, (uint64_t)c->run_ts);
+    jsc_varint_put(&c->ops, c->run_first);
+    jsc_varint_put(&c->ops, c->run_n);
+    if (has_time(c->run_op)) jsc_varint_put(&c->ops, (uint64_t)c->run_ts);
     c->run_op = 0;
 }
 
@@ -199,12 +173,13 @@ static void apply_op(jsc_consumer *c, uint8_t op, uint64_t seq, uint64_t n, int6
 void jsc_consumer_apply(jsc_stream *s, const jsc_record *r) {
     const uint8_t *p = (const uint8_t *)r->data, *end = p + r->data_len;
     uint64_t id, index = r->index;
-    if (p < end && *p == 1 && (p++, get_varint(&p, end, &id))) {
+    if (p < end && *p == 1 && (p++, jsc_varint_get(&p, end, &id))) {
         jsc_consumer *c = jsc_consumer_by_id(s, id);
         while (c && p < end) { /* a consumer deleted meanwhile leaves nothing to do */
             uint8_t op = *p++;
             uint64_t seq, n, ts = 0;
-            if (!get_varint(&p, end, &seq) || !get_varint(&p, end, &n) || (has_time(op) && !get_varint(&p, end, &ts)))
+            if (!jsc_varint_get(&p, end, &seq) || !jsc_varint_get(&p, end, &n) ||
+                (has_time(op) && !jsc_varint_get(&p, end, &ts)))
                 break;
             apply_op(c, op, seq, n, (int64_t)ts, r->ts);
         }

@@ -10,8 +10,8 @@ jsc_entry *jsc_seqs_at(const jsc_seqs *q, uint64_t seq) {
 jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq) {
     uint64_t c = seq / JSC_CHUNK;
     if (!q->n) q->first = c;
-    JSC_ASSERT(c >= q->first && c - q->first <= q->n);
-    if (c - q->first == q->n) {
+    JSC_ASSERT(c >= q->first);
+    while (c - q->first >= q->n) { /* more than once: after a snapshot, where all between are gone */
         if (q->off + q->n == q->cap) {
             if (q->off > q->cap / 2) {
                 memmove(q->chunk, q->chunk + q->off, q->n * sizeof *q->chunk);
@@ -27,6 +27,7 @@ jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq) {
         jsc_chunk *x = malloc(sizeof *x);
         if (!x) return NULL;
         x->live = 0;
+        memset(x->bits, 0, sizeof x->bits);
         for (uint32_t i = 0; i < JSC_CHUNK; i++)
             x->e[i].index = JSC_DELETED; /* sequences never put (before first_seq) read as deleted */
         q->chunk[q->off + q->n++] = x;
@@ -35,7 +36,15 @@ jsc_entry *jsc_seqs_put(jsc_seqs *q, uint64_t seq) {
     jsc_entry *e = &x->e[seq % JSC_CHUNK];
     memset(e, 0, sizeof *e);
     x->live++;
+    x->bits[seq % JSC_CHUNK / 64] |= 1ull << seq % 64;
     return e;
+}
+
+void jsc_seqs_kill(jsc_seqs *q, uint64_t seq) {
+    jsc_chunk *x = q->chunk[q->off + (seq / JSC_CHUNK - q->first)];
+    x->e[seq % JSC_CHUNK].index |= JSC_DELETED;
+    x->live--;
+    x->bits[seq % JSC_CHUNK / 64] &= ~(1ull << seq % 64);
 }
 
 uint64_t jsc_seqs_live_from(const jsc_seqs *q, uint64_t seq, uint64_t last) {

@@ -74,6 +74,8 @@ void jsc_stream_free(jsc_stream *s) {
     jsc_subjects_free(&s->subjects);
     jsc_dedupe_free(&s->dedupe);
     free(s->by_id);
+    jsc_stream_snapshot_end(s);
+    jsc_bytes_free(&s->restored);
     free(s->ack_head);
     free(s->name);
     free(s);
@@ -93,6 +95,7 @@ int jsc_stream_configure(jsc_stream *s, const jsc_stream_limits *l) {
         s->first_seq = l->first_seq;
         s->last_seq = l->first_seq - 1;
     }
+    if (l->duplicate_window_ns <= 0) jsc_dedupe_free(&s->dedupe); /* what is stored meanwhile is in no window */
     s->configured = 1;
     jsc_stream_trim(s);
     jsc_stream_age_arm(s);

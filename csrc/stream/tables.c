@@ -80,6 +80,32 @@ void jsc_bytes_free(jsc_bytes *b) {
     memset(b, 0, sizeof *b);
 }
 
+void jsc_varint_put(jsc_bytes *b, uint64_t v) {
+    uint8_t t[10];
+    size_t n = 0;
+    do {
+        t[n] = (uint8_t)(v & 127);
+        v >>= 7;
+        if (v) t[n] |= 128;
+        n++;
+    } while (v);
+    JSC_ASSERT(jsc_bytes_add(b, t, n) == JSC_OK);
+}
+
+int jsc_varint_get(const uint8_t **p, const uint8_t *end, uint64_t *v) {
+    uint64_t x = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+        if (*p == end) return 0;
+        uint8_t b = *(*p)++;
+        x |= (uint64_t)(b & 127) << shift;
+        if (!(b & 128)) {
+            *v = x;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* ---- waiters ---- */
 /* Room for n contiguous bytes at the tail of the byte ring; grows by copying what lives to a new block. */
 static int waiters_room(jsc_waiters *w, uint32_t n) {

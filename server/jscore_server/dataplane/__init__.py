@@ -20,6 +20,7 @@ from jscore_server.dataplane._plane import (
     Tally,
     Tls,
     TlsInfo,
+    snapshot_host,
 )
 from jscore_server.dataplane.selector import PlaneSelector
 
@@ -40,4 +41,5 @@ __all__ = [
     "Tally",
     "Tls",
     "TlsInfo",
+    "snapshot_host",
 ]

@@ -276,6 +276,14 @@ cdef extern from "stream/jsc_stream.h" nogil:
     int jsc_stream_deleted(jsc_stream *, int (*each)(void *, uint64_t) noexcept, void *)
     int jsc_stream_purge(jsc_stream *, const char *, size_t, uint64_t, uint64_t, const char *, size_t)
     int jsc_stream_delete(jsc_stream *, uint64_t, const char *, size_t)
+    int jsc_stream_snapshot_begin(jsc_stream *, const void *host, size_t n)
+    int jsc_stream_snapshot_step(jsc_stream *)
+    int jsc_stream_snapshot_file(jsc_stream *, const uint8_t **, size_t *, uint64_t *, uint64_t *)
+    void jsc_stream_snapshot_end(jsc_stream *)
+    uint64_t jsc_stream_keeps(const jsc_stream *)
+    int jsc_stream_snapshot_host(const uint8_t *, size_t, const uint8_t **, size_t *)
+    int jsc_stream_restore(jsc_stream *, const uint8_t *, size_t, int lossy, uint64_t *)
+    int jsc_stream_restore_consumers(jsc_stream *)
     int jsc_consumer_new(jsc_stream *, uint64_t, const char *, size_t, int64_t, const jsc_consumer_options *,
                          jsc_consumer **)
     void jsc_consumer_free(jsc_consumer *)
@@ -1067,6 +1075,47 @@ cdef class Stream:
         cdef bytes r = reply.encode("utf-8", "surrogateescape")
         check(jsc_stream_delete(self.live(), seq, r, len(r)))
 
+    @property
+    def keeps(self):
+        """The first record that is needed by what is applied."""
+        return jsc_stream_keeps(self.live())
+
+    def snapshot_begin(self, bytes host not None):
+        """Captures what is applied now, `host` with it; until snapshot_end. Raises: ValueError (nothing is applied)."""
+        check(jsc_stream_snapshot_begin(self.live(), <const char *>host, len(host)))
+
+    def snapshot_step(self):
+        """A few milliseconds of it; True: it is done. Raises: ValueError, when it has to begin again."""
+        cdef int rc = jsc_stream_snapshot_step(self.live())
+        if rc < 0:
+            check(rc)
+        return rc == 1
+
+    def snapshot_file(self):
+        """(the file, index of the last record in it, the first record that is still needed). Raises: ValueError."""
+        cdef const uint8_t *p = NULL
+        cdef size_t n = 0
+        cdef uint64_t index = 0, first = 0
+        check(jsc_stream_snapshot_file(self.live(), &p, &n, &index, &first))
+        return (<const char *>p)[:n], index, first
+
+    def snapshot_end(self):
+        if self.handle != NULL:
+            jsc_stream_snapshot_end(self.handle)
+
+    def restore(self, bytes data not None, bint lossy):
+        """Becomes what a snapshot says, without consumers yet; returns how many messages could not be read (lossy).
+
+        Raises: jscore.Corrupt.
+        """
+        cdef uint64_t lost = 0
+        check(jsc_stream_restore(self.live(), <const uint8_t *><const char *>data, len(data), lossy, &lost))
+        return lost
+
+    def restore_consumers(self):
+        """The consumers were added: each gets its progress. Raises: jscore.Corrupt."""
+        check(jsc_stream_restore_consumers(self.live()))
+
     def add_consumer(self, uint64_t consumer_id, str name, int64_t created_ns, *, deliver_policy=0, ack_policy=0,
                      flow_control=False, headers_only=False, replay_original=False, opt_start_seq=0, opt_start_ns=0,
                      ack_wait_ns=0, idle_heartbeat_ns=0, inactive_threshold_ns=0, max_deliver=-1, max_ack_pending=-1,
@@ -1133,3 +1182,11 @@ cdef class Consumer:
         if self.handle != NULL and self.stream.handle != NULL:
             jsc_consumer_free(self.handle)
         self.handle = NULL
+
+
+def snapshot_host(bytes data not None):
+    """What the host gave to snapshot_begin. Raises: jscore.Corrupt, jscore.FormatError."""
+    cdef const uint8_t *p = NULL
+    cdef size_t n = 0
+    check(jsc_stream_snapshot_host(<const uint8_t *><const char *>data, len(data), &p, &n))
+    return (<const char *>p)[:n]

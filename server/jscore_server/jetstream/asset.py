@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 import jscore
+from jscore_server.dataplane import snapshot_host
 from jscore_server.jetstream.consumer_config import to_options
 from jscore_server.jetstream.meta import Assignment
 from jscore_server.jetstream.models import ConsumerConfig, StreamConfig
 from jscore_server.jetstream.stream_config import to_limits
-from jscore_server.raft import ChangeRefused, NotLeader, Role
+from jscore_server.raft import ChangeRefused, Members, NotLeader, Role, members_from_json, members_to_json
 
 if TYPE_CHECKING:
     from jscore import Record, RecordLog
@@ -76,6 +77,23 @@ class ConsumerDeleteRecord(msgspec.Struct, frozen=True):
     name: str
 
 
+class ConsumerMade(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    created_ns: int
+    config: dict[str, Any]
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """This module's part of a snapshot: what host records before it have made."""
+
+    version: int
+    config: dict[str, Any] | None
+    consumers: list[ConsumerMade]
+    members_index: int  # -1: the stream never had a Raft group
+    members: str = ""  # body of the record, when there is one
+
+
 class Asset:
     """A replica of one stream on this server, from `start` to `close`.
 
@@ -93,11 +111,13 @@ class Asset:
         raft: RaftHost,
         on_ready: Callable[[Asset], None],
         on_damage: Callable[[Asset, str], None],
+        on_behind: Callable[[Asset, int], None],
         lines: Logger,
     ) -> None:
         self.assignment = assignment
         self.id = stream_id
         self.log = log
+        self._plane = plane
         self.stream: Stream = plane.add_stream(log, stream_id, assignment.account, assignment.name)
         self.group: Group | None = None
         self.leading = False
@@ -114,25 +134,97 @@ class Asset:
         self._raft = raft
         self._on_ready = on_ready
         self._on_damage = on_damage
+        self._on_behind = on_behind
         self._lines = lines
         self._held = False  # the stream takes no publishes while its leadership is handed over
         self._busy = False
         self._commit = 0
         self._term = 0
+        self._floor = 0  # the record that the snapshot stands for which this replica was made from
+        self._base: Members | None = None
+        self.snapshot_first = 0  # records below it are not needed, with the snapshot that is on the disk
+        self.snapshot_tried = 0
+        self.snapshot_bad = False  # what is on the disk does not fit the log
 
     # ---- life ----
 
-    def start(self, *, preferred: bool = False) -> None:
-        """Recovers what is known to be committed and takes part. Raises: OSError, jscore.Error."""
+    def start(self, snapshot: bytes | None = None, damage: str = "") -> None:
+        """Recovers what is known to be committed and takes part. Raises: OSError, jscore.Error.
+
+        `snapshot`: the file that is beside the log; `damage`: why there is none, though there should be.
+        """
         recovery = self.log.recovery
         if recovery.message:
             self._lines.warn(f"stream {self.assignment.account}/{self.assignment.name}: {recovery.message}")
-        if self._is_alone():
+        why = damage or self._restore(snapshot)
+        if why:
+            self.snapshot_bad = True
+            self._lines.error(f"stream {self.assignment.account}/{self.assignment.name}: {why}")
+        if why and self.log.first > 1:
+            if self._is_alone():
+                why += f", and the log begins at record {self.log.first}: what was made before is in no other place"
+                self.fail(f"{why}; nothing of its files was changed")
+            else:
+                self._on_damage(self, why)
+        elif self._is_alone():
             self._start_solo()
-        elif recovery.damaged_index or self.log.first > 1:
-            self._on_damage(self, f"record {recovery.damaged_index or 1} is damaged")
+        elif recovery.damaged_index:
+            self._on_damage(self, f"record {recovery.damaged_index} is damaged")
         else:
             self._take_part()
+
+    def _restore(self, snapshot: bytes | None) -> str:
+        """Takes over what a snapshot says. Returns why not: then nothing is applied, and the log has to say it all."""
+        if snapshot is None:
+            return "its snapshot is missing" if self.log.first > 1 else ""
+        try:
+            head = jscore.snapshot_head(snapshot)
+            state = msgspec.json.decode(snapshot_host(snapshot), type=HostState)
+            if state.config is not None:
+                self._apply_config(ConfigRecord(state.version, state.config))
+            lost = self.stream.restore(snapshot, self._is_alone())
+            for made in state.consumers:
+                self._apply_consumer(made.id, ConsumerCreateRecord(made.name, made.created_ns, made.config))
+            self.stream.restore_consumers()
+            if state.members:
+                self._base = members_from_json(state.members_index, state.members.encode(), self._raft.protocol.newest)
+        except (jscore.Corrupt, jscore.FormatError, msgspec.MsgspecError, ValueError) as err:
+            self._forget()
+            return f"its snapshot and its log do not fit: {err}"
+        if lost:
+            self._lines.error(f"stream {self.assignment.account}/{self.assignment.name}: {lost} messages are damaged")
+        self._floor = self._commit = head.index
+        self.snapshot_first = head.first
+        return ""
+
+    def _forget(self) -> None:
+        """Back to where nothing is applied."""
+        assignment = self.assignment
+        self.stream.close()
+        self.stream = self._plane.add_stream(self.log, self.id, assignment.account, assignment.name)
+        self.config = None
+        self.version = 0
+        self.consumers.clear()
+        self._by_id.clear()
+
+    def host_state(self) -> bytes | None:
+        """What a snapshot of this moment has to say of the host's records; None: not now."""
+        if self._busy or self.failed:
+            return None
+        index, members = -1, b""
+        if self.group is not None:
+            found = self.group.committed_config(self.stream.applied)
+            if found is None:
+                return None
+            index, members = found.index, members_to_json(found)
+        made = [ConsumerMade(r.id, r.name, r.created_ns, msgspec.to_builtins(r.config)) for r in self._by_id.values()]
+        config = None if self.config is None else msgspec.to_builtins(self.config)
+        return msgspec.json.encode(HostState(self.version, config, made, index, members.decode()))
+
+    @property
+    def sure(self) -> int:
+        """Up to here the log's records are known to be committed."""
+        return max(self._commit, self._floor, self.log.recovery.commit)
 
     def _is_alone(self) -> bool:
         """Nobody else ever held the stream, so there is nobody to agree with.
@@ -157,6 +249,9 @@ class Asset:
             lost=self._raft.lost(assignment.born),
             joins=self._raft.name in assignment.joined or self._raft.name not in assignment.birth,
             alone=alone,
+            on_behind=lambda first: self._on_behind(self, first),
+            floor=self._floor,
+            base=self._base,
         )
 
     def _end_solo(self) -> None:

@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import jscore
-from jscore_server.jetstream import api, direct, gather, heal, leaving, names, placement, quotas, rearrange, system_api
+from jscore_server.jetstream import (
+    api,
+    direct,
+    gather,
+    heal,
+    leaving,
+    names,
+    placement,
+    quotas,
+    rearrange,
+    system_api,
+    trim,
+)
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
 from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import (
@@ -71,6 +83,7 @@ class Options:
     tags: frozenset[str] = frozenset()
     unique_tag: str = ""
     version: str = "2.14.5"
+    trim: bool = False  # whether streams' logs let go of what they no longer need
     accounts: Mapping[str, JetStreamLimits | None] = field(default_factory=lambda: {"$G": NO_LIMITS})
     """Every account whose users may ask, with what it may use; None: nothing, JetStream is not enabled there."""
     server_info: Callable[[], dict[str, Any]] = field(default=dict)
@@ -142,6 +155,7 @@ class JetStream:
         self.gather = gather.Gather(self)
         self.leaving = leaving.Leaving(self)
         self.healer = heal.Healer(self)
+        self.trimmer = trim.Trimmer(self)
         self._meta_start: tuple[list[str], int, str] | None = None  # how to start the meta group once its log is whole
         self.rearrange = rearrange.Rearrange(self)
         self.quotas = quotas.Quotas(self)
@@ -161,6 +175,8 @@ class JetStream:
         self.gather.start()
         self.leaving.start()
         self.healer.start()
+        if self.options.trim:
+            self.trimmer.start()
         self.after(MARK_S, self._mark)
         self.api.start()
         self.system_api.start()
@@ -250,12 +266,26 @@ class JetStream:
         asset.fail(f"{why}; it is repaired from the other replicas")
         self.after(HAND_OVER_S if asset.leader == self.server_name else 0, lambda: self._heal(asset))
 
-    def _heal(self, asset: Asset) -> None:
+    def behind(self, asset: Asset, first: int) -> None:
+        """The leader's log begins at `first`, and the one here does not reach it: others give what came of the rest."""
+        if asset.closed or asset.failed or asset.assignment.group in self.healer.open:
+            return
+        asset.fail(f"the leader has nothing before record {first} any more; the others' state is taken over")
+        self.after(0, lambda: self._heal(asset, first - 1))
+
+    def _heal(self, asset: Asset, need: int = 0) -> None:
         group = asset.assignment.group
         if asset.closed or group in self.healer.open:
             return
         asset.stand_aside()
-        self._guard(asset, lambda: self.healer.begin(group, asset.log, lambda done: self._healed(asset, done)))
+        self.trimmer.release(asset)
+        sure, own = asset.sure, not asset.snapshot_bad
+
+        def begin() -> None:
+            done = partial(self._healed, asset)
+            self.healer.begin(group, asset.log, done, sure=sure, need=need, own=own)
+
+        self._guard(asset, begin)
 
     def _healed(self, asset: Asset, done: heal.Heal) -> None:
         if asset.closed:
@@ -263,6 +293,8 @@ class JetStream:
         name = f"{asset.assignment.account}/{asset.assignment.name}"
         self.lines.info(f"stream {name}: its log is whole again; {done.fetched} records came from other replicas")
         self._close_asset(asset, asset.log.abandon, forget=False)
+        if done.replaced:
+            self.raft.replaced(asset.assignment.group, done.last)
         self._open(self.state.get(asset.assignment.account, asset.assignment.name) or asset.assignment, "")
 
     def meta_abandon(self) -> None:
@@ -287,6 +319,7 @@ class JetStream:
         self.gather.stop()
         self.leaving.stop()
         self.healer.stop()
+        self.trimmer.stop()
         for asset in list(self.assets.values()):
             asset.stream.shutdown()
             self._close_asset(asset, asset.log.close, forget=False)
@@ -769,7 +802,9 @@ class JetStream:
         try:
             os.makedirs(os.path.dirname(directory), exist_ok=True)
             heal.settle(directory, self._grave(assignment))
-            log = self.store.open(directory)
+            snapshot, damage = self._snapshot(directory)
+            keep = jscore.snapshot_head(snapshot).first if snapshot is not None else 0
+            log = self.store.open(directory, keep=keep)
             asset = Asset(
                 assignment,
                 stream_id,
@@ -778,11 +813,12 @@ class JetStream:
                 raft=self.raft,
                 on_ready=self._asset_ready,
                 on_damage=self.damaged,
+                on_behind=self.behind,
                 lines=self.lines,
             )
             self.assets[key] = asset
             self._by_id[stream_id] = asset
-            asset.start()
+            asset.start(snapshot, damage)
             self.leaving.watch(asset)
         except (jscore.Error, OSError, NewerVersion) as err:
             self.lines.error(f"stream {assignment.account}/{assignment.name}: cannot be opened in {directory}: {err}")
@@ -795,10 +831,23 @@ class JetStream:
                 if assignment.replicas == 1 and self.meta_leader is not None:
                     self.gather.ask_drop(self.meta_leader, assignment.account, assignment.name, assignment.group)
 
+    def _snapshot(self, directory: str) -> tuple[bytes | None, str]:
+        """The snapshot beside a log, and why it is not there although it should be. Raises: OSError."""
+        try:
+            data, hurt = self.store.read_snapshot(directory)
+        except jscore.NotFound:
+            return None, ""
+        except (jscore.Corrupt, jscore.FormatError) as err:
+            return None, f"its snapshot is damaged: {err}"
+        if hurt:
+            self.lines.warn(f"{directory}: one of the two copies of the snapshot is damaged")
+        return data, ""
+
     def _close_asset(self, asset: Asset, end: Callable[[], None], *, forget: bool) -> None:
         self.assets.pop((asset.assignment.account, asset.assignment.name), None)
         self._by_id.pop(asset.id, None)
         self.healer.cancel(asset.assignment.group)
+        self.trimmer.release(asset)
         try:
             asset.close(forget=forget)
             end()

@@ -92,6 +92,7 @@ class Runtime:
                 tags=frozenset(server.options.server_tags),
                 unique_tag=options.unique_tag,
                 accounts=accounts,
+                trim=True,
                 server_info=self._server_info,
             ),
             server.plane,

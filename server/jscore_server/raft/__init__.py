@@ -7,11 +7,11 @@ from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait
 from .core import ChangeRefused, Changing, InvariantBroken, NotLeader, Role, Timing
 from .group import Group, Replica
 from .host import RaftHost, Transport
-from .members import NewerVersion
+from .members import Members, NewerVersion, members_from_json, members_to_json
 from .messages import FRAME_APPEND, FRAME_SMALL, ProtocolError
 
 __all__ = [
     "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Changing", "Group", "Hello",
-    "InvariantBroken", "NewerVersion", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing",
-    "Transport", "Wait",
+    "InvariantBroken", "Members", "NewerVersion", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing",
+    "Transport", "Wait", "members_from_json", "members_to_json",
 ]  # fmt: skip

@@ -126,8 +126,9 @@ class Core(Change):
             self._on_timeout_now(m)
         elif kind == REMOVED:
             self._on_removed(m)
-        elif kind == SNAPSHOT_NEEDED and m.term == self.term and m.peer == self.leader:
+        elif kind == SNAPSHOT_NEEDED and m.term == self.term and m.peer == self.leader and self.verified + 1 < m.index:
             self.out.needs_snapshot.append(self.name)
+            self.needs = m.index
 
     def durable(self, index: int) -> None:
         """The own log is synced up to `index`."""

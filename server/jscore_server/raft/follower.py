@@ -153,7 +153,7 @@ class Follower(Election):
                     return 0  # equal here, so equal everywhere before (log matching)
                 break
         for first, term, count in runs:
-            for index in range(first, min(first + count, common + 1)):
+            for index in range(max(first, self.first), min(first + count, common + 1)):
                 if self.term_at(index) != term:
                     return index
         return 0

@@ -40,6 +40,8 @@ class Log(Protocol):
     def error(self) -> int: ...
     @property
     def recovery(self) -> Any: ...
+    @property
+    def path(self) -> str: ...
     def append(
         self, kind: int, data: bytes = b"", *, subject: bytes = b"", headers: bytes = b"", term: int = 0, ts: int = 0
     ) -> int: ...
@@ -74,7 +76,7 @@ class Group:
 
     __slots__ = (
         "_draining", "_failed", "_left", "_raw_id", "_reads", "core", "due", "held", "host", "id", "leader_since",
-        "log", "mended", "on_commit", "on_damage", "on_hold", "on_role", "paused", "told_leader", "wanted",
+        "log", "mended", "on_behind", "on_commit", "on_damage", "on_hold", "on_role", "paused", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +90,8 @@ class Group:
         preferred: bool,
         on_hold: Callable[[int], None] | None = None,
         on_damage: Callable[[str], None] | None = None,
+        on_behind: Callable[[int], None] | None = None,
+        floor: int = 0,
     ) -> None:
         self.host = host
         self.id = group_id
@@ -96,11 +100,12 @@ class Group:
         self.on_role = on_role
         self.on_hold = on_hold
         self.on_damage = on_damage
+        self.on_behind = on_behind
         self.paused = 0  # what on_hold was told last
         self.mended = host.ticks  # when leadership last moved
         self._raw_id = group_bytes(group_id)
         recovery = getattr(log, "recovery", None)
-        commit = int(recovery.commit) if recovery is not None else 0
+        commit = max(floor, int(recovery.commit) if recovery is not None else 0)
         self.core = Core(
             group_id, host.name, log, hard, host.rng, host.timing, commit=commit, now=host.ticks, preferred=preferred,
             first=log.first, known=host.known, met=host.met,
@@ -525,6 +530,19 @@ class Group:
         except self.host.engine.Full:
             return self.log.copy(lo, lo, 128 << 20)
 
+    def committed_config(self, upto: int) -> Members | None:
+        """The configuration in force at record `upto`, as far as this replica remembers."""
+        known = [c for c in self.core.hard.members if c.index <= upto]
+        return known[-1] if known else None
+
+    def needed_from(self) -> int:
+        """The first record that is kept for a follower."""
+        return self.core.needed_from(self.host.transport.connected)
+
+    def trimmed(self) -> None:
+        """The log let go of its start."""
+        self.core.trimmed(self.log.first)
+
     def drop(self) -> None:
         """The group was removed: nothing is sent or called back any more, but for reads that are lost."""
         self._failed = True
@@ -583,10 +601,10 @@ class Group:
                         self._tell(role, term)
                     again = True
                 if out.needs_snapshot:
-                    for name in out.needs_snapshot:
-                        why = f"{name} needs records that the leader's log lacks"
-                        host.log_line("error", f"raft group {self.id}: {why}")
+                    names = out.needs_snapshot[:]
                     out.needs_snapshot.clear()
+                    if core.name in names and self.on_behind is not None:
+                        self.on_behind(core.needs)
                 if self._failed:
                     return
         finally:

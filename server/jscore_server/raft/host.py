@@ -282,6 +282,9 @@ class RaftHost:
         alone: int = 0,
         on_hold: Callable[[int], None] | None = None,
         on_damage: Callable[[str], None] | None = None,
+        on_behind: Callable[[int], None] | None = None,
+        floor: int = 0,
+        base: Members | None = None,
     ) -> Group:
         """This server's replica of a group, over `log`; `voters` are those at its birth and matter only then.
 
@@ -291,7 +294,9 @@ class RaftHost:
         the leader's log has to stop growing: 1 take no more publishes, 2 append nothing at all, 0 it came to nothing.
         `joins`: the group was born without this replica, so it takes no part before it is let in. `alone`: this server
         is the only member and led the group by itself until now, in this term; it goes on as its leader. Then this
-        blocks for one sync. `on_damage`: the group stops, as a record of its log does not verify.
+        blocks for one sync. `on_damage`: the group stops, as a record of its log does not verify. `on_behind`: the
+        leader's log begins at that index, and this one ends before, or differs. `floor`: everything up to it is applied
+        already, from a snapshot, in which `base` was the group's configuration.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -301,7 +306,7 @@ class RaftHost:
         if hard is None:
             hard = HardState(0, "", [Members(0, () if joins else tuple(voters), (), expected)], [])
             if log.last and not alone:
-                recover_members(hard, log.last, self._members_in(log))
+                recover_members(hard, log.last, self._members_in(log), log.first, base)
                 hard.scanned = log.last
             if alone:
                 hard.term, hard.vote, hard.scanned = alone, self.name, log.last
@@ -328,10 +333,11 @@ class RaftHost:
                 what += f"; {MUTED}"
             hard.known = log.last
             self.log_line("error", f"raft group {group_id}: {what}")
-        recover_members(hard, log.last, self._members_in(log))
+        recover_members(hard, log.last, self._members_in(log), log.first, base)
         if alone:
             self._write(hard_to_body(group_id, hard), wait=True)
-        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold, on_damage)
+        group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold, on_damage,
+                      on_behind, floor)  # fmt: skip
         self.groups[group_id] = group
         self._by_log[log] = group
         self._enter()
@@ -357,6 +363,13 @@ class RaftHost:
             if name != self.name:
                 newest = min(newest, self.spoken.get(name, 1))
         return newest
+
+    def replaced(self, group_id: str, last: int) -> None:
+        """The log of a group that is closed ends at `last` now: what it had beyond was never committed."""
+        hard = self._hard.get(group_id)
+        if hard is not None and group_id not in self.groups and hard.known > last:
+            hard.known = last
+            self._write(hard_to_body(group_id, hard))
 
     def remembers(self, group_id: str) -> bool:
         """Whether this server has, or had, a replica of the group: it keeps a term and a vote for it."""

@@ -76,6 +76,8 @@ class Leader(Follower):
         # end of what it acked proves its log again after a restart in the same term, when nothing is left to send.
         p.told = commit = self.commit
         match = p.match
+        if match + 1 < self.first:
+            match = 0  # nobody here knows its term any more
         match_term = self.term if match >= self.term_start else self.term_at(match)
         flags = FLAG_TRUE if self.quiet else 0
         if self.whole:
@@ -133,6 +135,17 @@ class Leader(Follower):
                 if p.told < self.commit and not p.paused:
                     self._heartbeat(p)
 
+    def trimmed(self, first: int) -> None:
+        """The own log begins at `first` now."""
+        self.first = first
+
+    def needed_from(self, reachable: Callable[[str], bool]) -> int:
+        """The first record that a follower which can be reached lacks as far as known; last + 1 when none."""
+        if self.role is not Role.LEADER:
+            return self.last + 1
+        lacks = [p.joins or p.match + 1 for name, p in self.progress.items() if reachable(name)]
+        return min([self.last + 1, *lacks])
+
     def go_on_leading(self) -> None:
         """The only member, which led its term without this core until now, leads it on (R-25).
 
@@ -183,6 +196,8 @@ class Leader(Follower):
         last = self.last
         if lo > last or p.paused or self.role is not Role.LEADER or len(p.inflight) >= self.timing.window:
             return None
+        if lo < self.first and not p.short:
+            lo = p.next = self.first  # perhaps it has what is gone here: its answer tells
         if lo < self.first:
             p.paused = True
             p.sent_tick = self.now
@@ -209,6 +224,7 @@ class Leader(Follower):
     def _probe(self, p: Progress) -> None:
         p.probing = True
         p.paused = False
+        p.short = False
         p.next = p.match + 1
         p.inflight.clear()
 
@@ -239,6 +255,8 @@ class Leader(Follower):
             p.counted = True
         if index > p.match:
             p.match = index
+            p.short = False
+            p.joins = 0
             inflight = p.inflight
             while inflight and inflight[0] <= index:
                 inflight.popleft()
@@ -284,6 +302,9 @@ class Leader(Follower):
             return
         self._probe(p)
         p.next = max(p.match + 1, min(m.hint, self.last), 1)
+        if p.next < self.first and not p.joins:
+            p.joins = self.commit + 1
+        p.short = p.next < self.first
         self._queue(p)
 
     def _maybe_commit(self) -> None:

@@ -124,16 +124,22 @@ class HardState:
     known: int = 0  # the log was synced up to here: a second witness beside the log itself
 
 
-def recover_members(hard: HardState, last: int, read: Callable[[int], Members | None]) -> None:
+def recover_members(
+    hard: HardState, last: int, read: Callable[[int], Members | None], first: int = 1, base: Members | None = None
+) -> None:
     """Brings `hard` in line with a log that ends at `last`: `read(index)` is the configuration held there, if any.
 
-    Only what was committed when `hard` was written is taken from it; the log itself says the rest (R-21).
+    Only what was committed when `hard` was written is taken from it; the log itself says the rest (R-21). It begins at
+    `first`; `base` is the configuration of a snapshot, for what came before.
     """
     known = min(hard.scanned, last)
     hard.members[:] = [c for c in hard.members if c.index <= known] or hard.members[:1]
     hard.members_indexes[:] = [i for i in hard.members_indexes if i <= known]
-    for index in range(known + 1, last + 1):
+    if base is not None and base.index > hard.members[-1].index:
+        hard.members.append(base)
+    for index in range(max(known + 1, first), last + 1):
         found = read(index)
         if found is not None:
             hard.members_indexes.append(index)
-            hard.members.append(found)
+            if index > hard.members[-1].index:
+                hard.members.append(found)

@@ -8,8 +8,8 @@ from collections import deque
 class Progress:
     """What the leader knows of one follower."""
 
-    __slots__ = ("active", "counted", "hint", "hint_tick", "inflight", "match", "name", "next", "paused", "probing",
-                 "queued", "round", "sent_tick", "told")  # fmt: skip
+    __slots__ = ("active", "counted", "hint", "hint_tick", "inflight", "joins", "match", "name", "next", "paused",
+                 "probing", "queued", "round", "sent_tick", "short", "told")  # fmt: skip
 
     def __init__(self, name: str, next_index: int, now: int) -> None:
         self.name = name
@@ -24,5 +24,7 @@ class Progress:
         self.hint_tick = now
         self.told = 0  # commit index it was told
         self.queued = False  # stands in out.sends
+        self.short = False  # it said that it ends before the leader's log begins
+        self.joins = 0  # then: where it will go on, once it took over others' state
         self.counted = True  # False: it said that it lost its vote, or its directory is another one
         self.round = 0  # last round of heartbeats it answered

@@ -150,6 +150,7 @@ class State:
         "members",
         "met",
         "name",
+        "needs",
         "now",
         "out",
         "preferred",
@@ -220,6 +221,7 @@ class State:
         self.led = False  # leader, and its no-op is committed
         self.last = log.last
         self.first = first  # first index the log still holds
+        self.needs = 0  # where the leader's log begins, which this one does not reach
         self.synced = self.last
         self.commit = min(commit, self.last)
         self.verified = self.commit  # proven equal to the leader's log up to here

@@ -97,7 +97,10 @@ class FakeStore:
         self.logs: dict[str, FakeLog] = {}
         self.broken: set[str] = set()
 
-    def open(self, path: str, *, segment_bytes: int = 0) -> FakeLog:
+    def read_snapshot(self, path: str) -> tuple[bytes, bool]:
+        raise jscore.NotFound(path)
+
+    def open(self, path: str, *, segment_bytes: int = 0, keep: int = 0) -> FakeLog:
         if any(path.startswith(b) for b in self.broken):
             raise OSError(28, "No space left on device")
         Path(path).mkdir(parents=True, exist_ok=True)

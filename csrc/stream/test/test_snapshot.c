@@ -1,0 +1,234 @@
+/* A stream made from its snapshot is the one that its records make, at any record and after a crash at any call. */
+#include "../../log/snapshot.h"
+#include "bed.h"
+#include "fake_plane.h"
+
+static const jsc_stream_limits *limits_of(int round) {
+    static jsc_stream_limits l;
+    l = plain;
+    l.max_msgs = round & 1 ? 300 : -1;
+    l.max_msgs_per_subject = round & 2 ? 20 : -1;
+    l.duplicate_window_ns = round % 3 ? 120000000000ll : 3000000000ll;
+    l.retention = round == 4 ? JSC_RETAIN_WORKQUEUE : round == 5 ? JSC_RETAIN_INTEREST : 0;
+    return &l;
+}
+
+static void chosen(jsc_stream *s) {
+    jsc_consumer *c;
+    jsc_consumer_options o = explicit_pull;
+    o.deliver_policy = JSC_DELIVER_LAST_PER_SUBJECT;
+    CHECK(jsc_consumer_new(s, 4, "F", 1, 0, &o, &c) == JSC_OK);
+}
+
+/* While it is taken the stream goes on. The digest is of the moment at which it began. */
+static int take(bed *b, uint8_t **file, size_t *n, uint64_t *index, uint64_t *first, uint64_t *state, int busy) {
+    const uint8_t *p;
+    CHECK(jsc_stream_snapshot_begin(b->s, "host", 4) == JSC_OK);
+    *state = digest(b->s);
+    if (busy) history(b, busy);
+    int rc;
+    while ((rc = jsc_stream_snapshot_step(b->s)) == 0)
+        if (busy) history(b, busy);
+    CHECK(rc == 1);
+    CHECK(jsc_stream_snapshot_file(b->s, &p, n, index, first) == JSC_OK);
+    *file = malloc(*n);
+    memcpy(*file, p, *n);
+    jsc_stream_snapshot_end(b->s);
+    return rc == 1;
+}
+
+/* Opens what is on the disk as a server would; 1: from a snapshot. */
+static int reopen(bed *b, const jsc_stream_limits *l, int with_chosen, uint64_t *restored) {
+    uint8_t *file = NULL;
+    size_t n = 0, hn;
+    int hurt;
+    jsc_snapshot_head head = {0};
+    int rc = jsc_snapshot_read(jsc_sim_vfs(b->sim), "log", &file, &n, &hurt);
+    CHECK(rc == JSC_OK || rc == JSC_ENOTFOUND);
+    if (rc == JSC_OK) CHECK(jsc_snapshot_check(file, n, &head) == JSC_OK);
+    b->options.keep = head.first;
+    bed_open(b, l);
+    if (rc == JSC_OK) {
+        const uint8_t *host;
+        uint64_t lost;
+        CHECK(jsc_stream_snapshot_host(file, n, &host, &hn) == JSC_OK && hn == 4 && !memcmp(host, "host", 4));
+        CHECK(jsc_stream_restore(b->s, file, n, 0, &lost) == JSC_OK && !lost);
+        add_consumers(b->s);
+        if (with_chosen) chosen(b->s);
+        CHECK(jsc_stream_restore_consumers(b->s) == JSC_OK);
+        CHECK(jsc_stream_applied(b->s) == head.index);
+        if (restored) *restored = digest(b->s);
+    } else {
+        CHECK(jsc_log_first(b->log) == 1);
+        add_consumers(b->s);
+    }
+    free(file);
+    CHECK(jsc_stream_commit(b->s, jsc_log_last(b->log)) == JSC_OK);
+    CHECK(jsc_stream_applied(b->s) == jsc_log_last(b->log));
+    return rc == JSC_OK;
+}
+
+static void test_a_snapshot_and_what_follows_make_the_same_state(void) {
+    uint64_t freed = 0;
+    for (int round = 0; round < 6; round++) {
+        bed b;
+        const jsc_stream_limits *l = limits_of(round);
+        memset(&b, 0, sizeof b);
+        b.sim = jsc_sim_new((uint64_t)round + 1);
+        b.unix_ns = 1700000000000000000ll;
+        b.options.segment_bytes = 8192;
+        bed_open(&b, l);
+        jsc_stream_solo(b.s, 1);
+        jsc_stream_lead(b.s, 1);
+        add_consumers(b.s);
+        history(&b, 200);
+        chosen(b.s);
+        for (int part = 0; part < 25; part++) {
+            uint8_t *file;
+            size_t n;
+            uint64_t index, first, state, live, restored = 0;
+            history(&b, (int)roll(150));
+            if (!take(&b, &file, &n, &index, &first, &state, (int)roll(40))) break;
+            CHECK(jsc_snapshot_write(jsc_sim_vfs(b.sim), "log", file, n) == JSC_OK);
+            free(file);
+            if (roll(4)) {
+                uint64_t before = jsc_log_first(b.log);
+                CHECK(jsc_log_trim(b.log, first, 1 + roll(4)) == JSC_OK);
+                CHECK(jsc_log_first(b.log) >= before && jsc_log_first(b.log) <= first);
+                freed += jsc_log_first(b.log) - before;
+                uint32_t term;
+                CHECK(jsc_log_term(b.log, jsc_log_first(b.log) - 1, &term) == JSC_OK);
+                CHECK(jsc_log_first(b.log) == 1 ? term == 0 : term != 0);
+            }
+            if (!roll(3)) history(&b, (int)roll(100));
+            if (!roll(3)) CHECK(jsc_log_roll(b.log) == JSC_OK);
+            settle(&b);
+            live = digest(b.s);
+            bed_close(&b);
+            CHECK(reopen(&b, l, 1, &restored) == 1);
+            CHECK(restored == state);
+            CHECK(digest(b.s) == live);
+            if (failures) {
+                fprintf(stderr, "round %d part %d\n", round, part);
+                exit(1);
+            }
+            jsc_stream_solo(b.s, 1);
+            jsc_stream_lead(b.s, (uint32_t)part + 2);
+        }
+        bed_free(&b);
+    }
+    CHECK(freed > 1000);
+}
+
+static void test_a_crash_at_any_call_leaves_the_old_or_the_new(void) {
+    int snapshots = 0, replays = 0;
+    for (int n = 1, over = 0; !over; n++) {
+        bed b;
+        jsc_stream_limits l = plain;
+        l.max_msgs = 100;
+        l.duplicate_window_ns = 1000000000;
+        memset(&b, 0, sizeof b);
+        b.sim = jsc_sim_new((uint64_t)n);
+        b.unix_ns = 1700000000000000000ll;
+        b.options.segment_bytes = 4096;
+        bed_open(&b, &l);
+        jsc_stream_solo(b.s, 1);
+        jsc_stream_lead(b.s, 1);
+        add_consumers(b.s);
+        for (int second = n & 1; second >= 0 && !over; second--) { /* with one before it, and without */
+            uint8_t *file;
+            size_t size;
+            uint64_t index, first, state, live;
+            history(&b, 400);
+            jsc_log_wait(b.log, jsc_log_last(b.log), -1);
+            live = digest(b.s);
+            if (!take(&b, &file, &size, &index, &first, &state, 0)) break;
+            CHECK(live == state);
+            if (second == 0) jsc_sim_die(b.sim, n / 2 + 1, 5);
+            int rc = jsc_snapshot_write(jsc_sim_vfs(b.sim), "log", file, size);
+            free(file);
+            if (rc == JSC_OK) rc = jsc_log_trim(b.log, first, 1000);
+            if (second) {
+                CHECK(rc == JSC_OK && jsc_log_first(b.log) > 1);
+                continue;
+            }
+            over = rc == JSC_OK && n > 60;
+            jsc_stream_solo(b.s, 0);
+            jsc_streams_free(b.all);
+            jsc_log_abandon(b.log);
+            jsc_store_close(b.store);
+            jsc_plane_free(b.plane);
+            jsc_sim_die(b.sim, 0, 0);
+            jsc_sim_crash(b.sim, (n * 37) % 101, n & 2);
+            if (reopen(&b, &l, 0, NULL)) snapshots++;
+            else replays++;
+            CHECK(digest(b.s) == live);
+            jsc_stream_solo(b.s, 1);
+            jsc_stream_lead(b.s, 2);
+            history(&b, 20);
+            settle(&b);
+        }
+        bed_free(&b);
+        if (n > 400) CHECK(over);
+        over |= n > 400;
+    }
+    CHECK(snapshots > 10 && replays > 3);
+}
+
+static void test_damage_never_passes_for_state(void) {
+    bed b;
+    bed_new(&b, &plain);
+    add_consumers(b.s);
+    history(&b, 400);
+    uint8_t *file, *got;
+    size_t n, m;
+    int hurt;
+    uint64_t index, first, state, lost;
+    jsc_snapshot_head head;
+    CHECK(take(&b, &file, &n, &index, &first, &state, 0));
+    const jsc_vfs *vfs = jsc_sim_vfs(b.sim);
+    CHECK(jsc_snapshot_write(vfs, "log", file, n) == JSC_OK);
+    for (size_t at = 0; at < n; at += 1 + at / 40) {
+        file[at] ^= 4;
+        CHECK(jsc_snapshot_check(file, n, &head) < 0);
+        CHECK(jsc_stream_restore(b.s, file, n, 0, &lost) < 0);
+        file[at] ^= 4;
+        CHECK(jsc_snapshot_check(file, at, &head) < 0);
+    }
+    CHECK(jsc_sim_flip(b.sim, "log/snapshot", 90, 3) == JSC_OK);
+    CHECK(jsc_snapshot_read(vfs, "log", &got, &m, &hurt) == JSC_OK && hurt && m == n && !memcmp(got, file, n));
+    free(got);
+    CHECK(jsc_sim_flip(b.sim, "log/snapshot.copy", 20, 3) == JSC_OK);
+    CHECK(jsc_snapshot_read(vfs, "log", &got, &m, &hurt) == JSC_ECORRUPT);
+    /* Bytes that verify and say nonsense: an error, and nothing worse. */
+    for (int i = 0; i < 3000; i++) {
+        uint8_t *bad = malloc(n);
+        memcpy(bad, file, n);
+        for (uint32_t k = 1 + roll(3); k; k--)
+            bad[JSC_SNAPSHOT_HEAD + roll((uint32_t)(n - JSC_SNAPSHOT_HEAD))] = (uint8_t)roll(256);
+        jsc_snapshot_head h = {index, first, 1, 0};
+        jsc_snapshot_seal(bad, n, &h);
+        jsc_stream *s;
+        CHECK(jsc_stream_new(b.all, b.log, 12, jsc_plane_account(b.plane, "$G", 2), "T", 1, &s) == JSC_OK);
+        int rc = jsc_stream_restore(s, bad, n, (int)(i & 1), &lost);
+        CHECK(rc == JSC_OK || rc == JSC_ECORRUPT);
+        if (rc == JSC_OK) {
+            add_consumers(s);
+            rc = jsc_stream_restore_consumers(s);
+            CHECK(rc == JSC_OK || rc == JSC_ECORRUPT);
+        }
+        jsc_stream_free(s);
+        free(bad);
+    }
+    jsc_log_set_owner(b.log, &b.s->owner);
+    free(file);
+    bed_free(&b);
+}
+
+int main(void) {
+    test_a_snapshot_and_what_follows_make_the_same_state();
+    test_a_crash_at_any_call_leaves_the_old_or_the_new();
+    test_damage_never_passes_for_state();
+    printf(failures ? "%d failures\n" : "snapshot: all passed\n", failures);
+    return failures != 0;
+}

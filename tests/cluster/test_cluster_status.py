@@ -122,7 +122,7 @@ def test_monitoring_ports_tell_the_same(three: Three) -> None:
     assert free(found) == ["n1", "n2", "n3"]
     code, some, _ = status("--monitor", f"127.0.0.1:{three.http[0]}")
     assert code == 1, "one port alone does not tell of the others"
-    assert free(some) == []
+    assert set(free(some)) <= {"n1"}
 
 
 def test_nobody_there_is_unreachable(lab: Lab) -> None:

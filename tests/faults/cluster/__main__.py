@@ -19,18 +19,21 @@ from typing import Any
 
 from jscore_server.demo import connect
 
-from tests.faults.cluster import recipes_change, recipes_crash, recipes_damage, recipes_disk, recipes_network
+from tests.faults.cluster import (
+    recipes_change,
+    recipes_clock,
+    recipes_crash,
+    recipes_damage,
+    recipes_disk,
+    recipes_many,
+    recipes_network,
+)
+from tests.faults.cluster.delay import Delay
 from tests.faults.cluster.hosts import Hosts, Network, ours, peer
 from tests.faults.cluster.trial import FAULTS, Fault, Skipped, Trial, busy
 from tests.faults.disks import missing
 
-RECIPES = (recipes_change, recipes_crash, recipes_damage, recipes_disk, recipes_network)
-ELSEWHERE = {
-    "F20": "delay between hosts needs tc netem; the simulator has it (tests/sim)",
-    "F21": "a clock of one process only cannot be moved here",
-    "F32": "10,000 groups: a measurement of its own (bench)",
-    "F34": "a kill at each file call is ./dev faults without a name (test_kill); of the cluster: tests/sim",
-}
+RECIPES = (recipes_change, recipes_clock, recipes_crash, recipes_damage, recipes_disk, recipes_many, recipes_network)
 
 
 def names() -> list[str]:
@@ -50,6 +53,14 @@ def unfit(fault: Fault) -> str | None:
 
 
 async def play(trial: Trial) -> dict[str, Any]:
+    hosts = trial.hosts
+    if not hosts.proxies:
+        return await played(trial)
+    async with Delay(hosts.proxies, [host.route_port for host in hosts], trial.rng):
+        return await played(trial)
+
+
+async def played(trial: Trial) -> dict[str, Any]:
     trial.hosts.start()
     await trial.up()
     trial.client = await connect(trial.hosts.urls)
@@ -88,7 +99,19 @@ def one_round(
     kept = False
     try:
         more = "sync_interval: always" if options.peer and options.always else ""
-        with Hosts(home, command, fault.hosts, disk=fault.disk, network=network, more=fault.more or more) as hosts:
+        with Hosts(
+            home,
+            command,
+            fault.hosts,
+            disk=fault.disk,
+            network=network,
+            more=fault.more or more,
+            delayed=fault.delayed,
+        ) as hosts:
+            if fault.clock:
+                library = recipes_clock.shim(home)
+                for host in hosts:
+                    recipes_clock.clocked(host, home, library)
             trial = Trial(
                 fault, hosts, random.Random(seed), number, options.peer, options.scale, options.verbose, network
             )
@@ -125,10 +148,10 @@ def line(name: str, results: list[dict[str, Any]], seed: int) -> str:
 
 
 def run(name: str, options: argparse.Namespace) -> int:
-    if name in ELSEWHERE:
-        print(f"{name:6s} not run: {ELSEWHERE[name]}", flush=True)
-        return 0
     fault = FAULTS[name]
+    if options.peer and not fault.peer:
+        print(f"{name:6s} skipped: the recipe has no meaning for nats-server", flush=True)
+        return 0
     why = unfit(fault)
     if why:
         print(f"{name:6s} skipped: {why}", flush=True)

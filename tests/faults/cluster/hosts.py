@@ -22,7 +22,7 @@ CONFIG = """server_name: {name}
 listen: "{address}:{port}"
 http: "{address}:{http}"
 jetstream {{ store_dir: "{store}"{more} }}
-cluster {{ name: faults, listen: "{address}:{route}", routes: [ {routes} ] }}
+cluster {{ name: faults, listen: "{address}:{route}"{advertise}, routes: [ {routes} ] }}
 accounts {{ $SYS {{ users: [ {{user: sys, password: sys}} ] }} }}
 """
 CLONE_NEWNET = 0x40000000
@@ -175,8 +175,11 @@ class Hosts(Cluster):
         disk: str = "",
         network: Network | None = None,
         more: str = "",
+        delayed: bool = False,
     ) -> None:
-        """`disk`: "" a folder, "ext4" an image that can lose power, "tmpfs" 48 MiB in memory. `more`: configuration."""
+        """`disk`: "" a folder, "ext4" an image that can lose power, "tmpfs" 48 MiB in memory. `more`: configuration.
+        `delayed`: hosts reach each other by `proxies`, which somebody else has to run.
+        """
         self.home = home
         self.command = command
         self.network = network
@@ -185,6 +188,7 @@ class Hosts(Cluster):
         self.routes: dict[tuple[int, int], str] = {}
         ports = free_ports(3 * count)
         self.ports = [(4222, 6222, 8222) if network else tuple(ports[3 * i : 3 * i + 3]) for i in range(count)]
+        self.proxies = free_ports(count) if delayed else []
         self.addresses = [network.address(i) if network else "127.0.0.1" for i in range(count)]
         self.servers = [self.host(i) for i in range(count)]
 
@@ -219,7 +223,8 @@ class Hosts(Cluster):
     def write(self, host: Host) -> None:
         """Its configuration; a link named in `routes` goes by that address, a proxy's."""
         others = [j for j in range(len(self.ports)) if j != host.number]
-        routes = [self.routes.get((host.number, j), f"{self.addresses[j]}:{self.ports[j][1]}") for j in others]
+        ports = self.proxies or [port for _, port, _ in self.ports]
+        routes = [self.routes.get((host.number, j), f"{self.addresses[j]}:{ports[j]}") for j in others]
         text = CONFIG.format(
             name=host.name,
             address=host.address,
@@ -229,6 +234,7 @@ class Hosts(Cluster):
             store=host.store,
             routes=", ".join(f"nats-route://{place}" for place in routes),
             more=self.more and f", {self.more}",
+            advertise=f', advertise: "127.0.0.1:{self.proxies[host.number]}"' if self.proxies else "",
         )
         host.conf.write_text(text)
 

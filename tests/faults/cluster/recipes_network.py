@@ -1,4 +1,4 @@
-"""Hosts that do not hear each other: F19, F20, F33."""
+"""Hosts that hear each other late, or not at all: F19, F20, F33."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ async def partitions(t: Trial) -> None:
             t.within(f"gap ({kind})", t.journal.gap(at), 4)
             t.network.heal()
             await t.more(200)
+
+
+@fault("F20", "100 +- 50 ms each way between hosts, one in a hundred pieces held up 300 ms more",
+       "no election, throughput degrades smoothly", delayed=True)  # fmt: skip
+async def long_way(t: Trial) -> None:
+    async with t.load():
+        await t.more(200)
+        leader, before = await t.leader(), (await t.info())["cluster"].get("leader_since")
+        count, at = len(t.journal.times), time.monotonic()
+        await t.run(30)
+        rate = (len(t.journal.times) - count) / (time.monotonic() - at)
+        t.must((await t.leader()) is leader, "leadership moved")
+        t.must((await t.info())["cluster"].get("leader_since") == before, "the leader was elected again")
+        t.tell(f"{rate:.0f}/s, longest time without an acknowledgement {t.journal.gap(at):.2f} s")
+        t.must(t.journal.gap(at) < 2, f"{t.journal.gap(at):.2f} s without an acknowledgement")
 
 
 @fault("F33", "a follower that takes nothing from its link", "memory bounded, no loss")

@@ -40,6 +40,8 @@ class Fault:
     disk: str = ""
     network: bool = False
     more: str = ""
+    delayed: bool = False  # what hosts say to each other goes a long way
+    clock: bool = False  # each host's clock can be moved
     seconds: float = 240
     peer: bool = True  # whether the recipe has a meaning for nats-server
 

@@ -40,7 +40,7 @@ class Delay:
             assert task is not None
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):  # cancelled: the trial is over
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
                 await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
             writer.close()

@@ -76,9 +76,9 @@ CHANGES = ("create", "update", "purge", "consumer", "scale", "snapshot", "delete
 
 
 async def change(t: Trial, client: Any, what: str, number: int) -> None:
-    """One change of a stream of its own."""
-    name = f"X{number % 4}"
-    config = {"name": name, "subjects": [f"x.{number % 4}"], "num_replicas": 3, "storage": "file"}
+    """One change of a stream that goes through all of them in turn."""
+    name = f"X{number // len(CHANGES) % 4}"
+    config = {"name": name, "subjects": [name.lower()], "num_replicas": 3, "storage": "file"}
     match what:
         case "create":
             await api(client, f"STREAM.CREATE.{name}", config, seconds=2)

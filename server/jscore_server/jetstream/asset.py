@@ -384,12 +384,13 @@ class Asset:
             subscription.close()
         self.subscriptions.clear()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, expected: bool = False) -> None:
         """The replica is of no more use in this process: it neither leads nor applies."""
         if self.failed:
             return
         self.failed = reason
-        self._lines.error(f"stream {self.assignment.account}/{self.assignment.name}: {reason}")
+        say = self._lines.info if expected else self._lines.error
+        say(f"stream {self.assignment.account}/{self.assignment.name}: {reason}")
         self._step_down()
         self.resign()
 

@@ -270,7 +270,8 @@ class JetStream:
         """The leader's log begins at `first`, and the one here does not reach it: others give what came of the rest."""
         if asset.closed or asset.failed or asset.assignment.group in self.healer.open:
             return
-        asset.fail(f"the leader has nothing before record {first} any more; the others' state is taken over")
+        why = f"the leader has nothing before record {first} any more; the others' state is taken over"
+        asset.fail(why, expected=True)
         self.after(0, lambda: self._heal(asset, first - 1))
 
     def _heal(self, asset: Asset, need: int = 0) -> None:
@@ -293,6 +294,8 @@ class JetStream:
         name = f"{asset.assignment.account}/{asset.assignment.name}"
         self.lines.info(f"stream {name}: its log is whole again; {done.fetched} records came from other replicas")
         self._close_asset(asset, asset.log.abandon, forget=False)
+        if done.outdated:
+            self._guard(asset, lambda: heal.discard(asset.log.path))
         if done.replaced:
             self.raft.replaced(asset.assignment.group, done.last)
         self._open(self.state.get(asset.assignment.account, asset.assignment.name) or asset.assignment, "")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ RECORD_MAX = 128 << 20
 PATIENCE_S = 1.0
 AGAIN_S = 0.25
 DRAFT = ".heal"
+GONE = ".gone"
 WHOLE = ".healed"
 
 SNAPSHOT_MAX = 4 << 30
@@ -70,12 +72,19 @@ class Offer(msgspec.Struct, frozen=True):
 def settle(path: str, grave: str) -> None:
     """Finishes or undoes what a crash interrupted. Nothing may have the log at `path` open. Raises: OSError."""
     shutil.rmtree(path + DRAFT, ignore_errors=True)
+    shutil.rmtree(path + GONE, ignore_errors=True)
     if os.path.isdir(path + WHOLE):
         if os.path.isdir(path):
             os.makedirs(os.path.dirname(grave), exist_ok=True)
             os.rename(path, grave)
         os.rename(path + WHOLE, path)
         sync_directory(os.path.dirname(path))
+
+
+def discard(path: str) -> None:
+    """Erases a log that was whole and that a newer one, whole too, is to follow. Raises: OSError."""
+    os.rename(path, path + GONE)
+    threading.Thread(target=shutil.rmtree, args=(path + GONE, True), daemon=True).start()  # a large one takes long
 
 
 class Heal:
@@ -103,6 +112,7 @@ class Heal:
         self.fetched = 0
         self._ended = False
         self.replaced = need > 0  # what the old log had beyond the new one was never committed
+        self.outdated = need > 0  # nothing is wrong with the old log but that it ends too early
         self._anew = need > 0  # the end of the new log is what others know to be committed
         self._offer: tuple[str, Offer] | None = None
         self._pieces = bytearray()

@@ -325,7 +325,7 @@ def k68_a_stalled_disk_keeps_no_leadership_alive_that_nobody_can_use() -> None:
     s.settle()
 
 
-@pytest.mark.parametrize("disk", [700.0, 100_000.0])
+@pytest.mark.parametrize("disk", [2000.0, 100_000.0])
 def k68_a_leader_whose_disk_is_slow_hands_over_to_one_whose_disk_is_not(disk: float) -> None:
     """A quorum does without its disk, so nothing waits for it: until one of the others is missing, too."""
     s = Stage()
@@ -335,7 +335,7 @@ def k68_a_leader_whose_disk_is_slow_hands_over_to_one_whose_disk_is_not(disk: fl
     while s.leads() in ("", leader):
         s.send(leader)
         s.go(20)
-        assert s.now - began < 5000, s.summary()
+        assert s.now - began < 8000, s.summary()
     new = s.leads()
     s.put(3)
     s.go(3000)

@@ -392,6 +392,8 @@ class Leader(Follower):
         Nothing waits for the own disk while a quorum does without it; with one voter less everything would.
         """
         timing, now = self.timing, self.now
+        if now < self.watch_from:
+            return
         took = now - self.sync_at
         if self.sync_mark and self.synced < self.sync_mark:
             if took < timing.slow_sync_ticks * timing.slow_syncs:

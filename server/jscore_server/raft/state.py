@@ -181,6 +181,7 @@ class State:
         "verified",
         "vote",
         "votes",
+        "watch_from",
         "whole",
     )  # fmt: skip
 
@@ -259,6 +260,7 @@ class State:
         self.synced_tick = now  # last tick at which the own disk had nothing to do or got on
         self.sync_mark = 0  # leader: an index that a quorum had synced at tick `sync_at`, 0: none is watched
         self.sync_at = 0
+        self.watch_from = 0  # from then on it is watched
         self.slow_syncs = 0  # how often in a row the own disk took long to get there
         # What was promised to a leader before the restart is forgotten, so it is kept for its whole time.
         self.promised = now + timing.election_min_ticks if timing.lease and hard.term else 0

@@ -58,8 +58,7 @@ void jsc_account_free(jsc_account *a) {
     free(a->trace_dest);
     free(a->slots);
     free(a->prefixes);
-    for (uint32_t i = 0; i < a->interest_cap; i++) free(a->interest[i]);
-    free(a->interest);
+    jsc_interest_free(a);
     if (a->root) {
         free(a->root->kids);
         free(a->root->here.v);
@@ -71,8 +70,9 @@ void jsc_account_free(jsc_account *a) {
 
 jsc_sub *jsc_sub_new(int kind, jsc_account *a, const char *subject, size_t n, const char *queue, size_t qn,
                      const char *sid, size_t sn) {
-    size_t before = kind >= JSC_SUB_CALL ? offsetof(jsc_own, sub) : 0;
-    char *b = malloc(before + offsetof(jsc_sub, subject) + n + qn + sn);
+    size_t before = kind >= JSC_SUB_CALL ? offsetof(jsc_own, sub) : 0,
+           size = before + offsetof(jsc_sub, subject) + n + qn + sn;
+    char *b = before ? malloc(size) : jsc_slab_take(&a->plane->slabs, size);
     if (!b) return NULL;
     memset(b, 0, before + offsetof(jsc_sub, subject));
     jsc_sub *s = (jsc_sub *)(b + before);
@@ -87,7 +87,13 @@ jsc_sub *jsc_sub_new(int kind, jsc_account *a, const char *subject, size_t n, co
     return s;
 }
 
-void jsc_sub_free(jsc_sub *s) { free(s && s->kind >= JSC_SUB_CALL ? (void *)jsc_own_of(s) : s); }
+void jsc_sub_free(jsc_sub *s) {
+    if (!s) return;
+    if (s->kind >= JSC_SUB_CALL) free(jsc_own_of(s));
+    else
+        jsc_slab_give(&s->account->plane->slabs, s,
+                      offsetof(jsc_sub, subject) + s->subject_len + s->queue_len + s->sid_len);
+}
 
 int jsc_sub_enter(jsc_sub *s) {
     int rc = jsc_index_add(s->account, s);
@@ -121,7 +127,6 @@ void jsc_sub_leave(jsc_sub *s) {
         if (s->told) jsc_interest_change(s, -1);
     }
     s->dead = 1;
-    p->freed += sizeof *s + s->subject_len;
     if (!p->depth) {
         jsc_sub_free(s);
         return;

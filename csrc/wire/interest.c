@@ -49,6 +49,16 @@ static int resize(jsc_account *a, uint32_t cap) {
     return 0;
 }
 
+static void give_back(jsc_account *a, jsc_interest_entry *e) {
+    jsc_slab_give(&a->plane->slabs, e, sizeof *e + e->subject_len + e->queue_len);
+}
+
+void jsc_interest_free(jsc_account *a) {
+    for (uint32_t i = 0; i < a->interest_cap; i++)
+        if (a->interest[i]) give_back(a, a->interest[i]);
+    free(a->interest);
+}
+
 static void take_out(jsc_account *a, uint32_t i) {
     uint32_t mask = a->interest_cap - 1;
     a->interest[i] = NULL;
@@ -74,7 +84,7 @@ void jsc_interest_change(jsc_sub *s, int by) {
     while (a->interest[i] && !is(a->interest[i], h, s)) i = (i + 1) & mask;
     jsc_interest_entry *e = a->interest[i];
     if (!e) {
-        if (!(e = malloc(sizeof *e + s->subject_len + s->queue_len))) return;
+        if (!(e = jsc_slab_take(&p->slabs, sizeof *e + s->subject_len + s->queue_len))) return;
         *e = (jsc_interest_entry){h, 0, s->subject_len, s->queue_len};
         memcpy(e->text, s->subject, s->subject_len + s->queue_len);
         a->interest[i] = e;
@@ -87,7 +97,7 @@ void jsc_interest_change(jsc_sub *s, int by) {
             if (jsc_pool_carries(p->routes[r], a)) tell(p->routes[r], a, e);
     if (!e->count) {
         take_out(a, i);
-        free(e);
+        give_back(a, e);
     }
 }
 

@@ -42,6 +42,9 @@ void jsc_plane_tune(jsc_plane *p, const jsc_plane_options *o) {
 int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
     jsc_plane *p = calloc(1, sizeof *p);
     if (!p) return -ENOMEM;
+#ifdef __SANITIZE_ADDRESS__
+    p->slabs.off = 1;
+#endif
     if (o) p->o = *o;
     defaults(&p->o);
     p->busy_hi = p->o.max_pending / 4 < JSC_BUSY_BYTES ? p->o.max_pending / 4 : JSC_BUSY_BYTES;
@@ -80,6 +83,7 @@ void jsc_plane_free(jsc_plane *p) {
     jsc_permissions_release(p->default_permissions);
     jsc_permissions_release(p->imports);
     jsc_permissions_release(p->exports);
+    jsc_slabs_free(&p->slabs);
     for (int i = 0; i < JSC_DEPTH; i++) jsc_match_free(p->scratch[i]);
     while (p->spare_n) free(p->spare[--p->spare_n].p);
     free(p->accounts);

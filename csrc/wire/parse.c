@@ -337,13 +337,13 @@ static void do_sub(jsc_conn *c, int n) {
         s->sid_hash = (uint32_t)h;
         if (may == JSC_MAY_PARTLY) s->flags |= JSC_SUB_PARTLY;
         if (jsc_conn_sub_add(c, s)) {
-            free(s);
+            jsc_sub_free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
             return;
         }
         if (jsc_sub_enter(s)) {
             jsc_conn_sub_remove(c, s);
-            free(s);
+            jsc_sub_free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
             return;
         }
@@ -439,11 +439,11 @@ static void do_interest(jsc_conn *c, int add, int leaf, int n) {
             if (may == JSC_MAY_PARTLY) s->flags |= JSC_SUB_PARTLY;
         }
         if (!s || jsc_conn_sub_add(c, s)) {
-            free(s);
+            jsc_sub_free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
         } else if (jsc_sub_enter(s)) {
             jsc_conn_sub_remove(c, s);
-            free(s);
+            jsc_sub_free(s);
             jsc_conn_end(c, "Internal Error", NULL, 0);
         }
     }

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE /* memrchr, accept4 */
 #endif
 #include "jsc_plane.h"
+#include "slab.h"
 #include <time.h>
 
 typedef struct jsc_conn jsc_conn;
@@ -31,7 +32,7 @@ enum {
     JSC_WORK_TURN = 65536,
     JSC_WORK_OWN = 4, /* a delivery to the server itself */
     JSC_WORK_SUB = 16, /* a subscription more or less */
-    JSC_CLOSE_SUBS = 2048, /* subscriptions of closing connections dropped in a turn, about 2 ms */
+    JSC_CLOSE_SUBS = 1024, /* subscriptions of closing connections dropped in a turn, about 1 ms */
     JSC_SENDS = 512, /* connections written to in one flush, about 3 ms; twice that in a turn at most */
     JSC_EVENTS = 256, /* told by epoll at once */
     JSC_TRIM_NS = 1000000000,
@@ -275,6 +276,7 @@ struct jsc_plane {
     jsc_permissions *default_permissions, *imports, *exports; /* the last two of routes, NULL: all */
     uint32_t default_max_subs, default_max_payload;
     uint32_t accounts_n, accounts_cap;
+    jsc_slabs slabs; /* subscriptions of others, and what routes know of them */
     jsc_own *own_subs;
     jsc_sub *dead_subs;
     uint32_t depth;
@@ -393,6 +395,7 @@ int jsc_map(jsc_account *, jsc_msg *);
 void jsc_mappings_free(jsc_mappings *);
 /* interest.c */
 void jsc_interest_change(jsc_sub *, int by);
+void jsc_interest_free(jsc_account *);
 void jsc_interest_tell(jsc_conn *route, const jsc_account *); /* of one account, or NULL: of all it carries */
 /* pool.c */
 #define JSC_POOL_SEED 2166136261u

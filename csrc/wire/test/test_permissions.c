@@ -46,8 +46,10 @@ static void test_queues(void) {
     assert(!subscribes(p, ">", NULL) && !subscribes(p, "*", NULL) && !subscribes(p, "baz..x", NULL));
 
     jsc_conn c = {.permissions = p, .verdict_hint = UINT32_MAX};
-    jsc_sub *plain = jsc_sub_new(JSC_SUB_CLIENT, NULL, "baz.*", 5, NULL, 0, NULL, 0),
-            *queue = jsc_sub_new(JSC_SUB_CLIENT, NULL, "baz.*", 5, "q", 1, NULL, 0);
+    jsc_plane plane = {.slabs.off = 1};
+    jsc_account a = {.plane = &plane};
+    jsc_sub *plain = jsc_sub_new(JSC_SUB_CLIENT, &a, "baz.*", 5, NULL, 0, NULL, 0),
+            *queue = jsc_sub_new(JSC_SUB_CLIENT, &a, "baz.*", 5, "q", 1, NULL, 0);
     assert(plain && queue);
     plain->conn = queue->conn = &c;
     for (int again = 0; again < 2; again++) {

@@ -21,6 +21,7 @@ from jscore_server.jetstream import (
     api,
     direct,
     gather,
+    graves,
     heal,
     leaving,
     names,
@@ -156,6 +157,7 @@ class JetStream:
         self.leaving = leaving.Leaving(self)
         self.healer = heal.Healer(self)
         self.trimmer = trim.Trimmer(self)
+        self.graves = graves.Graves(self)
         self._meta_start: tuple[list[str], int, str] | None = None  # how to start the meta group once its log is whole
         self.rearrange = rearrange.Rearrange(self)
         self.quotas = quotas.Quotas(self)
@@ -177,6 +179,7 @@ class JetStream:
         self.healer.start()
         if self.options.trim:
             self.trimmer.start()
+        self.graves.start()
         self.after(MARK_S, self._mark)
         self.api.start()
         self.system_api.start()
@@ -208,7 +211,7 @@ class JetStream:
 
     def _open_meta_log(self) -> None:
         path = os.path.join(self.options.directory, META_GROUP)
-        heal.settle(path, os.path.join(self.options.directory, "lost+found", f"{META_GROUP}.{self.clock()}"))
+        heal.settle(path, self.graves.place(META_GROUP, deleted=False))
         self.meta_log = self.store.open(path)
         self._replay_until = self.meta_log.last
         if self.meta_log.recovery.message:
@@ -804,7 +807,7 @@ class JetStream:
         asset: Asset | None = None
         try:
             os.makedirs(os.path.dirname(directory), exist_ok=True)
-            heal.settle(directory, self._grave(assignment))
+            heal.settle(directory, self._grave(assignment, deleted=False))
             snapshot, damage = self._snapshot(directory)
             keep = jscore.snapshot_head(snapshot).first if snapshot is not None else 0
             log = self.store.open(directory, keep=keep)
@@ -879,18 +882,17 @@ class JetStream:
             self.gather.unless_done(assignment.group, 0.5, answer)
 
     def _bury(self, assignment: Assignment, what: str = "deleted") -> None:
-        """Moves a stream's directory out of the way. Nothing is erased here (clustering.md §6, last row)."""
-        source, target = self.directory_of(assignment), self._grave(assignment)
+        """Moves a stream's directory out of the way: nothing is erased at once (clustering.md §6, last row)."""
+        source, target = self.directory_of(assignment), self._grave(assignment, deleted=True)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.rename(source, target)
-            self.lines.info(f"stream {assignment.account}/{assignment.name} {what}; its log is kept in {target}")
+            self.lines.info(f"stream {assignment.account}/{assignment.name} {what}; its log is in {target} for now")
         except OSError as err:
             self.lines.error(f"stream {assignment.account}/{assignment.name} {what}; its log stays in {source}: {err}")
 
-    def _grave(self, assignment: Assignment) -> str:
-        name = f"{names.account_directory(assignment.account)}.{assignment.group}.{self.clock()}"
-        return os.path.join(self.options.directory, "lost+found", name)
+    def _grave(self, assignment: Assignment, *, deleted: bool) -> str:
+        return self.graves.place(f"{names.account_directory(assignment.account)}.{assignment.group}", deleted=deleted)
 
     def _report_strangers(self) -> None:
         """Directories without an assignment are left alone and named in the log."""

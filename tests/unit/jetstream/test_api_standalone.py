@@ -107,7 +107,7 @@ def test_names_and_list_are_sorted_and_paged(world: World) -> None:
     assert world.one("STREAM.NAMES", {"subject": "b.x"})["streams"] == ["B"]
 
 
-def test_delete_ends_the_stream_and_keeps_its_directory_aside(world: World, tmp_path: Path) -> None:
+def test_delete_ends_the_stream_and_keeps_its_directory_aside_for_five_minutes(world: World, tmp_path: Path) -> None:
     make(world)
     assert world.one("STREAM.DELETE.S") == {
         "type": "io.nats.jetstream.api.v1.stream_delete_response",
@@ -118,6 +118,25 @@ def test_delete_ends_the_stream_and_keeps_its_directory_aside(world: World, tmp_
     assert len(kept) == 1
     assert list((tmp_path / "n0" / "streams" / "$G").iterdir()) == []
     assert make(world)["state"]["messages"] == 0
+    foreign = tmp_path / "n0" / "lost+found" / "$G.S.1"
+    foreign.mkdir()
+    segments = [kept[0] / f"{first:016x}.seg" for first in (1, 100, 200)]
+    for segment in segments:
+        segment.write_bytes(b"x")
+    world.settle(280)
+    assert all(segment.exists() for segment in segments)
+    world.settle(40)
+    assert list((tmp_path / "n0" / "lost+found").iterdir()) == [foreign]  # nothing says that it was deleted
+
+
+def test_what_was_deleted_before_a_restart_is_erased_after_it(world: World, tmp_path: Path) -> None:
+    make(world)
+    world.one("STREAM.DELETE.S")
+    world.stop("n0")
+    world.now_ns += 600_000_000_000
+    world.start("n0")
+    world.settle(20)
+    assert list((tmp_path / "n0" / "lost+found").iterdir()) == []
 
 
 def test_bad_bodies_are_answered_with_their_error(world: World) -> None:

@@ -1,0 +1,77 @@
+"""Where logs go that no stream has any more: `lost+found` in the store directory.
+
+What a committed deletion, or a committed change of a stream's replicas, put there is erased after a while, one file at
+a time; what is there for another reason stays until somebody looks at it. Source: spec/clustering.md §6, last row.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jscore_server.jetstream.engine import JetStream
+
+FOLDER = "lost+found"
+DELETED = ".deleted"  # ends the name of what is erased; before it, behind a dot, when it came, unix ns
+KEEP_NS = 300_000_000_000
+LOOK_S = 10.0
+NEXT_S = 0.02  # between two files
+
+
+class Graves:
+    """The folder of one server."""
+
+    def __init__(self, engine: JetStream) -> None:
+        self._engine = engine
+        self._folder = os.path.join(engine.options.directory, FOLDER)
+        self._refused = ""  # said once
+
+    def start(self) -> None:
+        self._engine.after(LOOK_S, self._look)
+
+    def place(self, name: str, *, deleted: bool) -> str:
+        """A path for a directory to be renamed to, in a folder that may not be there yet. `deleted`: erased later."""
+        return os.path.join(self._folder, f"{name}.{self._engine.clock()}{DELETED if deleted else ''}")
+
+    def _look(self) -> None:
+        again = LOOK_S
+        try:
+            for path in self._due():
+                again = NEXT_S
+                if self._erase_some(path):
+                    break
+        except OSError as err:
+            again = LOOK_S
+            if str(err) != self._refused:
+                self._refused = str(err)
+                self._engine.lines.warn(f"{self._folder}: {err}")
+        self._engine.after(again, self._look)
+
+    def _due(self) -> list[str]:
+        try:
+            names = sorted(os.listdir(self._folder))
+        except FileNotFoundError:
+            return []
+        now, due = self._engine.clock(), []
+        for name in names:
+            came = name.removesuffix(DELETED).rpartition(".")[2]
+            if name.endswith(DELETED) and came.isdecimal() and now - int(came) >= KEEP_NS:
+                due.append(os.path.join(self._folder, name))
+        return due
+
+    def _erase_some(self, path: str) -> bool:
+        """One file, or the directory once it is empty. False: there is something in it that is no log's; it stays."""
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    return True
+                if not os.listdir(entry.path):
+                    os.rmdir(entry.path)
+                    return True
+        try:
+            os.rmdir(path)
+        except OSError:
+            return False
+        return True

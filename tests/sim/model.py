@@ -93,6 +93,7 @@ class Node:
         "former",
         "full",
         "hard_sync",
+        "heard",
         "held",
         "known",
         "life",
@@ -102,6 +103,7 @@ class Node:
         "name",
         "paused",
         "pending_hard",
+        "present",
         "rate",
         "syncing",
         "wake",
@@ -123,6 +125,8 @@ class Node:
         self.applied = 0
         self.rate = 1.0  # of its clock
         self.lost_ms = 0.0  # time that its ticks did not see, being stopped
+        self.present: set[str] = set()  # servers that are linked and not silent, as its core sees them
+        self.heard: dict[str, int] = {}
         self.paused = 0  # until when, 0: it runs
         self.backlog: list[tuple[Any, tuple[Any, ...]]] = []
         self.full = False  # no space for another record

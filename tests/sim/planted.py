@@ -183,6 +183,17 @@ class LeaseWhileHandingOver(Core):
         return super()._lease_holds()
 
 
+class SleepsOn(Core):
+    """K-65: a sleeping follower does not care for its leader's host, nor for who misses the leader."""
+
+    def peer_down(self, name: str) -> None:
+        if not self.quiet:
+            super().peer_down(name)
+
+    def _doubt(self) -> None:
+        pass
+
+
 class CountsWhoLostItsPromises(Core):
     """R-3 broken: an emptied replica counts and votes."""
 

@@ -7,7 +7,7 @@ from jscore_server.raft.core import ChangeRefused, Core, NotLeader, Role
 from jscore_server.raft.messages import ACK, FLAG_TRUE, HEARTBEAT, VOTE
 
 from .model import LEASED, TIMING, Violation
-from .planted import CommitsOlderTerms, CountsAnOldRound, LeaseByTicks, LeaseWhileHandingOver
+from .planted import CommitsOlderTerms, CountsAnOldRound, LeaseByTicks, LeaseWhileHandingOver, SleepsOn
 from .stage import Stage
 
 
@@ -159,9 +159,9 @@ def k28_a_transfer_to_who_is_behind_comes_to_nothing_and_costs_nothing() -> None
     s.settle()
 
 
-def handed_over(core_class: type[Core] = Core) -> None:
+def handed_over(core_class: type[Core] = Core, seed: int = 1) -> None:
     """A leader with a lease told another to campaign, and is stopped; that one leads when it goes on."""
-    s = Stage(timing=LEASED, core_class=core_class)
+    s = Stage(timing=LEASED, core_class=core_class, seed=seed)
     leader = s.leader()
     s.put()
     s.go(300)
@@ -179,8 +179,13 @@ def handed_over(core_class: type[Core] = Core) -> None:
 
 def k28_no_lease_holds_once_another_was_told_to_campaign() -> None:
     handed_over()
-    with pytest.raises(Violation, match=r"^15"):
-        handed_over(LeaseWhileHandingOver)
+    found = []
+    for seed in range(20):  # what the stopped leader reads first is chance
+        try:
+            handed_over(LeaseWhileHandingOver, seed)
+        except Violation as err:
+            found.append(str(err))
+    assert any(text.startswith("15") for text in found)
 
 
 def older_term(core_class: type[Core] = Core) -> None:
@@ -287,18 +292,107 @@ def k33_a_retired_leader_stays_retired() -> None:
     assert s.leads() in rest
 
 
-@pytest.mark.parametrize("told", [True, False])
-def k65_an_idle_group_notices_that_its_leader_died(told: bool) -> None:
-    s = Stage()
+def asleep(s: Stage) -> str:
+    """A group of three has a leader, has published, and sleeps: its leader's name."""
     leader = s.leader()
     s.put()
-    s.until(lambda: all(s.core(n).quiet for n in ("n0", "n1", "n2")), 8000)
+    s.until(lambda: s.leads() and s.core(s.leads()).quiet and s.core(s.leads())._all_asleep(), 3000)
+    return leader
+
+
+def wakes(told: bool, core_class: type[Core] = Core) -> None:
+    s = Stage(core_class=core_class)
+    leader = asleep(s)
     s.crash(leader)
     if told:
         for name in s.names:
             s.link(name, leader, False)
-    s.until(lambda: s.leads() not in ("", leader), 1000 if told else 9000)
+    s.until(lambda: s.leads() not in ("", leader), 1000 if told else 2500)
     s.settle()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def k65_an_idle_group_notices_that_its_leader_died(told: bool) -> None:
+    wakes(told)
+    with pytest.raises(Violation, match=r"^23"):
+        wakes(told, SleepsOn)
+
+
+def k65_a_sleeping_group_sends_nothing() -> None:
+    s = Stage(trace=True)
+    asleep(s)
+    s.go(1)
+    assert s.trace is not None
+    before = len(s.trace)
+    s.go(60_000)
+    assert len(s.trace) == before
+    s.put(1, 200)
+    s.settle()
+
+
+def k65_a_sleeping_group_hears_of_a_publish_a_read_and_a_transfer() -> None:
+    s = Stage()
+    leader = asleep(s)
+    s.put(3, 300)
+    asleep(s)
+    number = s.ask(leader)
+    s.until(lambda: number not in s.reading, 300)
+    asleep(s)
+    target, _ = s.others(leader)
+    s.core(leader).transfer(target)
+    s.drain(s.nodes[leader])
+    s.until(lambda: s.leads() == target, 300)
+    s.settle()
+
+
+def k65_a_sleeping_group_changes_its_members() -> None:
+    s = Stage()
+    asleep(s)
+    s.change("n0", "n1", "n3")
+    s.changed("n0", "n1", "n3")
+    asleep(s)
+    s.settle()
+
+
+@pytest.mark.parametrize("others", [True, False])
+def k65_who_comes_back_to_a_sleeping_group_is_taken_in(others: bool) -> None:
+    """A follower, or the leader, dies and returns; a group of which a quorum is left goes back to sleep meanwhile."""
+    s = Stage()
+    leader = asleep(s)
+    gone = s.others(leader)[0] if others else leader
+    s.crash(gone)
+    s.go(1500)
+    s.put(2)
+    asleep(s)
+    s.back(gone)
+    s.until(lambda: s.core(gone).commit == s.core(s.leader()).commit, 1000)
+    asleep(s)
+    assert s.core(gone).quiet or s.core(gone).role is Role.LEADER
+    s.settle()
+
+
+def k66_a_hosts_death_wakes_no_group_that_can_do_without_it() -> None:
+    s = Stage(trace=True)
+    leader = asleep(s)
+    s.crash(s.others(leader)[0])
+    assert s.trace is not None
+    before = len(s.trace)
+    s.go(30_000)
+    assert len(s.trace) == before
+    assert s.core(leader)._all_asleep()
+    s.settle()
+
+
+def k67_a_leader_that_stops_on_a_living_host_is_missed() -> None:
+    s = Stage()
+    leader = asleep(s)
+    s.core(leader).wake_others()
+    s.drain(s.nodes[leader])
+    s.nodes[leader].core = None  # the group alone: its host's links stay up
+    s.go(1)
+    for name in s.names:
+        s.nodes[name].present.discard(leader)  # and nobody is told
+    s.until(lambda: s.leads() not in ("", leader), 2500)
 
 
 def k67_a_group_whose_leaders_disk_hangs_gets_another() -> None:

@@ -30,6 +30,9 @@ from .checks import Checks
 from .model import GROUP, NOOP_DATA, STEPS_MS, Bugs, ModelLog, Node, Violation, copy_hard, members_at
 from .troubles import Troubles
 
+LIVENESS_MS = 200
+SILENCE_MS = 500
+
 __all__ = ["Checks", "ModelLog", "Node", "Simulator", "Violation", "run_seed"]
 
 
@@ -52,10 +55,12 @@ class Simulator(Troubles):
         super().__init__(seed, make_log, duration, calm=calm, size=size)
         self.timing = timing or self.timing
         self.core_class = core_class
+        self.slept: set[int] = set()  # terms in which the group slept
         self.bugs = bugs or Bugs()
         self.trace = [] if trace else None
         for name in self.names:
             self.start(name)
+        self.at(LIVENESS_MS, self.prove_liveness)
 
     def at(self, delay: int, act: Any, *args: Any) -> None:
         self.order += 1
@@ -124,9 +129,11 @@ class Simulator(Troubles):
         node.lost_ms = 0.0
         node.broken = node.fails = False
         node.known[name] = node.directory
+        node.present = {other for other in self.names if other != name}
+        node.heard = dict.fromkeys(node.present, self.now)
         core = self.core_class(
             GROUP, name, log, hard, self.rng, self.timing, commit=getattr(log, "known_commit", 0),
-            now=node.ticks(self.now), known=node.known, met=node.met,
+            now=node.ticks(self.now), known=node.known, met=node.met, present=node.present,
         )  # fmt: skip
         core.clock_ms = int(self.now * node.rate)
         node.core = core
@@ -182,10 +189,32 @@ class Simulator(Troubles):
         core = self.enter(self.nodes[a])
         if core is not None:
             if up:
+                self.nodes[a].present.add(b)
                 core.peer_up(b)
             else:
+                self.nodes[a].present.discard(b)
                 core.peer_down(b)
             self.drain(self.nodes[a])
+
+    def prove_liveness(self) -> None:
+        """What hosts do for all their groups: silence is told, and its end."""
+        self.at(LIVENESS_MS, self.prove_liveness)
+        for a in self.names:
+            node = self.nodes[a]
+            if node.core is None or node.paused:
+                continue
+            for b in self.names:
+                other = self.nodes[b]
+                if a == b:
+                    continue
+                if other.core is not None and not other.paused and (b, a) not in self.blocked:
+                    node.heard[b] = self.now
+                    if b not in node.present:
+                        self.link(a, b, True)
+                elif b in node.present and self.now - node.heard.get(b, 0) >= SILENCE_MS:
+                    self.link(a, b, False)
+            if node.core.role is Role.LEADER and node.core.quiet and node.core._all_asleep():
+                self.slept.add(node.core.term)
 
     def arm(self, node: Node) -> None:
         core = node.core
@@ -323,6 +352,7 @@ class Simulator(Troubles):
         if not node.paused or node.life != life:
             return
         node.paused = 0
+        node.heard = dict.fromkeys(node.heard, self.now)  # its own pause is no silence of others
         node.lost_ms += max(0.0, (self.now - since) * node.rate - STEPS_MS)
         self.note(f"{name} goes on")
         backlog, node.backlog = node.backlog, []

@@ -28,7 +28,6 @@ ELSEWHERE = {
     62: "apply is csrc/stream/apply.c, from the record alone: csrc/stream/test",
     63: "consumers live in their stream's log: csrc/stream/test",
     64: "the window of duplicates is rebuilt from the log by csrc/stream/apply.c: csrc/stream/test",
-    66: "many groups share a host's wheel and frames: tests/unit/raft/test_raft_host.py",
     72: "small frames pass bulk in csrc/wire/link.c: tests/cluster",
 }
 

@@ -16,15 +16,17 @@ WITHIN = 1500
 
 @pytest.mark.parametrize("start", range(0, SEEDS, 100))
 def test_random_histories_hold_every_invariant(start: int) -> None:
-    acked = elections = reads = 0
+    acked = elections = reads = slept = 0
     for seed in range(start, start + 100):
         sim = run_seed(seed)
         acked += len(sim.acked)
         elections += len(sim.leaders)
         reads += sim.reads_done
+        slept += len(sim.slept)
     assert acked > 100 * 10, "a run that acknowledges nothing proves nothing"
     assert elections > 100
     assert reads > 100 * 10
+    assert slept > 20, "groups are to fall asleep between the troubles"
 
 
 def test_a_seed_gives_one_history() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -45,6 +45,7 @@ class Peer:
     last_heard: float = 0.0
     directory: object = None  # of its store, as it said over the link that is up
     dialling: asyncio.Task[None] | None = None
+    lost: asyncio.Event = field(default_factory=asyncio.Event)  # `conn` is 0 again
 
 
 @dataclass
@@ -144,8 +145,11 @@ class Links:
                     self.conns[conn] = _Conn(peer.name, opened=loop.time())
                     peer.conn = conn
                     failures = 0
+                    peer.lost.clear()
                 except OSError:
                     failures += 1
+            if peer.conn:
+                await peer.lost.wait()
             await asyncio.sleep(RETRY_S if failures < 100 else RETRY_SLOW_S)
 
     # ---- events ----
@@ -288,6 +292,7 @@ class Links:
         if peer is not None and peer.conn == conn:
             was_up = peer.up
             peer.conn, peer.up = 0, False
+            peer.lost.set()
             if was_up:
                 self.log.warn(f"Replication link to {peer.name} is down: {reason}")
                 self.callbacks.down(peer.name)

@@ -106,6 +106,7 @@ class Runtime:
             log=self.log,
         )
         self._tick_timer: asyncio.TimerHandle | None = None
+        self.raft.hurry = self._hurry
         self._birth_timer: asyncio.TimerHandle | None = None
         self._waiting_for = ""
         self._told_elected = self.raft.elected
@@ -156,11 +157,18 @@ class Runtime:
         self.raft.transport = links
 
     def _tick(self) -> None:
-        self._tick_timer = self.loop.call_later(TICK_S, self._tick)  # first: an error here must not stop the clock
-        self.raft.tick(time.monotonic_ns())
+        try:
+            self.raft.tick(time.monotonic_ns())
+        finally:  # an error must not stop the clock
+            self._tick_timer = self.loop.call_later(TICK_S * self.raft.rest(), self._tick)
         if self.raft.elected != self._told_elected:
             self._told_elected = self.raft.elected
             self._say_hello()
+
+    def _hurry(self) -> None:
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+            self._tick_timer = self.loop.call_later(TICK_S, self._tick)
 
     # ---- the meta group's birth ----
 
@@ -268,6 +276,7 @@ class Runtime:
         if peer in self.foreign:
             return
         try:
+            self.raft.tick(time.monotonic_ns())  # it may rest
             self.raft.receive(peer, kind, body)
         except ProtocolError as err:
             self._drop(peer, err)

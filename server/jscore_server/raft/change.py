@@ -59,6 +59,8 @@ class Change(Reads):
                 return
             if not instead:
                 raise ChangeRefused("another change is running")
+        if self.quiet:
+            self._wake()
         self.target = Target(voters, learners, target.before if target is not None else current.learners)
         self._advance_change()
 

@@ -63,18 +63,24 @@ class Core(Change):
             self._reset_timeout()
             if self.now - self.heard >= self.timing.election_max_ticks:
                 self.leader = ""
+                self.quiet = False
+                if self.disk and not self.gone and self.members.is_voter(self.name):
+                    self._ask_for_leader()
 
     def peer_down(self, name: str) -> None:
         """The link to `name` was reset: a hint only. Its follower asks the others soon; pre-vote keeps it safe."""
         if self.role is Role.LEADER:
             p = self.progress.get(name)
             if p is not None:
-                if self.quiet:
+                if self.quiet and not self._is_idle():
                     self._wake()
+                p.asleep = False
                 self._probe(p)
                 p.paused = True
                 p.round = 0  # whether it can be reached is asked anew
                 self.whole = False
+                for other in self.progress.values():
+                    other.said = -1  # each may have noticed it, too
         elif self.leader == name:
             self.suspect = True
             timing = self.timing
@@ -87,6 +93,8 @@ class Core(Change):
         if self.role is Role.LEADER:
             p = self.progress.get(name)
             if p is not None:
+                if self.quiet:
+                    self._look_after(p)
                 self._probe(p)
                 self._heartbeat(p)
                 if p.next <= self.last:

@@ -75,6 +75,8 @@ class Election(State):
 
     def _become_follower(self, term: int, leader: str) -> None:
         was_leader = self.role is Role.LEADER
+        if was_leader and term == self.term:
+            self.wake_others()  # nobody else would tell them that this one leads no more
         self.role = Role.FOLLOWER
         self.suspect = False
         self.quiet = False
@@ -122,8 +124,7 @@ class Election(State):
             return True
         if not self.leader or self.suspect:
             return False
-        limit = self.timing.election_min_ticks
-        return self.now - self.heard < (limit + self.timing.quiet_ticks if self.quiet else limit)
+        return self.quiet or self.now - self.heard < self.timing.election_min_ticks
 
     def _is_bound(self) -> bool:
         """With leases: whether what was answered to a leader still forbids any vote, whatever was heard since (R-8)."""
@@ -149,8 +150,25 @@ class Election(State):
                 self.role = Role.FOLLOWER
                 self._reset_timeout()
                 self._ask_again_soon()
+        if self.quiet:
+            self._doubt()
         reply = Message(PREVOTE_REPLY, m.peer, self.group, m.term, hint=self.term, flags=FLAG_TRUE if granted else 0)
         self.out.messages.append(reply)  # promises nothing: no need to wait for the disk
+
+    def _doubt(self) -> None:
+        """Somebody misses the leader: it proves itself, or those who slept notice as well (K-65, K-67)."""
+        self.quiet = False
+        if self.role is Role.LEADER:
+            self._wake()
+        else:
+            self.heard = self.now
+            self.deadline = min(self.deadline, self.now + self.timeout)
+
+    def _ask_for_leader(self) -> None:
+        """Who may not campaign, and hears of no leader: one that sleeps wakes by this, which nobody can grant."""
+        for name in self.members.all_voters:
+            if name != self.name:
+                self._send(Message(PREVOTE, name, self.group, 0, self.last, 0))
 
     def _on_prevote_reply(self, m: Message) -> None:
         if m.hint > self.term and self.members.is_voter(m.peer):

@@ -39,9 +39,6 @@ class Follower(Election):
                 self._met(m.commit)
             self.current = bool(m.flags & FLAG_CURRENT)
             self.whole = bool(m.flags & FLAG_WHOLE)
-            if m.flags & FLAG_TRUE:
-                self.quiet = True
-                self.deadline = self.now + 3 * self.timing.quiet_ticks + self.timeout
             if m.index > self.verified:
                 if m.index > self.last or self.term_at(m.index) != m.log_term:
                     self._lost_records(m.index)
@@ -51,6 +48,9 @@ class Follower(Election):
                 self._commit_to(min(m.commit, self.verified))
             elif self.hard.mute >= 0:
                 self._may_count_again()
+            if m.flags & FLAG_TRUE and self.commit >= m.commit and self.disk and self.hard.mute < 0:
+                self.quiet = True
+                self.deadline = self.now + 3 * self.timing.sleep_ticks + self.timeout
             self._ack(m.hint)
 
     def _met(self, commit: int) -> None:
@@ -83,7 +83,7 @@ class Follower(Election):
         verified = self.verified
         index = self.synced if self.synced < verified else verified
         self.acked = index
-        flags = FLAG_MUTE if self.hard.mute >= 0 else 0
+        flags = FLAG_MUTE if self.hard.mute >= 0 else FLAG_TRUE if self.quiet else 0
         self._send(Message(ACK, self.leader, self.group, self.term, index, 0, answered, verified, flags))
 
     def step_append(

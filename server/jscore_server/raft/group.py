@@ -108,7 +108,7 @@ class Group:
         commit = max(floor, int(recovery.commit) if recovery is not None else 0)
         self.core = Core(
             group_id, host.name, log, hard, host.rng, host.timing, commit=commit, now=host.ticks, preferred=preferred,
-            first=log.first, known=host.known, met=host.met,
+            first=log.first, known=host.known, met=host.met, present=host.present,
         )  # fmt: skip
         self.core.synced = min(log.durable, log.last)
         self.held: list[tuple[int, Message]] = []
@@ -445,6 +445,8 @@ class Group:
         try:
             self._catch_up()
             core.clock_ms = self.host.clock_ms()
+            if self.wanted:
+                core.busy = core.now  # what is asked again with each heartbeat lets no leader sleep
             core.tick()
             self.drain()
             if core.led:
@@ -500,6 +502,10 @@ class Group:
         """The link to `name` came up or went down."""
         self._input(lambda: self.core.peer_up(name) if up else self.core.peer_down(name))
 
+    def forget(self, name: str) -> None:
+        """What `name` acknowledged before is not on its disk any more (R-3)."""
+        self._input(lambda: self.core.forget(name))
+
     def _stop(self, err: Exception) -> None:
         self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
@@ -510,6 +516,7 @@ class Group:
         self._failed = True
         self.host.log_line("error", f"raft group {self.id} stops: {why}")
         core = self.core
+        self._leave_awake()
         core.led = False
         core.leader = ""
         core.out.role.clear()
@@ -545,8 +552,17 @@ class Group:
 
     def drop(self) -> None:
         """The group was removed: nothing is sent or called back any more, but for reads that are lost."""
+        self._leave_awake()
         self._failed = True
         self._lose_reads()
+
+    def _leave_awake(self) -> None:
+        """A leader that stops while its host goes on: nobody who sleeps would miss it."""
+        core = self.core
+        core.wake_others()
+        messages, core.out.messages = core.out.messages, []
+        for m in messages:
+            self.host._post(m.peer, encode(m, self._raw_id))
 
     # ---- carrying out ----------------------------------------------------------------------------------------------
 

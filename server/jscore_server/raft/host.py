@@ -123,10 +123,14 @@ class RaftHost:
         self._newborn: list[Group] = []
         self._hellos: dict[str, Hello] = {}
         self._heard: dict[str, int] = {}  # linked peers: tick of the last frame from them
+        self.present: set[str] = set()  # linked peers that are not silent
         self._told: dict[str, int] = {}  # tick of the last frame to them
         self._silent: dict[str, None] = {}  # linked peers that say nothing
         self._depth = 0
         self._now_ns = -1
+        self.hurry: Callable[[], None] | None = None  # called when something is due before the end of a rest
+        self._rest = 1
+        self._sooner = False
         self._damaged = False
         self._load()
         if self._damaged or getattr(self._log, "bytes", 0) > hardlog.REWRITE_BYTES:
@@ -405,6 +409,7 @@ class RaftHost:
             self._heard[peer] = self.ticks
             if self._silent and peer in self._silent:
                 del self._silent[peer]
+                self.present.add(peer)
                 self._each(lambda group: group.peer(peer, True))
             if kind == FRAME_APPEND:
                 self._receive_append(peer, body)
@@ -437,6 +442,7 @@ class RaftHost:
         """A link to `peer` is ready for frames."""
         self._heard[peer] = self._told[peer] = self.ticks
         self._silent.pop(peer, None)
+        self.present.add(peer)
         self._each(lambda group: group.peer(peer, True))
 
     def link_down(self, peer: str) -> None:
@@ -445,6 +451,7 @@ class RaftHost:
         self._heard.pop(peer, None)
         self._told.pop(peer, None)
         self._silent.pop(peer, None)
+        self.present.discard(peer)
         self._each(lambda group: group.peer(peer, False))
 
     def _each(self, act: Callable[[Group], None]) -> None:
@@ -458,7 +465,7 @@ class RaftHost:
     # ---- time and disk ---------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
-        """Lets time pass up to `now_ns` (monotonic); to be called about every 20 ms."""
+        """Lets time pass up to `now_ns` (monotonic); to be called about every 20 ms, see `rest`."""
         tick_ns = self.timing.tick_ms * 1_000_000
         if self._now_ns < 0:
             self._now_ns = now_ns
@@ -466,12 +473,28 @@ class RaftHost:
         if steps <= 0:
             return
         self._now_ns += steps * tick_ns
+        most, self._rest = self._rest - 1 + MAX_STEPS, max(1, self._rest - steps)
         self._enter()
         try:
-            for _ in range(min(steps, MAX_STEPS)):
+            for _ in range(min(steps, most)):
                 self._step()
         finally:
             self._leave()
+
+    def rest(self) -> int:
+        """For how many ticks nothing is due, at least 1: `tick` need not be called before, unless `hurry` is.
+
+        What comes from outside meanwhile sees an old time, unless `tick` is called first.
+        """
+        self._sooner = False
+        if self._dirty or self._newborn:
+            self._rest = 1
+        else:
+            timing = self.timing
+            most = timing.heartbeat_ticks if self._told else timing.election_min_ticks
+            ticks, wheel = self.ticks, self._wheel
+            self._rest = next((n for n in range(1, most) if ticks + n in wheel), most)
+        return self._rest
 
     def _step(self) -> None:
         self.ticks += 1
@@ -530,6 +553,7 @@ class RaftHost:
         for peer, heard in self._heard.items():
             if ticks - heard >= timing.election_min_ticks and peer not in self._silent:
                 self._silent[peer] = None
+                self.present.discard(peer)
                 self._each(lambda group, peer=peer: group.peer(peer, False))  # type: ignore[misc]
 
     def _greet(self, group: Group) -> None:
@@ -548,6 +572,8 @@ class RaftHost:
         due = max(group.core.deadline, self.ticks + 1)
         if due < group.due:
             group.due = due
+            if due < self.ticks + self._rest:
+                self._sooner = True
             self._wheel.setdefault(due, []).append(group)
 
     def durable(self, log: Any) -> None:
@@ -595,6 +621,10 @@ class RaftHost:
                     if peer in self._told:
                         self._told[peer] = self.ticks
                     send(peer, FRAME_SMALL, b"".join(bodies))
+            if self._rest > 1 and (self._sooner or self._dirty or self._newborn):
+                self._rest = 1
+                if self.hurry is not None:
+                    self.hurry()
 
     def _post(self, peer: str, message: bytes) -> None:
         bodies = self._outbox.get(peer)
@@ -690,9 +720,9 @@ class RaftHost:
         if self.wiped and self.wiped_until < 0:
             self._bound_loss(self._hellos[peer], meta_last, set(hello["known"]))
         if start[1] and former_start[0] == start[0] and start[1] <= former_start[1] and start != former_start:
-            self._each(lambda group: group.core.forget(peer))  # an older copy of its files
+            self._each(lambda group: group.forget(peer))  # an older copy of its files
         if self.met.get(peer, directory) != directory:
-            self._each(lambda group: group.core.forget(peer))
+            self._each(lambda group: group.forget(peer))
         self.met[peer] = directory
         known = self.known.get(peer)
         if known is None:

@@ -20,9 +20,7 @@ class Leader(Follower):
         now = self.now
         self.caught, self.caught_next = self.caught_next, self.commit
         if self._is_idle():
-            self.quiet = True
-            # Spread, so that thousands of idle groups are no burst.
-            self.deadline = now + timing.quiet_ticks - self.rng.randint(0, timing.heartbeat_ticks)
+            self._ask_to_sleep()
         else:
             if self.quiet:
                 self._wake()
@@ -43,9 +41,10 @@ class Leader(Follower):
                 self._become_follower(self.term, "")  # R-7
                 return
         self._next_round()
-        self.whole = self.led and len(self.well()) == len(self.members.all_voters)
+        self.whole = self._is_whole()
         for p in self.progress.values():
-            self._heartbeat(p)
+            if not (p.asleep and self.quiet):
+                self._heartbeat(p)
             if p.paused and now - p.sent_tick >= timing.retry_ticks:
                 p.paused = False
             if not p.paused and p.next <= self.last:
@@ -54,14 +53,52 @@ class Leader(Follower):
         self._advance_change()
 
     def _is_idle(self) -> bool:
-        """Everybody holds and knows everything and has answered lately: then hosts, not groups, prove liveness (§4)."""
+        """Everybody holds and knows everything and has answered lately: then hosts, not groups, prove liveness (§4).
+
+        Who is not there hinders nobody from sleeping while a quorum is: its return wakes the leader.
+        """
         now, last = self.now, self.last
-        if self.commit == last and not self.transferee and not self.reading and self.target is None:
+        if self.commit == last <= self.synced and not self.transferee and not self.reading and self.target is None:
             since = now - (3 * self.timing.quiet_ticks if self.quiet else self.timing.quorum_ticks)
-            if all(p.match == last and p.told == last and p.active >= since for p in self.progress.values()):
-                return now - self.busy >= self.timing.idle_ticks
+            settled = {self.name}
+            for p in self.progress.values():
+                if not self._is_present(p.name):
+                    continue
+                if p.match != last or p.told != last or not p.counted or (p.active < since and not p.asleep):
+                    break
+                settled.add(p.name)
+            else:
+                if self.members.agree(settled):
+                    return now - self.busy >= self.timing.idle_ticks
         self.busy = now
         return False
+
+    def _ask_to_sleep(self) -> None:
+        """Heartbeats that say so follow; who agrees is left alone until something happens."""
+        if not self.quiet or self._all_asleep():
+            for p in self.progress.values():
+                p.asleep = False
+                if self.quiet:
+                    p.active = self.now  # its host was heard until now
+        self.quiet = True
+        self.deadline = self.now + self.timing.quiet_ticks
+
+    def _all_asleep(self) -> bool:
+        return all(p.asleep or not self._is_present(p.name) for p in self.progress.values())
+
+    def _agrees_to_sleep(self, p: Progress) -> None:
+        p.asleep = True
+        if not self._all_asleep():
+            return
+        self.whole = self._is_whole()
+        untold = [q for q in self.progress.values() if self._is_present(q.name) and q.said != self._flags(q)]
+        for q in untold:  # they are to sleep with the latest word on who is well
+            q.asleep = False
+            self._heartbeat(q)
+        if not untold and not self.reading:
+            # Spread, so that thousands of sleeping groups are no burst.
+            span = self.timing.sleep_ticks
+            self.deadline = self.now + span - self.rng.randint(0, span // 4)
 
     def _wake(self) -> None:
         self.quiet = False
@@ -69,7 +106,25 @@ class Leader(Follower):
         self.deadline = self.now + 1
         self.quorum_at = self.now + self.timing.quorum_ticks
         for p in self.progress.values():
-            p.active = self.now  # its host was heard until now
+            p.asleep = False
+            if self._is_present(p.name):
+                p.active = self.now  # its host was heard until now
+
+    def _look_after(self, p: Progress) -> None:
+        """`p` is back while the leader sleeps: it may have been started anew, and know no leader."""
+        p.asleep = False
+        p.active = self.now
+        if p.match != self.last or p.told != self.last or not p.counted:
+            self._wake()
+        else:
+            self.deadline = min(self.deadline, self.now + self.timing.quiet_ticks)
+
+    def wake_others(self) -> None:
+        """For a leader that goes: those who sleep look for another one after their time-out."""
+        if self.role is Role.LEADER and self.quiet:
+            self.quiet = False
+            for p in self.progress.values():
+                self._heartbeat(p)
 
     def _heartbeat(self, p: Progress) -> None:
         # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The
@@ -79,18 +134,27 @@ class Leader(Follower):
         if match + 1 < self.first:
             match = 0  # nobody here knows its term any more
         match_term = self.term if match >= self.term_start else self.term_at(match)
+        p.said = flags = self._flags(p)
+        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit, self.round, flags))
+
+    def _flags(self, p: Progress) -> int:
         flags = FLAG_TRUE if self.quiet else 0
         if self.whole:
             flags |= FLAG_WHOLE
         if self._is_well(p):
             flags |= FLAG_CURRENT
-        self._send(Message(HEARTBEAT, p.name, self.group, self.term, match, match_term, commit, self.round, flags))
+        return flags
 
     def _is_well(self, p: Progress) -> bool:
         """Whether a follower counts, answers and has caught up. An idle group leaves silence to the hosts."""
         if not p.counted or not p.round or p.match < self.caught:
             return False
-        return self.quiet or p.active >= self.now - self.timing.quorum_ticks
+        if self.quiet:
+            return self._is_present(p.name)
+        return p.active >= self.now - self.timing.quorum_ticks
+
+    def _is_whole(self) -> bool:
+        return self.led and len(self.well()) == len(self.members.all_voters)
 
     def well(self) -> set[str]:
         """The voters that count, answer and have caught up, as their leader sees them; itself one of them."""
@@ -234,6 +298,8 @@ class Leader(Follower):
         if p is not None:
             p.match = 0
             p.counted = False
+            if self.quiet:
+                self._wake()
             self._probe(p)
 
     def _on_ack(self, m: Message) -> None:
@@ -248,6 +314,8 @@ class Leader(Follower):
             p.round = m.commit
         if m.flags & FLAG_MUTE or not self._is_itself(m.peer):
             p.counted = False
+            if self.quiet:
+                self._wake()
             if m.hint < p.match:
                 p.match = m.hint  # it lost what it had
                 self._probe(p)
@@ -286,6 +354,8 @@ class Leader(Follower):
             p.hint_tick = now
         if p.next <= self.last and not p.paused:
             self._queue(p)
+        if self.quiet and m.flags & FLAG_TRUE and p.match == self.last:
+            self._agrees_to_sleep(p)
         if answers and self.confirmed < self.round:
             self._confirm()
         if self.target is not None:
@@ -350,6 +420,8 @@ class Leader(Follower):
         self._begin_transfer(self.progress[target])
 
     def _begin_transfer(self, p: Progress) -> None:
+        if self.quiet:
+            self._wake()
         self.transferee = p.name
         self.transfer_at = self.now + self.timing.election_max_ticks
         self._try_transfer(p)

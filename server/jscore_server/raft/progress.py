@@ -8,8 +8,10 @@ from collections import deque
 class Progress:
     """What the leader knows of one follower."""
 
-    __slots__ = ("active", "counted", "hint", "hint_tick", "inflight", "joins", "match", "name", "next", "paused",
-                 "probing", "queued", "round", "sent_tick", "short", "told")  # fmt: skip
+    __slots__ = (
+        "active", "asleep", "counted", "hint", "hint_tick", "inflight", "joins", "match", "name", "next",
+        "paused", "probing", "queued", "round", "said", "sent_tick", "short", "told",
+    )  # fmt: skip
 
     def __init__(self, name: str, next_index: int, now: int) -> None:
         self.name = name
@@ -19,6 +21,8 @@ class Progress:
         self.paused = False  # probing: one is out; else: the link took nothing
         self.inflight: deque[int] = deque()  # last index of each frame not yet acked
         self.active = now
+        self.asleep = False  # it agreed to sleep, with all that is in the log
+        self.said = -1  # flags of the last heartbeat to it, -1: they may be forgotten there
         self.sent_tick = now
         self.hint = 0
         self.hint_tick = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -68,8 +69,9 @@ class Timing:
     quorum_ticks: int = 40  # 800 ms
     hint_min_ticks: int = 1  # a reset link to the leader: campaign after 20 to 60 ms
     hint_max_ticks: int = 3
-    quiet_ticks: int = 100  # an idle group's heartbeats, 2 s: silence of its leader's host is the host's to notice
-    idle_ticks: int = 50  # nothing to do for so long makes a group idle
+    idle_ticks: int = 10  # nothing to do for so long makes a group idle: its leader asks the others to sleep
+    quiet_ticks: int = 100  # 2 s: who did not agree to sleep is asked again
+    sleep_ticks: int = 15_000  # 5 min: a sleeping group looks whether all agree still, though whatever matters wakes it
     again_min_ticks: int = 5  # a candidacy that met a rival, or was asked too early: the next one after 100 to 200 ms
     again_max_ticks: int = 10
     hurries: int = 3  # pre-votes asked in quick succession after a reset link to the leader
@@ -154,6 +156,7 @@ class State:
         "now",
         "out",
         "preferred",
+        "present",
         "progress",
         "promised",
         "quiet",
@@ -200,11 +203,13 @@ class State:
         first: int = 1,
         known: dict[str, str] | None = None,
         met: dict[str, str] | None = None,
+        present: Container[str] | None = None,
     ) -> None:
         """A replica that starts from its disk. `log` is synced up to its end; `commit` is an index known committed.
 
         `known` and `met` are the driver's, who keeps them up to date: the directory ids by which servers, this one too,
-        were first met, and those that they have on their links now (R-2).
+        were first met, and those that they have on their links now (R-2). So is `present`: the servers that are linked
+        and not silent, None where nobody keeps count.
         """
         self.group = group
         self.name = name
@@ -236,7 +241,8 @@ class State:
         self.heard = -timing.election_max_ticks
         self.suspect = False  # the link to the leader went down
         self.hurry = 0  # pre-votes still to be asked in quick succession: not everybody may have noticed it yet
-        self.quiet = False  # idle: leader and followers agree on slow heartbeats
+        self.quiet = False  # idle: a follower sleeps, a leader does when all who are present said so
+        self.present = present
         self.caught = 0  # who holds this much has caught up: the commit index of a heartbeat or two ago (R-24)
         self.caught_next = 0
         self.busy = now  # last tick at which the leader had something to do
@@ -296,6 +302,9 @@ class State:
         self.timeout = self.rng.randint(timing.election_min_ticks, timing.election_max_ticks)
         self.deadline = self.now + self.timeout
 
+    def _is_present(self, name: str) -> bool:
+        return self.present is None or name in self.present
+
     def holds_members(self, lo: int, hi: int) -> bool:
         """Whether some record in [lo, hi] is a MEMBERS record."""
         for index in reversed(self.hard.members_indexes):
@@ -322,6 +331,12 @@ class State:
         raise NotImplementedError
 
     def _use_members(self) -> None:
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
+    def wake_others(self) -> None:
         raise NotImplementedError
 
     def _begin_round(self) -> None:

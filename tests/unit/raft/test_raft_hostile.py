@@ -94,7 +94,9 @@ def test_frames_cut_at_every_byte_have_no_effect() -> None:
     appends = [f for f in c.heard if f[2] == FRAME_APPEND]
     small = [f for f in c.heard if f[2] == FRAME_SMALL and f[3]]
     refused = tried = 0
-    for source, target, kind, body in rng.sample(appends, 20) + rng.sample(small, 60):
+    for source, target, kind, body in rng.sample(appends, min(20, len(appends))) + rng.sample(
+        small, min(60, len(small))
+    ):
         for length in range(1, len(body)):
             tried += 1
             try:

@@ -333,7 +333,7 @@ cdef class Store:
 
         Raises: OSError; the former one is still there then.
         """
-        cdef jsc_store *store = self.live()
+        self.live()
         cdef const jsc_vfs *vfs = (<Disk>self.disk).vfs if self.disk is not None else jsc_vfs_posix()
         cdef bytes name = os.fsencode(path)
         cdef const char *directory = PyBytes_AS_STRING(name)
@@ -349,7 +349,7 @@ cdef class Store:
 
         Raises: NotFound, Corrupt (none verifies), FormatError, OSError.
         """
-        cdef jsc_store *store = self.live()
+        self.live()
         cdef const jsc_vfs *vfs = (<Disk>self.disk).vfs if self.disk is not None else jsc_vfs_posix()
         cdef uint8_t *p = NULL
         cdef size_t n = 0

@@ -493,6 +493,9 @@ int jsc_rewrite(jsc_mlog *mlog, jsc_segment *first, size_t n, const jsc_healing 
             }
             pthread_mutex_unlock(&mlog->lock);
         }
+        /* What is merged goes now, whoever still reads it: once the merged file is gone, it would pass for the log's. */
+        for (size_t k = 0; k < n && synced >= 0; k++)
+            if (!j.sources[k].segment->spares) (void)jsc_segment_unlink(j.sources[k].segment);
     }
     let_go(&j);
     if (rc == JSC_OK && !j.keep_all) {

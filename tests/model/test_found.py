@@ -258,6 +258,31 @@ def test_files_that_are_let_go_of_go_from_the_front():
         assert bytes(held) == b"x" * 1000
 
 
+def test_a_merged_file_that_is_read_does_not_outlive_the_merged_one():
+    """Held by a reader of its messages it stayed, and once the file that took its place was gone it came back."""
+    disk = jscore.SimDisk(1)
+    with opened(disk) as log:
+        log.extend([("a", b"x" * 300)] * 60)
+        log.seal()
+        held = [*log]
+        for seq in range(1, 61):
+            if seq % 10:
+                log.delete(seq)
+        log.compact(all=True)
+        assert log.stats().compactions == 1
+        log.extend([("b", b"y" * 300)] * 40)
+        log.purge(before=70)
+        log.sync()
+        log.maintain()
+        assert len(segments(disk)) == log.stats().segments
+        assert {bytes(m) for m in held} == {b"x" * 300}
+        log.abandon()
+    disk.crash(100, False)
+    with opened(disk) as log:
+        assert (log.first, log.last, log.stats().messages) == (70, 100, 31)
+        assert log.damage() == []
+
+
 @pytest.mark.parametrize("keys", [None, KEY])
 @pytest.mark.parametrize("which", [0, 1, -1])
 def test_a_lost_head_without_a_sidecar_is_damage_and_the_log_goes_on(keys: bytes | None, which: int):

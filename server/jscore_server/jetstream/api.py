@@ -265,7 +265,7 @@ class Api:
         engine = self._engine
         if engine.meta is None and any(hello.get("elected") for hello in engine.online.values()):
             return  # this server only waits to be added: the group is there and answers for itself
-        if engine.silent and engine.online:
+        if (engine.silent and engine.online) or engine.foreign:
             return  # only this server has lost touch with the group, the others know how it stands
         if last_try or not engine.meta_quorum_possible():
             request.fail(problem(10008))

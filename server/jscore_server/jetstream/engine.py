@@ -153,6 +153,7 @@ class JetStream:
         self._loop = loop
         self._running = False
         self._is_removed = False  # from the cluster, by an operator
+        self.foreign: set[str] = set()  # linked servers with another cluster's data; the runtime notes them
         self.gather = gather.Gather(self)
         self.leaving = leaving.Leaving(self)
         self.healer = heal.Healer(self)

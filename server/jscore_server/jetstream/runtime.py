@@ -68,7 +68,6 @@ class Runtime:
         self.loop = loop
         self.links: Links | None = None
         self.plain_routes: set[str] = set()
-        self.foreign: set[str] = set()  # linked servers with another cluster's data
         self.rng = random.Random(os.urandom(32))
         self.directory = os.path.join(options.store_dir or os.path.join(tempfile.gettempdir(), "nats"), "jetstream")
         open_directory(self.directory)
@@ -261,19 +260,19 @@ class Runtime:
         foreign = bool(
             own is not None and self.raft.elected and hello.get("elected") and theirs not in (None, own.group)
         )
-        if foreign and peer not in self.foreign:
+        if foreign and peer not in self.engine.foreign:
             self.log.error(f"{peer} holds the data of another JetStream cluster and takes no part in this one")
             self.engine.peer_left(peer)
-        (self.foreign.add if foreign else self.foreign.discard)(peer)
+        (self.engine.foreign.add if foreign else self.engine.foreign.discard)(peer)
         return foreign
 
     def link_down(self, peer: str) -> None:
-        self.foreign.discard(peer)
+        self.engine.foreign.discard(peer)
         self.raft.link_down(peer)
         self.engine.peer_left(peer)
 
     def frame(self, peer: str, kind: int, body: bytes) -> None:
-        if peer in self.foreign:
+        if peer in self.engine.foreign:
             return
         try:
             self.raft.tick(time.monotonic_ns())  # it may rest

@@ -34,6 +34,7 @@ def server(lab: Lab, make: str) -> Server:
     started = lab.server("one", f"{text}{PERMISSIONS}\n}}\n", route_port=route, cmd=cmd)
     started.start()
     wait_for_log(started, "Server is ready")
+    wait_for_log(started, "Listening for route connections")  # at nats-server that may come later
     return started
 
 

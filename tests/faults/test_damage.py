@@ -112,16 +112,20 @@ def build(place: Path, kind: Kind) -> Sound:
 
 
 def records(raw: bytes) -> list[Place]:
-    """The records of a plain segment, by walking it as docs/format.md has it."""
+    """The records of a plain segment, by walking it as docs/format.md has it.
+
+    Without marks, which are trailers of no batch: damaged at the end of a log, one is as if its writing had been torn.
+    """
     found = []
-    at, batch = HEAD, 0
+    at, batch, before = HEAD, 0, 0
     while at + RECORD <= len(raw) and (length := struct.unpack_from("<I", raw, at + 4)[0]) >= RECORD:
         kind, ts = raw[at + 30], struct.unpack_from("<q", raw, at + 16)[0]
         # The messages' times are their sequences.
         end = at + (length + 7 & ~7)
-        found.append(Place(at, end, batch, ts if kind == jscore.KIND_MESSAGE else 0))
+        if kind != 255 or before != 255:
+            found.append(Place(at, end, batch, ts if kind == jscore.KIND_MESSAGE else 0))
         batch += kind == 255
-        at = end
+        at, before = end, kind
     return found
 
 

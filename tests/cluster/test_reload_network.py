@@ -70,6 +70,8 @@ def test_the_advertised_address_is_told(lab: Lab, cmd: list[str]) -> None:
     text = "listen: 127.0.0.1:PORT\nserver_name: {}\n{}"
     one = started(lab, "one", text.format("one", cluster.format(*ports)), cmd)
     two = started(lab, "two", text.format("two", cluster.format(*reversed(ports))), cmd)
+    for server in (one, two):
+        wait_for_log(server, "Route connection created", 20)
     with Wire(two.port) as wire:
         wire.until(b"\r\n")
         wire.send(b'CONNECT {"verbose":false,"protocol":1}\r\nPING\r\n')

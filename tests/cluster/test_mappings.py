@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from harness import Lab, Server, Wire, command, free_ports, peer_command, wait_for_log
+from harness import Lab, Server, Wire, command, free_ports, peer_command, wait_for, wait_for_log
 
 Start = Callable[[str], Server]
 Connect = Callable[..., Wire]
@@ -170,9 +170,7 @@ def test_over_a_route_nothing_is_mapped_again(start: Start, connect: Connect) ->
     near, far = (connect(server) for server in servers)
     said(far, "SUB > 1\r\n")
     said(near, "SUB r 1\r\n")
-    for _ in range(20_000):  # until the interest has crossed
-        if "503" not in said(near, "PUB there r 0\r\n\r\n"):
-            break
+    wait_for(lambda: "503" not in said(near, "PUB there r 0\r\n\r\n"), 20, "the interest crosses")
     said(near, "PUB a 0\r\n\r\nPUB x 0\r\n\r\n")
     text = far.until(b"MSG y 1 ")
     assert b"MSG b 1 " in text

@@ -1,4 +1,5 @@
 #include "healing.h"
+#include "log_internal.h"
 
 #include <errno.h>
 
@@ -24,19 +25,9 @@ const jsc_healed *jsc_healing_find(const jsc_healing *h, uint64_t index) {
     return e && e->index == index ? e : NULL;
 }
 
-static int reserve(void **p, size_t need, size_t *cap, size_t item) {
-    if (need <= *cap) return JSC_OK;
-    size_t want = 2 * *cap > need ? 2 * *cap : need;
-    void *grown = realloc(*p, want * item);
-    if (!grown) return -ENOMEM;
-    *p = grown;
-    *cap = want;
-    return JSC_OK;
-}
-
 int jsc_healing_add(jsc_healing *h, const jsc_record *r) {
-    int rc = reserve((void **)&h->bytes, h->n + r->raw_len, &h->cap, 1);
-    if (rc == JSC_OK) rc = reserve((void **)&h->list, h->count + 1, &h->list_cap, sizeof *h->list);
+    int rc = jsc_reserve((void **)&h->bytes, h->n, r->raw_len, &h->cap, 1);
+    if (rc == JSC_OK) rc = jsc_reserve((void **)&h->list, h->count, 1, &h->list_cap, sizeof *h->list);
     if (rc != JSC_OK) return rc;
     size_t i = position(h, r->index);
     memmove(h->list + i + 1, h->list + i, (h->count - i) * sizeof *h->list);

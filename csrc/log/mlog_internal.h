@@ -4,8 +4,8 @@
  * follow.c. Everything here is under mlog->lock unless it says otherwise. */
 #ifndef JSC_MLOG_INTERNAL_H
 #define JSC_MLOG_INTERNAL_H
-#include "healing.h"
 #include "dead.h"
+#include "healing.h"
 #include "jsc_mlog.h"
 #include "log_internal.h"
 #include "pack.h"

@@ -17,19 +17,7 @@ void jsc_scan_free(jsc_scan *c) {
     c->lost = NULL;
 }
 
-/* Room for `more` items behind n. */
-static int reserve(void **p, size_t n, size_t more, size_t *cap, size_t item) {
-    if (more <= *cap - n) return JSC_OK;
-    size_t want = *cap ? 2 * *cap : 64;
-    if (want < n + more) want = n + more;
-    void *grown = realloc(*p, want * item);
-    if (!grown) return -ENOMEM;
-    *p = grown;
-    *cap = want;
-    return JSC_OK;
-}
-
-static int grow(void **p, size_t n, size_t *cap, size_t item) { return reserve(p, n, 1, cap, item); }
+static int grow(void **p, size_t n, size_t *cap, size_t item) { return jsc_reserve(p, n, 1, cap, item); }
 
 static int note(jsc_scan *c, uint32_t value) {
     int rc = grow((void **)&c->table, c->count, &c->cap, sizeof *c->table);
@@ -109,7 +97,7 @@ static int lose(jsc_scan *c, uint64_t hi) {
         c->lost[c->nlost++] = (jsc_lost){c->expected, hi, c->at};
     }
     size_t more = (size_t)(hi + 1 - c->expected); /* many, when a file is gone: one step for all */
-    if ((rc = reserve((void **)&c->table, c->count, more, &c->cap, sizeof *c->table)) < 0) return rc;
+    if ((rc = jsc_reserve((void **)&c->table, c->count, more, &c->cap, sizeof *c->table)) < 0) return rc;
     memset(c->table + c->count, 0, more * sizeof *c->table);
     c->count += more;
     c->expected = hi + 1;

@@ -145,14 +145,9 @@ static int check_discard_new(jsc_stream *s, uint32_t subject, uint64_t size, int
     return 1;
 }
 
-/* Gives the message its sequence. 0 when memory is out. */
-static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t size, const jsc_headers *h,
-                 jsc_verdict *v) {
-    uint64_t seq = s->last_seq + 1;
-    jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
-    if (!e) return 0;
+void jsc_stream_link(jsc_stream *s, uint64_t seq, jsc_entry *e, uint64_t index, uint32_t subject, uint64_t size) {
     jsc_subject *x = &s->subjects.a[subject];
-    e->index = r->index;
+    e->index = index;
     e->subject = subject;
     e->size = (uint32_t)size;
     if (x->count) {
@@ -163,10 +158,19 @@ static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t 
     }
     x->last = seq;
     x->count++;
-    if (!s->first_seq) s->first_seq = 1;
-    s->last_seq = seq;
     s->messages++;
     jsc_stream_grow(s, (int64_t)size);
+}
+
+/* Gives the message its sequence. 0 when memory is out. */
+static int store(jsc_stream *s, const jsc_record *r, uint32_t subject, uint64_t size, const jsc_headers *h,
+                 jsc_verdict *v) {
+    uint64_t seq = s->last_seq + 1;
+    jsc_entry *e = jsc_seqs_put(&s->seqs, seq);
+    if (!e) return 0;
+    jsc_stream_link(s, seq, e, r->index, subject, size);
+    if (!s->first_seq) s->first_seq = 1;
+    s->last_seq = seq;
     s->last_ts = r->ts;
     s->last_msg_index = r->index;
     v->seq = seq;

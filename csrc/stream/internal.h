@@ -247,6 +247,8 @@ struct jsc_stream {
     jsc_snapshot *snapshot; /* being taken */
     jsc_bytes restored; /* consumers of the snapshot that the stream came from, until they are there */
 };
+/* Makes e, the new entry of seq, a message of the stream: the newest of its subject, counted. */
+void jsc_stream_link(jsc_stream *, uint64_t seq, jsc_entry *, uint64_t index, uint32_t subject, uint64_t size);
 static inline void jsc_stream_grow(jsc_stream *s, int64_t size) { /* the bytes of one message come or go */
     s->bytes += (uint64_t)size;
     if (s->leading) s->usage->led[s->limits.file_storage != 0] += size * (s->limits.replicas ? s->limits.replicas : 1);

@@ -146,20 +146,7 @@ static int restore_message(jsc_stream *s, uint64_t index, uint64_t seq) {
     uint32_t id = jsc_subjects_add(&s->subjects, m.subject, m.subject_len);
     jsc_entry *e = id == JSC_NO_SUBJECT ? NULL : jsc_seqs_put(&s->seqs, seq);
     if (!e) return -ENOMEM;
-    jsc_subject *x = &s->subjects.a[id];
-    e->index = index;
-    e->subject = id;
-    e->size = (uint32_t)jsc_stream_size(s, m.subject_len, m.headers_len, m.data_len);
-    if (x->count) {
-        e->prev = (uint32_t)(seq - x->last);
-        jsc_seqs_at(&s->seqs, x->last)->next = e->prev;
-    } else {
-        x->first = seq;
-    }
-    x->last = seq;
-    x->count++;
-    s->messages++;
-    jsc_stream_grow(s, e->size);
+    jsc_stream_link(s, seq, e, index, id, jsc_stream_size(s, m.subject_len, m.headers_len, m.data_len));
     return JSC_OK;
 }
 

@@ -31,6 +31,13 @@ static int put_sized(jsc_log *log, uint64_t i, uint32_t g, size_t len) {
 
 static int put(jsc_log *log, uint64_t i, uint32_t g) { return put_sized(log, i, g, body_len(i, g)); }
 
+/* A batch of its own, of term 1. */
+static void put_synced(jsc_log *log, uint64_t i) {
+    OK(put(log, i, 1));
+    OK(jsc_log_submit(log));
+    OK(jsc_log_wait(log, i, -1));
+}
+
 static void check_record(jsc_log *log, uint64_t i, uint32_t g) {
     jsc_record r;
     OK(jsc_log_read(log, i, &r));
@@ -272,11 +279,7 @@ static void test_mark(void) {
         jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
         jsc_log_recovery rec;
         jsc_log *log = open_log(s, "/d/log", 65536, &rec);
-        for (uint64_t i = 1; i <= 10; i++) {
-            OK(put(log, i, 1));
-            OK(jsc_log_submit(log));
-            OK(jsc_log_wait(log, i, -1));
-        }
+        for (uint64_t i = 1; i <= 10; i++) put_synced(log, i);
         CHECK(jsc_log_unmarked(log));
         if (marked) OK(jsc_log_mark(log));
         CHECK(jsc_log_unmarked(log) == !marked);
@@ -299,9 +302,7 @@ static void test_dropped_pages(void) {
     jsc_sim_habits(disk, 10, 100);
     jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
     jsc_log *log = open_log(s, "/d/log", 65536, NULL);
-    OK(put(log, 1, 1));
-    OK(jsc_log_submit(log));
-    OK(jsc_log_wait(log, 1, -1));
+    put_synced(log, 1);
     jsc_sim_fail(disk, 's', 1, EIO);
     OK(put(log, 2, 1));
     OK(jsc_log_submit(log));
@@ -328,11 +329,7 @@ static void test_lost_start(void) {
     jsc_store *s = store_on(jsc_sim_vfs(disk), JSC_SYNC_ALWAYS);
     jsc_log_recovery rec;
     jsc_log *log = open_log(s, "/d/log", 65536, &rec);
-    for (uint64_t i = 1; i <= 20; i++) {
-        OK(put(log, i, 1));
-        OK(jsc_log_submit(log));
-        OK(jsc_log_wait(log, i, -1));
-    }
+    for (uint64_t i = 1; i <= 20; i++) put_synced(log, i);
     uint64_t second = (uint64_t)log->segments[0]->at[1] * 8;
     jsc_log_abandon(log);
     for (uint64_t at = 0; at < second - 8; at += 7) OK(jsc_sim_flip(disk, "/d/log/0000000000000001.seg", at, 1));
@@ -374,9 +371,7 @@ static void test_late_head(void) {
                 CHECK(blind == 0 && jsc_log_last(reader) == 20);
             }
             terms[i] = 1;
-            OK(put(log, i, 1));
-            OK(jsc_log_submit(log));
-            OK(jsc_log_wait(log, i, -1));
+            put_synced(log, i);
         }
         OK(jsc_log_refresh(reader, &moved));
         CHECK(jsc_log_last(reader) == 40);

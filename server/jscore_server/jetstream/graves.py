@@ -37,10 +37,8 @@ class Graves:
     def _look(self) -> None:
         again = LOOK_S
         try:
-            for path in self._due():
+            if any(self._erase_some(path) for path in self._due()):
                 again = NEXT_S
-                if self._erase_some(path):
-                    break
         except OSError as err:
             again = LOOK_S
             if str(err) != self._refused:

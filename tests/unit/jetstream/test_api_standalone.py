@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,20 @@ def test_what_was_deleted_before_a_restart_is_erased_after_it(world: World, tmp_
     world.start("n0")
     world.settle(20)
     assert list((tmp_path / "n0" / "lost+found").iterdir()) == []
+
+
+def test_what_cannot_be_erased_is_not_tried_without_end(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "n0" / "lost+found" / "$G.S.1.deleted" / "by hand"
+    kept.mkdir(parents=True)
+    (kept / "note").write_text("mine")
+    looked: list[str] = []
+    listed = os.listdir
+    monkeypatch.setattr("os.listdir", lambda path: looked.append(str(path)) or listed(path))
+    world.settle(100)
+    assert (kept / "note").read_text() == "mine"
+    assert 0 < sum(path.endswith("lost+found") for path in looked) <= 10
 
 
 def test_bad_bodies_are_answered_with_their_error(world: World) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -32,16 +33,30 @@ from nats.errors import Error as NatsError
 HOSTS = ("host_a", "host_b", "host_c")
 LIBC = ctypes.CDLL(None)
 FIRST_PATIENCE_S = 0.25
+LOWEST_PORT = 12000
 FAVOURITE_PORTS = ((4222, 4223, 4224), (6222, 6223, 6224))
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback TCP ports that nobody listens on now."""
+    """Loopback TCP ports that nobody listens on now.
+
+    They lie below those that the kernel gives to connections going out: one of these cannot take the port of a server
+    while that is down.
+    """
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    places = range(LOWEST_PORT, ephemeral if ephemeral > 2 * LOWEST_PORT else 65536)
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in held:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in held]
+        for port in random.sample(places, 50 * count):
+            sock = stack.enter_context(socket.socket())
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"not {count} free ports among {50 * count}")
 
 
 def favourite_ports() -> tuple[list[int], list[int]]:

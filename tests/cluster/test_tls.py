@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import ssl
 import time
 import urllib.request
@@ -115,19 +116,18 @@ def test_a_client_without_tls_is_closed_without_a_word(lab: Lab, authority: Auth
 
 
 def test_who_stalls_in_the_handshake_costs_only_itself(lab: Lab, authority: Authority) -> None:
-    server = start(lab, authority, "timeout: 0.5")
+    server = start(lab, authority, "timeout: 2")
     stalled = [Wire(server.port) for _ in range(20)]
     for i, wire in enumerate(stalled):
         wire.until(b"\r\n")
         if i % 2:
             wire.send(b"\x16\x03\x01\x02")
-    begun = time.monotonic()
     with enter(server, authority.client()):
-        assert time.monotonic() - begun < 0.4
+        readable, _, _ = select.select([wire.sock for wire in stalled], [], [], 0)
+        assert not readable, "who came in waited until the stalled ones had been closed"
     for wire in stalled:
         wire.until_closed()
         wire.sock.close()
-    assert time.monotonic() - begun < 5
 
 
 def test_verify_wants_a_certificate_of_the_authority(lab: Lab, authority: Authority, tmp_path: Path) -> None:

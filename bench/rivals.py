@@ -28,6 +28,11 @@ def pack(seq: int) -> bytes:
     return struct.pack(">Q", seq)
 
 
+def afresh(name: str) -> str:
+    """A copy. Keys that `encode` makes lie in memory in the order of their use; those of every store shall."""
+    return name.encode().decode()
+
+
 class Store:
     """A directory with messages 1, 2, 3 … Appended by one thread, unsynced unless `durable`."""
 
@@ -103,7 +108,7 @@ class Jscore(Store):
         return list(seqs)
 
     def subject_keys(self, subjects: Iterable[str]) -> list[str]:
-        return list(subjects)
+        return list(map(afresh, subjects))
 
     def appender(self, bodies: Sequence[bytes]) -> Callable[[], None]:
         append = self.log.append
@@ -229,7 +234,7 @@ class Sqlite(Store):
         return [(seq,) for seq in seqs]
 
     def subject_keys(self, subjects: Iterable[str]) -> list[tuple[str]]:
-        return [(subject,) for subject in subjects]
+        return [(afresh(subject),) for subject in subjects]
 
     def appender(self, bodies: Sequence[bytes]) -> Callable[[], None]:
         run = self.db.execute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import time
@@ -22,6 +23,8 @@ PIECES = [
     *("cluster {", "tls {", "accounts {", "authorization { users: [", "jetstream {", "mappings {", "9" * 30, "1e"),
     *("{{split(1,", "\n)\n", "%zz"),
 ]  # fmt: skip
+SECONDS = float(os.environ.get("JSCORE_FUZZ_SECONDS", "0"))  # goes on for so long
+SEED = time.time_ns() if SECONDS else 20
 MOST_SECONDS = 10.0  # of processor time for one file: far above what the slowest takes, far below an attack's
 
 
@@ -73,9 +76,12 @@ def mutated(chance, texts):
 
 
 def test_mutations_of_the_corpus():
-    chance, texts, good = random.Random(20), written(), 0
-    for _ in range(20_000):
+    chance, texts, good = random.Random(SEED), written(), 0
+    rounds, end = 0, time.monotonic() + SECONDS
+    while rounds < 20_000 or time.monotonic() < end:
         good += read(mutated(chance, texts))
+        rounds += 1
+    print(f"{rounds:,} mutations from seed {SEED}, {good:,} good")
     assert good > 100  # not all of them were stopped at their first character
 
 

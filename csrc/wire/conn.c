@@ -388,6 +388,7 @@ static void part(jsc_conn *c) {
     p->conns[slot] = NULL;
     p->free_slots[p->free_n++] = slot;
     jsc_out_free(c);
+    jsc_link_free(c);
     free(c->in.p);
     free(c->after_pong);
     free(c->apart);
@@ -642,6 +643,8 @@ int jsc_conn_become_link(jsc_plane *p, uint64_t id, uint8_t version) {
     jsc_conn *c = jsc_conn_find(p, id);
     if (!c || c->closing) return JSC_ENOTFOUND;
     if (c->ready || c->kind == JSC_CONN_INTERNAL) return JSC_EINVAL;
+    int rc = jsc_link_begin(c);
+    if (rc) return rc;
     jsc_conn_drop_subs(c, UINT32_MAX);
     if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
     leave_account(c);

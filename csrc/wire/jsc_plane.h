@@ -284,6 +284,8 @@ int jsc_subject_overlap(const char *a, size_t an, const char *b, size_t bn); /* 
 /* ---- replication links ---- */
 /* Frame: 0 u32 crc32c of bytes [4, 16+len) · 4 u32 len of the body, at most 16 MiB · 8 u8 version · 9 u8 kind ·
  * 10 u16 zero · 12 u32 zero · body. A frame that does not verify closes the link with a reason that says which check. */
+/* jsc_link_send's frames are urgent: they overtake what jsc_link_send_records has queued. Both say JSC_EFULL when too
+ * much waits for a peer that does not read; JSC_EV_ROOM follows once records have room again. */
 #define JSC_FRAME_HEAD 16
 #define JSC_FRAME_MAX (16u << 20)
 int jsc_link_send(jsc_plane *, uint64_t id, uint8_t kind, const void *body, size_t n);
@@ -322,6 +324,7 @@ enum {
      * queue" in the order of what happened: i it came (queue: the account), m mapped, d denied (JSC_DENIED_...), c to a
      * client, r to a route (JSC_TRACE_...), s to the JetStream API. */
     JSC_EV_TRACED = 19,
+    JSC_EV_ROOM = 25, /* a link that had no room for records has room again */
 };
 enum {
     JSC_TRACE_NO_ECHO = 1,

@@ -122,10 +122,15 @@ static void deadline(jsc_conn *c, size_t sent) {
     }
 }
 
-void jsc_out_send(jsc_conn *c) {
-    size_t had = jsc_pending(c);
+void jsc_out_try(jsc_conn *c) {
     if (JSC_UNLIKELY(c->layer != NULL)) jsc_layer_send(c);
     else to_socket(c);
+}
+
+void jsc_out_send(jsc_conn *c) {
+    size_t had = jsc_pending(c);
+    jsc_out_try(c);
+    if (JSC_UNLIKELY(c->link != NULL)) jsc_link_feed(c);
     if (JSC_UNLIKELY(c->blocked || c->write_due)) {
         size_t left = jsc_pending(c);
         deadline(c, had > left ? had - left : 0);

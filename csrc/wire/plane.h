@@ -12,6 +12,7 @@ typedef struct jsc_conn jsc_conn;
 typedef struct jsc_node jsc_node;
 typedef struct jsc_match jsc_match;
 typedef struct jsc_layer jsc_layer;
+typedef struct jsc_link jsc_link;
 typedef struct jsc_mappings jsc_mappings;
 typedef struct jsc_transform jsc_transform;
 typedef struct jsc_tracing jsc_tracing;
@@ -202,6 +203,7 @@ struct jsc_conn {
     uint8_t traces;  /* a route whose peer knows of message tracing */
     jsc_account *account;
     jsc_layer *layer; /* between socket and parser; NULL: nothing */
+    jsc_link *link;   /* of a replication link: its frames that are not urgent */
     jsc_buf in, out;
     size_t out_head;  /* bytes of out already sent */
     size_t write_left; /* of what waited when the socket stopped taking it, and until when that must be gone */
@@ -313,6 +315,11 @@ struct jsc_plane {
 static inline void jsc_timer_by(jsc_plane *p, int64_t mono) {
     if (mono < p->next_timer) p->next_timer = mono;
 }
+/* link.c */
+int jsc_link_begin(jsc_conn *);          /* JSC_OK, or -ENOMEM */
+void jsc_link_feed(jsc_conn *);          /* sends what is not urgent, while the socket takes it */
+size_t jsc_link_waits(const jsc_conn *); /* bytes of it */
+void jsc_link_free(jsc_conn *);
 /* loop.c */
 int64_t jsc_clock(clockid_t); /* ns */
 /* conn.c */
@@ -341,6 +348,7 @@ void jsc_out_done(jsc_conn *, char *end);
 void jsc_out_put(jsc_conn *, const void *, size_t);
 void jsc_out_err(jsc_conn *, const char *text, const char *s, size_t n); /* -ERR 'text' or, with s, -ERR 'text "s"' */
 void jsc_out_send(jsc_conn *);
+void jsc_out_try(jsc_conn *); /* the same for what is in `out` alone */
 void jsc_out_dirty(jsc_conn *);
 void jsc_out_flush(jsc_plane *); /* a bounded number of connections */
 void jsc_out_flush_all(jsc_plane *);

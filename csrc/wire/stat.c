@@ -39,7 +39,7 @@ static jsc_conn_info info_of(const jsc_conn *c) {
                            .out_msgs = c->out_msgs,
                            .in_bytes = c->in_bytes,
                            .out_bytes = c->out_bytes,
-                           .pending = jsc_pending(c),
+                           .pending = jsc_pending(c) + jsc_link_waits(c),
                            .subs = c->subs_n,
                            .rtt_ns = c->rtt ? c->rtt : c->first_rtt,
                            .last_activity_ns = c->active_unix,

@@ -37,6 +37,7 @@ from jscore_server.dataplane.events import (
     EV_LINK,
     EV_PONG,
     EV_PROXY,
+    EV_ROOM,
     EV_TLS,
     EV_TRACE,
     EV_TRACED,
@@ -158,6 +159,7 @@ class Server:
             EV_CLOSED: self._on_closed,
             EV_ERROR: self._on_error,
             EV_FRAME: self._on_frame,
+            EV_ROOM: self._on_room,
             EV_PONG: self._on_pong,
             EV_TRACE: self._on_trace,
             EV_TRACED: self.system.traces.traced,
@@ -275,6 +277,7 @@ class Server:
                     again=self.jetstream.link_hello,
                     down=self.jetstream.link_down,
                     frame=self.jetstream.frame,
+                    room=self.jetstream.link_room,
                 ),
                 tls,
                 self.protocol,
@@ -676,6 +679,10 @@ class Server:
     def _on_frame(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if self.links is not None:
             self.links.frame(conn, a, data)
+
+    def _on_room(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
+        if self.links is not None:
+            self.links.room(conn)
 
     def _route_joined(self, route: Route) -> None:
         jscore = route.info.get("jscore")

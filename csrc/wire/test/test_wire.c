@@ -684,6 +684,78 @@ static void test_deliver_waits_for_a_route(void) {
     jsc_plane_free(p);
 }
 
+/* Skips the frames of records at the front of what came; the kind of the first other one, 0: none came whole. */
+static int first_urgent(peer *c, size_t *records) {
+    size_t at = 0;
+    for (*records = 0; c->n - at >= JSC_FRAME_HEAD; ++*records) {
+        uint32_t len;
+        memcpy(&len, c->got + at + 4, 4);
+        if (c->n - at < JSC_FRAME_HEAD + len) break;
+        if (c->got[at + 9] != 4) return c->got[at + 9];
+        at += JSC_FRAME_HEAD + len;
+    }
+    return 0;
+}
+
+static void test_votes_overtake_records(void) {
+    jsc_plane *p = plane();
+    peer c = join(p, JSC_CONN_LINK);
+    jsc_conn_info at;
+    uint64_t last = 0;
+    size_t sent = 0, cap = 100000, ahead = 0, records = 0;
+    int small = 4096, rc = 0;
+    assert(!jsc_conn_stat(p, c.id, &at) && !setsockopt(at.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small));
+    for (; sent < 1000 && !rc; sent += !rc) { /* a peer that does not read: memory has a bound */
+        rc = jsc_link_send_records(p, c.id, 4, "head", 4, NULL, 1, 1 << 20, cap, &last);
+        turn(p);
+    }
+    assert(rc == JSC_EFULL && sent > 5 && sent < 16);
+    assert(!jsc_conn_stat(p, c.id, &at) && at.pending > 900000 && at.pending < 1400000);
+    assert(!jsc_link_send(p, c.id, 1, "vote", 4));
+    assert(jsc_link_send_records(p, c.id, 4, "head", 4, NULL, 1, 1 << 20, cap, &last) == JSC_EFULL);
+    int kind = 0, room = 0;
+    for (int i = 0; i < 10000 && (!room || !kind); i++) {
+        drain(&c);
+        if (!kind && (kind = first_urgent(&c, &records))) ahead = records;
+        last_type = 0;
+        turn(p);
+        room |= last_type == JSC_EV_ROOM;
+    }
+    assert(kind == 1 && ahead <= 2 && room);
+    assert(!jsc_link_send_records(p, c.id, 4, "head", 4, NULL, 1, 1 << 20, cap, &last));
+    for (int i = 0; i < 10000 && jsc_conn_stat(p, c.id, &at) == JSC_OK && at.pending; i++) {
+        drain(&c);
+        turn(p);
+    }
+    drain(&c);
+    assert(at.pending == 0 && c.n == 16 + 4 + (sent + 1) * (16 + 4 + cap));
+    frames = 0; /* nothing of it was torn or mixed up */
+    jsc_plane *q = plane();
+    peer back = join(q, JSC_CONN_LINK);
+    say(&back, c.got, c.n);
+    turn(q);
+    assert(frames == (int)sent + 2);
+    leave(&back);
+    leave(&c);
+    jsc_plane_free(q);
+    jsc_plane_free(p);
+}
+
+static void test_a_peer_that_reads_nothing_costs_little(void) {
+    jsc_plane *p = plane();
+    peer c = join(p, JSC_CONN_LINK);
+    static char big[1 << 20];
+    jsc_conn_info at;
+    int rc = 0, n = 0;
+    for (; n < 100 && !rc; n++) {
+        rc = jsc_link_send(p, c.id, 1, big, sizeof big);
+        turn(p);
+    }
+    assert(rc == JSC_EFULL && !jsc_conn_stat(p, c.id, &at) && at.pending < 24 << 20);
+    leave(&c);
+    jsc_plane_free(p);
+}
+
 static void test_links(void) {
     jsc_plane *p = plane(), *q = plane();
     peer raw = join(p, JSC_CONN_ROUTE);
@@ -819,6 +891,8 @@ int main(void) {
     test_trace();
     test_deliver_waits_for_a_route();
     test_links();
+    test_votes_overtake_records();
+    test_a_peer_that_reads_nothing_costs_little();
     test_slow();
     test_loop();
     puts("wire: ok");

@@ -57,6 +57,7 @@ class LinkCallbacks:
     again: Callable[[str, dict[str, Any]], None]  # a later hello over the same link
     down: Callable[[str], None]
     frame: Callable[[str, int, bytes], None]
+    room: Callable[[str], None]  # records were not taken by the link, and would be now
 
 
 @dataclass
@@ -253,6 +254,13 @@ class Links:
             peer.last_heard = now
             if kind != KIND_ALIVE:
                 self.callbacks.frame(link.peer, kind, body)
+
+    def room(self, conn: int) -> None:
+        """A link that took no more records has room again."""
+        link = self.conns.get(conn)
+        peer = self.peers.get(link.peer) if link is not None else None
+        if peer is not None and peer.conn == conn and peer.up:
+            self.callbacks.room(peer.name)
 
     def _hello(self, conn: int, link: _Conn, body: bytes, now: float) -> None:
         try:

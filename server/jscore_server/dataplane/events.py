@@ -29,6 +29,7 @@ EV_EXPIRED: Final = 20
 EV_FULL: Final = 21
 EV_QUOTA: Final = 22
 EV_JUDGED: Final = 24
+EV_ROOM: Final = 25
 
 DENIED_PUBLISH: Final = 0
 DENIED_SUBSCRIBE: Final = 1

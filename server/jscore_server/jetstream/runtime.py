@@ -280,6 +280,10 @@ class Runtime:
         except ProtocolError as err:
             self._drop(peer, err)
 
+    def link_room(self, peer: str) -> None:
+        self.raft.tick(time.monotonic_ns())  # it may rest
+        self.raft.link_room(peer)
+
     def _drop(self, peer: str, err: ProtocolError) -> None:
         if self.links is not None:
             self.links.drop(peer, str(err))

@@ -136,8 +136,8 @@ class Follower(Election):
                 self.last = new_last
                 stored = True
             self.verified = new_last
-        if commit > self.commit:
-            self._commit_to(min(commit, self.verified))
+        if self.told > self.commit:  # a heartbeat may have overtaken the records that it told of
+            self._commit_to(min(self.told, self.verified))
         if not stored:
             self._ack()
         return stored

@@ -13,6 +13,7 @@ from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, gr
 
 if TYPE_CHECKING:
     from .host import RaftHost
+    from .progress import Progress
 
 KIND_NOOP = 2  # kinds of record: csrc/log/jsc.h
 KIND_MEMBERS = 4
@@ -677,18 +678,47 @@ class Group:
             return 0
 
     def _send_records(self) -> None:
-        core, log = self.core, self.log
+        core, host = self.core, self.host
         sends, core.out.sends = core.out.sends, []
-        send_records = self.host.transport.send_records
-        indexes = core.hard.members_indexes
         for p in sends:
             p.queued = False
+            if host._waiting and host.must_wait(p.name):
+                host.waits(p.name, self)
+                continue
             while (span := core.next_send(p)) is not None:
-                lo, hi, prev_term = span
-                members = bool(indexes) and indexes[-1] >= lo and core.holds_members(lo, hi)
-                head = encode_head(self._raw_id, core.term, lo - 1, prev_term, core.commit, members)
-                last = send_records(p.name, FRAME_APPEND, head, log, lo, hi, FRAME_CAP)
-                core.sent(p, last)
+                if not self._send_frame(p, span):
+                    break
+
+    def _send_frame(self, p: Progress, span: tuple[int, int, int]) -> bool:
+        """One frame of records for a follower; False when the link did not take it."""
+        core, host = self.core, self.host
+        lo, hi, prev_term = span
+        indexes = core.hard.members_indexes
+        members = bool(indexes) and indexes[-1] >= lo and core.holds_members(lo, hi)
+        head = encode_head(self._raw_id, core.term, lo - 1, prev_term, core.commit, members)
+        last = host.transport.send_records(p.name, FRAME_APPEND, head, self.log, lo, hi, FRAME_CAP)
+        core.sent(p, last)
+        if not last and host.transport.connected(p.name):
+            host.waits(p.name, self)
+        return bool(last)
+
+    def send_one(self, peer: str) -> tuple[bool, bool]:
+        """The link to `peer` has room for a frame. Whether one was taken, and whether there is more for it."""
+        p = self.core.progress.get(peer)
+        if self._failed or p is None:
+            return False, False
+        sent = more = False
+
+        def send() -> None:
+            nonlocal sent, more
+            p.paused = False
+            span = self.core.next_send(p)
+            if span is not None:
+                sent = self._send_frame(p, span)
+                more = not sent or self.core.next_send(p) is not None
+
+        self._input(send)
+        return sent, more
 
     def _committed(self, commit: int) -> None:
         self.log.set_commit(commit)

@@ -126,6 +126,8 @@ class RaftHost:
         self.present: set[str] = set()  # linked peers that are not silent
         self._told: dict[str, int] = {}  # tick of the last frame to them
         self._silent: dict[str, None] = {}  # linked peers that say nothing
+        self._waiting: dict[str, dict[Group, None]] = {}  # peer -> groups with records for it, when its link was full
+        self._waits_since: dict[str, int] = {}
         self._depth = 0
         self._now_ns = -1
         self.hurry: Callable[[], None] | None = None  # called when something is due before the end of a rest
@@ -451,8 +453,46 @@ class RaftHost:
         self._heard.pop(peer, None)
         self._told.pop(peer, None)
         self._silent.pop(peer, None)
+        self._waiting.pop(peer, None)
         self.present.discard(peer)
         self._each(lambda group: group.peer(peer, False))
+
+    def waits(self, peer: str, group: Group) -> None:
+        """The link to `peer` took no more records: `group` goes on when there is room, after those before it."""
+        waiting = self._waiting.setdefault(peer, {})
+        if not waiting:
+            self._waits_since[peer] = self.ticks
+        waiting[group] = None
+
+    def must_wait(self, peer: str) -> bool:
+        """Whether other groups wait for room on the link to `peer`. Not for ever: who is told nothing tries again."""
+        if peer not in self._waiting:
+            return False
+        if self.ticks - self._waits_since[peer] < self.timing.retry_ticks:
+            return True
+        self._waits_since[peer] = self.ticks
+        return False
+
+    def link_room(self, peer: str) -> None:
+        """The link to `peer` takes records again: a frame of each group in turn, so that none starves the others."""
+        waiting = self._waiting.pop(peer, {})
+        self._enter()
+        try:
+            while waiting:
+                group = next(iter(waiting))
+                del waiting[group]
+                if self.groups.get(group.id) is not group:
+                    continue
+                sent, more = group.send_one(peer)
+                if not sent and more:
+                    break
+                if more:
+                    waiting[group] = None
+        finally:
+            if waiting:
+                self._waits_since[peer] = self.ticks
+                self._waiting[peer] = self._waiting.get(peer, {}) | waiting
+            self._leave()
 
     def _each(self, act: Callable[[Group], None]) -> None:
         self._enter()

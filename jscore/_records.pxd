@@ -88,6 +88,7 @@ cdef extern from "log/jsc.h" nogil:
         JSC_SYNC_INTERVAL
         JSC_SYNC_NEVER
     int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_store **out)
+    int jsc_store_hands(jsc_store *, int most)
     int jsc_store_eventfd(jsc_store *)
     int jsc_store_poll(jsc_store *, jsc_log **out, int max)
     void jsc_store_close(jsc_store *)

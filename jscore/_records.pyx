@@ -254,10 +254,11 @@ cdef class Store:
     """One sync thread and one eventfd over any number of logs.
 
     `sync`: "always" (durable = synced; one sync covers all that came meanwhile), "never", or seconds between syncs
-    (durable = written to the file system). Raises: ValueError, OSError.
+    (durable = written to the file system). `hands`: so many threads more sync where many logs wait. Raises: ValueError,
+    OSError.
     """
 
-    def __cinit__(self, sync="always", *, disk=None):
+    def __cinit__(self, sync="always", *, disk=None, int hands=0):
         cdef int mode = JSC_SYNC_ALWAYS
         cdef int64_t interval_ns = 0
         cdef const jsc_vfs *vfs = jsc_vfs_posix()
@@ -273,6 +274,7 @@ cdef class Store:
             vfs = (<Disk?>disk).vfs
             self.disk = disk
         check(jsc_store_open(vfs, mode, interval_ns, &self.handle))
+        check(jsc_store_hands(self.handle, hands))
 
     cdef jsc_store *live(self) except NULL:
         if self.handle == NULL:

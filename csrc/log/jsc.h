@@ -68,6 +68,9 @@ int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_s
 int jsc_store_eventfd(jsc_store *);
 /* The logs whose durable index moved or that failed since the last call; at most max, call again while == max. */
 int jsc_store_poll(jsc_store *, jsc_log **out, int max);
+/* Where many logs are written at once, up to `most` (32) threads more sync them, each log one at a time: a journaling file
+ * system makes one commit of what is synced together. Before the first log is opened; not for simulated disks. */
+int jsc_store_hands(jsc_store *, int most);
 void jsc_store_close(jsc_store *); /* all logs must be closed */
 
 typedef struct jsc_log_options {

@@ -467,8 +467,9 @@ static void log_free(jsc_log *log) {
     free(log);
 }
 
-static int sync_parent(const jsc_vfs *vfs, const char *dir) {
-    const char *slash = strrchr(dir, '/');
+int jsc_log_sync_parent(const jsc_log *log) {
+    const jsc_vfs *vfs = log->vfs;
+    const char *dir = log->dir, *slash = strrchr(dir, '/');
     if (!slash) return vfs->syncdir(vfs->self, ".");
     if (slash == dir) return vfs->syncdir(vfs->self, "/");
     char *parent = strndup(dir, (size_t)(slash - dir));
@@ -510,8 +511,9 @@ static int take_directory(jsc_log *log, const jsc_log_options *options) {
         if (log->read_only) return rc;
         if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) return rc;
     }
-    /* Also when somebody else made it, who may have died before he synced its name. */
-    if (!log->read_only && !segments && (rc = sync_parent(vfs, log->dir)) < 0) return rc;
+    /* Also when somebody else made it, who may have died before he synced its name. With the first segment: it is the
+     * sync thread's to wait for the disk, and until then there is nothing to lose. */
+    log->unnamed = !log->read_only && !segments;
     if (log->read_only && (rc = share_readers(log)) < 0) return rc;
     if (log->read_only && !options->check_lock) return JSC_OK;
     size_t n = strlen(log->dir);

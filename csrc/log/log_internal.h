@@ -151,9 +151,12 @@ struct jsc_log {
     int fd;
     jsc_segment *open_segment;
     bool fd_dirty;
+    bool unnamed; /* no segment yet, and the directory's name may not be on the disk */
     uint64_t hinted; /* bytes of the open file below it were hinted at; 0: none yet */
     uint64_t written_index;
 };
+
+enum { JSC_HANDS_MAX = 32 };
 
 struct jsc_store {
     const jsc_vfs *vfs;
@@ -163,6 +166,10 @@ struct jsc_store {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     bool sleeping, stop, signalled;
+    /* Hands: threads that sync beside the sync thread when several logs wait. They come with the first such moment. */
+    pthread_t hand[JSC_HANDS_MAX];
+    pthread_cond_t help;
+    int hands, hands_most, hands_idle;
     jsc_log *dirty, **dirty_end, *stalled, *ready, **ready_end, *unsynced;
     jsc_log *trailing, **trailing_end; /* logs with a trail */
     pthread_t trail_thread;
@@ -190,6 +197,7 @@ void jsc_store_settle(jsc_log *);
 void jsc_store_detach(jsc_log *, bool forget_notice);
 void jsc_store_retry(jsc_log *); /* space was freed: a log that waits for it asks at once */
 int64_t jsc_store_clock(void);
+int jsc_log_sync_parent(const jsc_log *); /* log.c: the directory's name is on the disk */
 void jsc_store_tell(jsc_store *); /* with the lock, dropped meanwhile: something of a log moved */
 void jsc_store_note(jsc_store *, jsc_log *); /* with the lock: jsc_store_poll is to return it */
 

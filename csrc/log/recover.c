@@ -104,6 +104,7 @@ static int write_again(const jsc_vfs *vfs, int fd, uint64_t from, uint64_t end) 
  * `from` on: what is before was said to be synced. */
 static int settle_file(jsc_log *log, jsc_segment *s, uint64_t from, uint64_t end, bool cut) {
     if (log->read_only) return JSC_OK;
+    if (!cut && from && from >= end) return JSC_OK; /* each record was synced; what calls them so may be lost again */
     const jsc_vfs *vfs = log->vfs;
     int fd = jsc_segment_open(log, s, O_RDWR), rc;
     if (fd < 0) return fd;
@@ -518,7 +519,7 @@ static int settle_open(jsc_log *log) {
 }
 
 static int drop_leftovers(jsc_log *log, listing *l) {
-    size_t n = strlen(log->dir);
+    size_t n = strlen(log->dir), dropped = l->nleftovers;
     for (size_t i = 0; i < l->nleftovers; i++) {
         char *path = malloc(n + strlen(l->leftovers[i]) + 2);
         if (!path) return -ENOMEM;
@@ -532,9 +533,17 @@ static int drop_leftovers(jsc_log *log, listing *l) {
         if (l->n && bsearch(&key, l->at, l->n, sizeof *l->at, by_first)) continue;
         int rc = remove_file(log, l->sidecars[i], ".idx");
         if (rc < 0) return rc;
+        dropped++;
     }
-    /* Names first: what follows relies on them. */
-    return l->n || l->nleftovers ? log->vfs->syncdir(log->vfs->self, log->dir) : JSC_OK;
+    /* Names first: what follows relies on them. Of a single file we see below whether it is needed: see settle_name. */
+    return l->n > 1 || dropped ? log->vfs->syncdir(log->vfs->self, log->dir) : JSC_OK;
+}
+
+/* The name of a log's only file was synced before any of its records was called so. Even with nothing to write a sync waits
+ * for the disk, which takes milliseconds: thousands of logs that fell silent before the process went are opened without. */
+static int settle_name(jsc_log *log, const listing *l) {
+    bool stated = log->nsegments && log->stated >= log->segments[0]->first && log->stated <= log->last;
+    return log->read_only || l->n != 1 || stated ? JSC_OK : log->vfs->syncdir(log->vfs->self, log->dir);
 }
 
 /* A trim that a crash interrupted may have left any of the files it was to remove. */
@@ -576,7 +585,7 @@ int jsc_log_recover(jsc_log *log, uint64_t first_index, uint64_t keep, jsc_log_r
         /* The name said that all before it was synced. */
         if (l.n > 1) log->last = l.at[l.n - 1].first - 1;
     }
-    if ((rc = settle_open(log)) < 0) goto out;
+    if ((rc = settle_open(log)) < 0 || (rc = settle_name(log, &l)) < 0) goto out;
     if (log->nsegments) {
         jsc_segment *s = log->segments[log->nsegments - 1];
         log->batch_start = s->used;

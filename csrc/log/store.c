@@ -12,6 +12,7 @@
 
 #define RETRY_FULL_NS 100000000 /* a log that found the disk full asks again so often */
 #define MIB ((uint64_t)1 << 20)
+#define FIRST_STEP ((uint64_t)64 << 10) /* opening after a crash looks at all of it */
 #define AHEAD_BYTES (4 * MIB) /* written to a file that no sync is asked for: the disk may begin with them */
 #define PAGE_BYTES ((uint64_t)4096)
 
@@ -38,6 +39,11 @@ static bool no_space(int rc) { return rc == -ENOSPC || rc == -EDQUOT; }
 /* Makes the file; >= 0: its descriptor. patient: it is synced, and so is its name. */
 static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool patient, bool *full) {
     const jsc_vfs *vfs = log->vfs;
+    if (log->unnamed) { /* the directory's own name, before there is anything in it */
+        int named = jsc_log_sync_parent(log);
+        if (named < 0) return named;
+        log->unnamed = false;
+    }
     uint8_t head[JSC_SEGMENT_HEAD];
     int64_t bytes = 0;
     jsc_segment_head fields = jsc_segment_head_of(s);
@@ -57,7 +63,7 @@ static int segment_create(jsc_log *log, jsc_segment *s, const char *path, bool p
     if (rc < 0) return rc;
     fields.flags &= ~(uint32_t)JSC_SF_RECYCLED;
     jsc_segment_head_encode(&fields, head);
-    uint64_t step = s->limit < MIB ? s->limit : MIB;
+    uint64_t step = s->limit < FIRST_STEP ? s->limit : FIRST_STEP;
     rc = vfs->allocate(vfs->self, fd, 0, (off_t)step);
     *full = no_space(rc);
     if (rc == 0) rc = jsc_write_all(vfs, fd, head, sizeof head, 0);
@@ -135,11 +141,15 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
     return JSC_OK;
 }
 
-/* Space ahead of the bytes: 1, 4, 16 MiB and then 16 at a time, so that a small log stays small. */
+/* Space ahead of the bytes: 64 KiB, 1, 4, 16 MiB and then 16 at a time, so that a small log stays small. */
 static int segment_reserve(jsc_log *log, jsc_segment *s, uint64_t end, bool *full) {
     uint64_t want = s->allocated;
     while (want < end)
-        want = want < MIB ? MIB : want < 4 * MIB ? 4 * MIB : want < 16 * MIB ? 16 * MIB : want + 16 * MIB;
+        want = want < FIRST_STEP ? FIRST_STEP
+               : want < MIB      ? MIB
+               : want < 4 * MIB  ? 4 * MIB
+               : want < 16 * MIB ? 16 * MIB
+                                 : want + 16 * MIB;
     if (want > s->limit) want = s->limit > end ? s->limit : end;
     if (want == s->allocated) return JSC_OK;
     int rc = log->vfs->allocate(log->vfs->self, log->fd, (off_t)s->allocated, (off_t)(want - s->allocated));
@@ -335,15 +345,40 @@ static void remove_ready(jsc_store *s, jsc_log *log) {
     log->ready = false;
 }
 
+/* The first that no other thread is at; NULL: none. Who is at one looks here again when it is done. */
 static jsc_log *pop_dirty(jsc_store *s) {
-    jsc_log *log = s->dirty;
-    s->dirty = log->queue_next;
-    if (!s->dirty) s->dirty_end = &s->dirty;
+    jsc_log **p = &s->dirty, *log;
+    while ((log = *p) && log->busy) p = &log->queue_next;
+    if (!log) return NULL;
+    *p = log->queue_next;
+    if (!*p) s->dirty_end = p;
     log->queued = JSC_Q_NONE;
     return log;
 }
 
-/* ---- the thread ---- */
+/* The same of those that wait for the interval's sync. */
+static jsc_log *pop_unsynced(jsc_store *s) {
+    jsc_log **p = &s->unsynced, *log;
+    while ((log = *p) && log->busy) p = &log->unsynced_next;
+    if (!log) return NULL;
+    *p = log->unsynced_next;
+    log->unsynced = false;
+    return log;
+}
+
+/* ---- the threads ---- */
+
+/* Signals are the host's business. */
+static int start_thread(pthread_t *thread, void *(*main)(void *), jsc_store *s) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(thread, NULL, main, s);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -rc;
+}
+
+static void call_hand(jsc_store *s);
 
 /* Writes and syncs one log. Called with the lock, drops it meanwhile. */
 static void serve(jsc_store *s, jsc_log *log) {
@@ -421,23 +456,53 @@ void jsc_store_tell(jsc_store *s) {
     signal_ready(s);
 }
 
+/* Writes and syncs what waits, until there is nothing that no other thread is at. Called with the lock. */
+static void serve_all(jsc_store *s) {
+    jsc_log *log;
+    while ((log = pop_dirty(s))) {
+        if (s->dirty && s->hands_most) call_hand(s);
+        serve(s, log);
+        jsc_store_tell(s);
+    }
+}
+
+static void *hand_main(void *arg) {
+    jsc_store *s = arg;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        serve_all(s);
+        if (s->stop) break;
+        s->hands_idle++;
+        pthread_cond_wait(&s->help, &s->lock);
+        s->hands_idle--;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* Somebody more is to look at what waits; each calls the next. Without one all goes on, slower. */
+static void call_hand(jsc_store *s) {
+    if (s->hands_idle) {
+        pthread_cond_signal(&s->help);
+    } else if (s->hands < s->hands_most && start_thread(&s->hand[s->hands], hand_main, s) == JSC_OK) {
+        s->hands++;
+    }
+}
+
 static void *sync_main(void *arg) {
     jsc_store *s = arg;
     int64_t retry_at = 0;
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
-        while (s->dirty) {
-            serve(s, pop_dirty(s));
-            jsc_store_tell(s);
-        }
+        serve_all(s);
         int64_t now = s->unsynced || s->stalled ? jsc_store_clock() : 0;
         if (s->unsynced && now >= s->sync_at) {
-            while (s->unsynced) {
-                jsc_log *log = s->unsynced;
-                remove_unsynced(s, log);
+            jsc_log *log;
+            while ((log = pop_unsynced(s))) {
                 sync_one(s, log);
                 jsc_store_tell(s);
             }
+            if (s->unsynced && !s->stop) pthread_cond_wait(&s->done, &s->lock); /* a hand is at each */
             continue;
         }
         if (s->stalled && retry_at && now >= retry_at) {
@@ -465,6 +530,17 @@ static void *sync_main(void *arg) {
 
 /* ---- calls of the owner ---- */
 
+static void store_free(jsc_store *s) {
+    close(s->eventfd);
+    pthread_cond_destroy(&s->work);
+    pthread_cond_destroy(&s->trail_work);
+    pthread_cond_destroy(&s->help);
+    pthread_cond_destroy(&s->done);
+    pthread_mutex_destroy(&s->lock);
+    jsc_chunks_free_spare(s);
+    free(s);
+}
+
 int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_store **out) {
     if (!vfs || sync_mode < JSC_SYNC_ALWAYS || sync_mode > JSC_SYNC_NEVER) return JSC_EINVAL;
     if (sync_mode == JSC_SYNC_INTERVAL && interval_ns <= 0) return JSC_EINVAL;
@@ -488,23 +564,20 @@ int jsc_store_open(const jsc_vfs *vfs, int sync_mode, int64_t interval_ns, jsc_s
     pthread_cond_init(&s->work, &attr);
     pthread_cond_init(&s->done, &attr);
     pthread_cond_init(&s->trail_work, &attr);
+    pthread_cond_init(&s->help, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&s->lock, NULL);
-    sigset_t all, before; /* signals are the host's business */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&s->thread, NULL, sync_main, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc) {
-        close(s->eventfd);
-        pthread_cond_destroy(&s->work);
-        pthread_cond_destroy(&s->trail_work);
-        pthread_cond_destroy(&s->done);
-        pthread_mutex_destroy(&s->lock);
-        free(s);
-        return -rc;
-    }
-    *out = s;
+    int rc = start_thread(&s->thread, sync_main, s);
+    if (rc < 0) store_free(s);
+    else *out = s;
+    return rc;
+}
+
+int jsc_store_hands(jsc_store *s, int most) {
+    if (most < 0 || most > JSC_HANDS_MAX || s->logs || s->served) return JSC_EINVAL;
+    pthread_mutex_lock(&s->lock);
+    s->hands_most = most;
+    pthread_mutex_unlock(&s->lock);
     return JSC_OK;
 }
 
@@ -543,16 +616,13 @@ void jsc_store_close(jsc_store *s) {
     pthread_mutex_lock(&s->lock);
     s->stop = true;
     pthread_cond_signal(&s->work);
+    pthread_cond_broadcast(&s->help);
+    pthread_cond_broadcast(&s->done);
     pthread_mutex_unlock(&s->lock);
-    pthread_join(s->thread, NULL);
+    pthread_join(s->thread, NULL); /* first: it may have started a hand */
+    for (int i = 0; i < s->hands; i++) pthread_join(s->hand[i], NULL);
     jsc_trail_stop(s);
-    close(s->eventfd);
-    pthread_cond_destroy(&s->work);
-    pthread_cond_destroy(&s->trail_work);
-    pthread_cond_destroy(&s->done);
-    pthread_mutex_destroy(&s->lock);
-    jsc_chunks_free_spare(s);
-    free(s);
+    store_free(s);
 }
 
 void jsc_store_settle(jsc_log *log) {

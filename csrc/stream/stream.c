@@ -49,6 +49,7 @@ int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *accou
     if (t->all) t->all->prevp = &s->next;
     t->all = s;
     jsc_log_set_owner(log, &s->owner);
+    jsc_stream_moved(s);
     *out = s;
     return JSC_OK;
 }
@@ -61,6 +62,11 @@ void jsc_stream_free(jsc_stream *s) {
     for (jsc_stream **p = &s->all->touched; *p; p = &(*p)->touched_next)
         if (*p == s) {
             *p = s->touched_next;
+            break;
+        }
+    for (jsc_stream **p = &s->all->moved; s->is_moved && *p; p = &(*p)->moved_next)
+        if (*p == s) {
+            *p = s->moved_next;
             break;
         }
     *s->prevp = s->next;

@@ -36,6 +36,13 @@ void jsc_streams_used(jsc_streams *t, jsc_account *account, int64_t *memory, int
     *storage = u ? u->led[1] : 0;
 }
 
+void jsc_streams_held(jsc_streams *t, int64_t *memory, int64_t *storage) {
+    int64_t held[2] = {0};
+    for (const jsc_stream *s = t->all; s; s = s->next) held[s->limits.file_storage != 0] += (int64_t)s->bytes;
+    *memory = held[0];
+    *storage = held[1];
+}
+
 void jsc_usage_count(jsc_stream *s, int sign) {
     if (s->leading) s->usage->led[s->limits.file_storage != 0] += sign * bytes_held(s);
 }

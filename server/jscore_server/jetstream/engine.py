@@ -70,7 +70,7 @@ ANSWER_AGE_NS = 10_000_000_000
 OWED_MAX = 10_000
 OPEN_RETRY_S = 0.1
 HAND_OVER_S = 0.5
-MARK_S = 1.0
+LOOK_S = 1.0
 CODE_CORRUPT = -10002  # JSC_ECORRUPT in csrc/base/jsc_base.h
 
 
@@ -144,6 +144,7 @@ class JetStream:
         self.online: dict[str, dict[str, Any]] = {}
         self.assets: dict[tuple[str, str], Asset] = {}
         self._by_id: dict[int, Asset] = {}
+        self._to_mark: dict[Asset, None] = {}
         self._next_id = FIRST_STREAM_ID
         self._owed: dict[tuple[str, str], list[Owed]] = {}
         self._proposed: dict[tuple[str, str], list[str]] = {}
@@ -181,7 +182,7 @@ class JetStream:
         if self.options.trim:
             self.trimmer.start()
         self.graves.start()
-        self.after(MARK_S, self._mark)
+        self.after(LOOK_S, self._look)
         self.api.start()
         self.system_api.start()
         self.quotas.start()
@@ -247,17 +248,25 @@ class JetStream:
         self.meta_failed = ""
         self.meta_bootstrap(*self._meta_start)
 
-    def _mark(self) -> None:
-        """Logs that nobody writes to state how far they are synced; those with a Raft group do so by it."""
-        for asset in self.assets.values():
-            if asset.group is None and not asset.failed:
-                self._guard(asset, partial(self._mark_one, asset))
-        self.after(MARK_S, self._mark)
+    def _look(self) -> None:
+        """What is done for each stream now and then, for those in which something happened."""
+        for stream_id in self.plane.moved_streams():
+            asset = self._by_id.get(stream_id)
+            if asset is not None:
+                self.trimmer.touch(asset)
+                self._to_mark[asset] = None
+        to_mark, self._to_mark = self._to_mark, {}
+        for asset in to_mark:
+            if not asset.closed and not asset.failed and asset.group is None:
+                self._guard(asset, partial(self._mark, asset))
+        self.after(LOOK_S, self._look)
 
-    @staticmethod
-    def _mark_one(asset: Asset) -> None:
+    def _mark(self, asset: Asset) -> None:
+        """A log that nobody writes to states how far it is synced; one with a Raft group does so by it."""
         with contextlib.suppress(jscore.Full):  # the next time, then; publishes hear of it by themselves
             asset.log.mark()
+        if asset.log.synced < asset.log.last:
+            self._to_mark[asset] = None
 
     def damaged(self, asset: Asset, why: str) -> None:
         """A record of the stream's log does not verify: where others hold the stream it is taken from them.
@@ -376,8 +385,8 @@ class JetStream:
 
     def stream_count(self, account: str) -> int:
         """Streams of the account that there are or are about to be."""
-        present = {a.name for a in self.state.streams(account)}
-        return len(present | {name for name, _ in self.proposed_subjects(account)})
+        present = self.state.names(account)
+        return len(present) + sum(name not in present for name, _ in self.proposed_subjects(account))
 
     def set_accounts(self, accounts: Mapping[str, JetStreamLimits | None]) -> None:
         """Other accounts and limits from now on: streams of one that lost JetStream are closed and stay on the disk."""
@@ -807,7 +816,8 @@ class JetStream:
         log: RecordLog | None = None
         asset: Asset | None = None
         try:
-            os.makedirs(os.path.dirname(directory), exist_ok=True)
+            if not os.path.isdir(os.path.dirname(directory)):
+                os.makedirs(os.path.dirname(directory), exist_ok=True)
             heal.settle(directory, self._grave(assignment, deleted=False))
             snapshot, damage = self._snapshot(directory)
             keep = jscore.snapshot_head(snapshot).first if snapshot is not None else 0

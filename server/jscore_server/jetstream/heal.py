@@ -71,8 +71,9 @@ class Offer(msgspec.Struct, frozen=True):
 
 def settle(path: str, grave: str) -> None:
     """Finishes or undoes what a crash interrupted. Nothing may have the log at `path` open. Raises: OSError."""
-    shutil.rmtree(path + DRAFT, ignore_errors=True)
-    shutil.rmtree(path + GONE, ignore_errors=True)
+    for left in (path + DRAFT, path + GONE):
+        if os.path.isdir(left):
+            shutil.rmtree(left, ignore_errors=True)
     if os.path.isdir(path + WHOLE):
         if os.path.isdir(path):
             os.makedirs(os.path.dirname(grave), exist_ok=True)

@@ -7,9 +7,12 @@ on the entries alone, so that every server ends in the same state. Source: clust
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
+
+from jscore_server.jetstream.owners import SubjectOwners
 
 META_GROUP = "_meta_"
 
@@ -177,6 +180,12 @@ class MetaState:
         """`newest`: the version of entries up to which they are understood."""
         self.newest = newest
         self._streams: dict[tuple[str, str], Assignment] = {}
+        # What follows from the streams, kept beside them: a request must not cost a look at each.
+        self._accounts: dict[str, dict[str, Assignment]] = {}
+        self._groups: set[str] = set()
+        self._owners: dict[str, SubjectOwners] = {}  # by account, once somebody asked: meta leaders do
+        self._reserved: dict[tuple[str, str], int] = {}  # by account and storage
+        self._reserved_on: dict[tuple[str, str], int] = {}  # by server and storage
         self._load: dict[str, int] = {}
         self.removed: dict[str, str] = {}  # servers removed -> the directory they are not to come back with
         self.applied = 0
@@ -189,8 +198,68 @@ class MetaState:
 
     def streams(self, account: str | None = None) -> list[Assignment]:
         """The assignments (of one account), by name."""
-        chosen = (a for a in self._streams.values() if account is None or a.account == account)
-        return sorted(chosen, key=lambda a: (a.account, a.name))
+        if account is not None:
+            return sorted(self._accounts.get(account, {}).values(), key=lambda a: a.name)
+        return sorted(self._streams.values(), key=lambda a: (a.account, a.name))
+
+    def names(self, account: str) -> Collection[str]:
+        """The streams of one account, in no order."""
+        return self._accounts.get(account, {}).keys()
+
+    def has_group(self, group: str) -> bool:
+        """Whether a stream is held by a Raft group of that name."""
+        return group in self._groups
+
+    def taker(self, account: str, subjects: list[str], but: str) -> str | None:
+        """A stream of the account, other than `but`, that takes something of the subjects. Raises: TooManySubjects."""
+        owners = self._owners.get(account)
+        if owners is None:
+            owners = self._owners[account] = SubjectOwners()
+            for assignment in self._accounts.get(account, {}).values():
+                for subject in assignment.config.get("subjects") or ():
+                    owners.add(subject, assignment.name)
+        return owners.find(subjects, but)
+
+    def reserved(self, account: str, server: str, storage: str, but: str) -> tuple[int, int]:
+        """Bytes that streams other than `but` reserve, with all replicas: of the account, and on the server."""
+        own = self._accounts.get(account, {}).get(but)
+        of_account, on_server = self._reserved.get((account, storage), 0), self._reserved_on.get((server, storage), 0)
+        if own is not None and own.config.get("storage") == storage:
+            of_account -= _size(own) * own.replicas
+            on_server -= _size(own) * (server in own.peers)
+        return of_account, on_server
+
+    def reserved_on(self, server: str, storage: str) -> int:
+        """Bytes that the replicas on a server reserve."""
+        return self._reserved_on.get((server, storage), 0)
+
+    def _put(self, assignment: Assignment) -> None:
+        self._take(assignment.account, assignment.name)
+        self._streams[assignment.account, assignment.name] = assignment
+        self._accounts.setdefault(assignment.account, {})[assignment.name] = assignment
+        self._groups.add(assignment.group)
+        self._count(assignment, 1)
+
+    def _take(self, account: str, name: str) -> None:
+        assignment = self._streams.pop((account, name), None)
+        if assignment is None:
+            return
+        del self._accounts[account][name]
+        self._groups.discard(assignment.group)
+        self._count(assignment, -1)
+
+    def _count(self, assignment: Assignment, by: int) -> None:
+        for peer in assignment.peers:
+            _add(self._load, peer, by)
+        size, storage = _size(assignment) * by, str(assignment.config.get("storage"))
+        if size:
+            _add(self._reserved, (assignment.account, storage), size * assignment.replicas)
+            for peer in assignment.peers:
+                _add(self._reserved_on, (peer, storage), size)
+        owners = self._owners.get(assignment.account)
+        if owners is not None:
+            for subject in assignment.config.get("subjects") or ():
+                (owners.add if by > 0 else owners.remove)(subject, assignment.name)
 
     def load(self, server: str) -> int:
         """How many stream replicas the server holds."""
@@ -226,8 +295,7 @@ class MetaState:
         present = self._streams.get(key)
         if present is not None:
             return Existed(present, wanted, entry.reply)
-        self._streams[key] = wanted
-        self._count(wanted.peers, 1)
+        self._put(wanted)
         return Created(wanted, entry.reply)
 
     def _update(self, index: int, entry: UpdateStream) -> Effect:
@@ -244,25 +312,27 @@ class MetaState:
                 joined=[p for p in entry.peers if p in present.joined or p not in present.peers],
                 former=list(present.peers) if entry.moves else [],
             )
-            self._count(present.peers, -1)
-            self._count(updated.peers, 1)
-        self._streams[key] = updated
+        self._put(updated)
         return Updated(updated, entry.reply, entry.answer, entry.system)
-
-    def _count(self, peers: list[str], by: int) -> None:
-        for peer in peers:
-            self._load[peer] = self._load.get(peer, 0) + by
-            if not self._load[peer]:
-                del self._load[peer]
 
     def _delete(self, entry: DeleteStream) -> Effect:
         key = (entry.account, entry.name)
         present = self._streams.get(key)
         if present is None or present.group != entry.group:
             return Missing(entry.account, entry.name, entry.reply, update=False)
-        del self._streams[key]
-        self._count(present.peers, -1)
+        self._take(*key)
         return Deleted(present, entry.reply)
+
+
+def _size(assignment: Assignment) -> int:
+    """What each replica reserves."""
+    return max(0, int(assignment.config.get("max_bytes") or 0))
+
+
+def _add(counts: dict[Any, int], key: Any, by: int) -> None:
+    counts[key] = counts.get(key, 0) + by
+    if not counts[key]:
+        del counts[key]
 
 
 def settle(effects: list[Effect]) -> list[Effect]:

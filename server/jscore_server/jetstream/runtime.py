@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import jscore
 from jscore_server.dataplane.events import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.02
 BIRTH_RETRY_S = 0.1
+HANDS = 15  # with thousands of streams written to at once, a sync each in turn would take seconds
 HARD_STATE_LOG_ID = 2
 
 EventHandler = Callable[[int, int, int, int, bytes], None]
@@ -71,7 +72,10 @@ class Runtime:
         self.rng = random.Random(os.urandom(32))
         self.directory = os.path.join(options.store_dir or os.path.join(tempfile.gettempdir(), "nats"), "jetstream")
         open_directory(self.directory)
-        self.store = jscore.Store(sync="always" if options.sync_interval == "always" else float(options.sync_interval))
+        sync: Literal["always"] | float = "always"
+        if options.sync_interval != "always":
+            sync = float(options.sync_interval)
+        self.store = jscore.Store(sync, hands=HANDS)
         server.plane.attach_store(self.store)
         self.raft = RaftHost(
             server.facts.server_name,

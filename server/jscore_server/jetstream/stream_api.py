@@ -105,10 +105,9 @@ class StreamApi:
 
     def _fresh_group(self, config: StreamConfig) -> str:
         """A group name that no stream has: directories are named after it."""
-        taken = {a.group for a in self._engine.state.streams()}
         while True:
             group = names.new_group_name("S", config.num_replicas, config.storage, self._engine.rng)
-            if group not in taken:
+            if not self._engine.state.has_group(group):
                 return group
 
     def update(self, request: Request) -> None:
@@ -141,14 +140,9 @@ class StreamApi:
         )
         if old is not None:
             config = check_stream_update(old, config)
-        reserved = server_reserved = 0
-        for other in engine.state.streams():
-            if (other.account, other.name) == (request.account, config.name):
-                continue
-            if other.config.get("storage") == config.storage:
-                size = max(0, int(other.config.get("max_bytes", 0)))
-                server_reserved += size * (engine.server_name in other.peers)
-                reserved += size * other.replicas * (other.account == request.account)
+        reserved, server_reserved = engine.state.reserved(
+            request.account, engine.server_name, config.storage, config.name
+        )
         check_reservation(config, limits, reserved=reserved, server_reserved=server_reserved, old=old)
         return config
 
@@ -162,11 +156,8 @@ class StreamApi:
             for name, subjects in engine.proposed_subjects(account):
                 if name != config.name and any(index.find(s) is not None for s in subjects):
                     raise problem(10065)
-            for other in engine.state.streams(account):
-                if other.name == config.name:
-                    continue
-                if any(index.find(s) is not None for s in other.config.get("subjects", ())):
-                    raise problem(10065)
+            if engine.state.taker(account, list(config.subjects), config.name) is not None:
+                raise problem(10065)
         except names.TooManySubjects as err:
             raise problem(10052, err="too many subjects to compare") from err
 

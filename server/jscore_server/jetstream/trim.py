@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import jscore
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 LOOK_AT = 256  # streams in one turn of the loop
+IDLE_AT = 256  # of those that nothing was written to: so many a second, in turn
 AGAIN_S = 3.0  # between two snapshots of a stream
 WAIT_S = 0.01
 PATIENCE_S = 600  # what the records' own sync may take, which comes at intervals perhaps
@@ -48,6 +50,8 @@ class Trimmer:
         self._engine = engine
         self._jobs: dict[Asset, Job] = {}
         self._writer: ThreadPoolExecutor | None = None
+        self._touched: dict[Asset, None] = {}
+        self._idle: dict[Asset, None] = {}  # time may make something of it free, or a follower that comes back
         self._to_look: list[Asset] = []
 
     def start(self) -> None:
@@ -62,6 +66,8 @@ class Trimmer:
 
     def release(self, asset: Asset) -> None:
         """Nothing of it is written any more when this returns; waits for the disk where it must."""
+        self._touched.pop(asset, None)
+        self._idle.pop(asset, None)
         job = self._jobs.pop(asset, None)
         if job is None:
             return
@@ -71,8 +77,15 @@ class Trimmer:
 
     # ---- which one ----
 
+    def touch(self, asset: Asset) -> None:
+        """It is new, or its log was written to."""
+        self._touched[asset] = None
+
     def _round(self) -> None:
-        self._to_look = list(self._engine.assets.values())
+        for asset in list(islice(self._idle, IDLE_AT)):
+            del self._idle[asset]
+            self._touched[asset] = None
+        self._to_look, self._touched = list(self._touched), {}
         self._look()
 
     def _look(self) -> None:
@@ -80,6 +93,11 @@ class Trimmer:
         for asset in part:
             if not asset.closed and not asset.failed:
                 try:
+                    log = asset.log
+                    if log.open_bytes(log.last + 1) < ROLL_BYTES and not log.trimmable(log.last + 1):
+                        self._idle.pop(asset, None)
+                        continue  # one small file: it stays
+                    self._idle[asset] = None
                     self._look_at(asset)
                 except (jscore.Error, OSError, ValueError) as err:
                     self._complain(asset, err)

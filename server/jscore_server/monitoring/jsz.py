@@ -139,12 +139,15 @@ def js_config(monitor: Monitor) -> Body:
 
 
 def js_stats(engine: JetStream) -> Body:
-    held = _held(engine)
+    memory, storage = engine.plane.held()
+    replicated = sum(asset.group is not None for asset in engine.assets.values())
     return {
-        **_usage(held),
+        "memory": memory,
+        "storage": storage,
+        "reserved_memory": engine.state.reserved_on(engine.server_name, "memory"),
+        "reserved_storage": engine.state.reserved_on(engine.server_name, "file"),
         "accounts": len(js_accounts(engine)),
-        "ha_assets": sum(asset.group is not None for asset in held)
-        + (1 if engine.clustered and engine.meta is not None else 0),
+        "ha_assets": replicated + (1 if engine.clustered and engine.meta is not None else 0),
         "api": {"level": API_LEVEL, "total": engine.api.total, "errors": engine.api.errors},
     }
 

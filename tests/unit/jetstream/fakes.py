@@ -56,7 +56,7 @@ class FakeLog:
     def last(self) -> int:
         return len(self.records)
 
-    durable = last
+    durable = synced = last
 
     def append(
         self, kind: int, data: bytes = b"", *, subject: bytes = b"", headers: bytes = b"", term: int = 0, ts: int = 0
@@ -344,6 +344,9 @@ class FakePlane:
 
     def used(self, account: str) -> tuple[int, int]:
         return 0, 0
+
+    def moved_streams(self) -> list[int]:
+        return list(self.engine._by_id)
 
     def add_stream(self, log: FakeLog, stream_id: int, account: str, name: str) -> FakeStream:
         return FakeStream(self, log, stream_id, account, name)

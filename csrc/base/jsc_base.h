@@ -42,4 +42,24 @@ uint32_t jsc_crc32c(uint32_t crc, const void *data, size_t n);
 /* 64-bit hash of bytes for in-memory tables; not stable across versions, never stored. */
 uint64_t jsc_hash(const void *data, size_t n);
 
+/* Numbers in files and records: little endian, at any address. */
+static inline uint16_t jsc_get16(const uint8_t *p) {
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+static inline uint32_t jsc_get32(const uint8_t *p) {
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+static inline uint64_t jsc_get64(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
+static inline void jsc_put16(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
+static inline void jsc_put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
+static inline void jsc_put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
+
 #endif

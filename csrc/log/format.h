@@ -65,23 +65,4 @@ int jsc_gap_decode(const jsc_record *, uint64_t *last, uint64_t *seqs);
 /* As jsc_record_decode, but trusts the bytes: for records that were framed or verified in this process. */
 void jsc_record_view(const uint8_t *p, jsc_record *out);
 
-static inline uint16_t jsc_get16(const uint8_t *p) {
-    uint16_t v;
-    memcpy(&v, p, 2);
-    return v;
-}
-static inline uint32_t jsc_get32(const uint8_t *p) {
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return v;
-}
-static inline uint64_t jsc_get64(const uint8_t *p) {
-    uint64_t v;
-    memcpy(&v, p, 8);
-    return v;
-}
-static inline void jsc_put16(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
-static inline void jsc_put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
-static inline void jsc_put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
-
 #endif

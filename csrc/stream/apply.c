@@ -2,12 +2,6 @@
  * specification (spec streams §7). Publishers are answered here, by the leader that framed the record. */
 #include "internal.h"
 
-static uint64_t get64(const uint8_t *p) {
-    uint64_t v = 0;
-    for (int i = 7; i >= 0; i--) v = v << 8 | p[i];
-    return v;
-}
-
 static void refuse(jsc_verdict *v, int code, int err, const char *text) {
     v->code = code;
     v->err = err;
@@ -301,7 +295,7 @@ void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
 static void apply_purge(jsc_stream *s, const jsc_record *r) {
     const uint8_t *p = (const uint8_t *)r->data;
     if (r->data_len >= 10 && p[0] == 1 && p[1] == 2) {
-        jsc_stream_apply_expire(s, get64(p + 2));
+        jsc_stream_apply_expire(s, jsc_get64(p + 2));
         if (s->leading) jsc_stream_age_arm(s);
         return;
     }
@@ -309,7 +303,7 @@ static void apply_purge(jsc_stream *s, const jsc_record *r) {
     if (r->data_len >= 20 && p[0] == 1 && p[1] == 1) {
         size_t n = (size_t)p[18] | (size_t)p[19] << 8;
         if (r->data_len >= 20 + n)
-            purged = jsc_stream_apply_purge(s, (const char *)p + 20, n, get64(p + 2), get64(p + 10));
+            purged = jsc_stream_apply_purge(s, (const char *)p + 20, n, jsc_get64(p + 2), jsc_get64(p + 10));
     }
     uint32_t tn;
     const char *reply = s->leading ? jsc_waiters_take(&s->acks, r->index, &tn) : NULL;
@@ -325,7 +319,7 @@ static void apply_purge(jsc_stream *s, const jsc_record *r) {
 
 static void apply_delete(jsc_stream *s, const jsc_record *r) {
     const uint8_t *p = (const uint8_t *)r->data;
-    uint64_t seq = r->data_len >= 9 && p[0] == 1 ? get64(p + 1) : 0;
+    uint64_t seq = r->data_len >= 9 && p[0] == 1 ? jsc_get64(p + 1) : 0;
     int found = seq && jsc_entry_live(jsc_seqs_at(&s->seqs, seq)), beyond = seq > s->last_seq;
     if (found) jsc_stream_remove(s, seq);
     uint32_t tn;
@@ -358,6 +352,7 @@ void jsc_stream_apply_control(jsc_stream *s, const jsc_record *r) {
     case JSC_K_PURGE: apply_purge(s, r); break;
     case JSC_K_DELETE: apply_delete(s, r); break;
     case JSC_K_CONSUMER_STATE: jsc_consumer_apply(s, r); break;
+    case JSC_K_MOVED: jsc_moves_apply(s, r); break;
     default: /* NOOP, and kinds of a later version that change nothing here */ break;
     }
 }

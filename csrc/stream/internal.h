@@ -68,8 +68,10 @@ void jsc_seqheap_free(jsc_seqheap *);
 /* ---- per sequence ---- */
 #define JSC_CHUNK 4096u
 #define JSC_DELETED (1ull << 63)
+#define JSC_MOVED (1ull << 62)
 typedef struct jsc_entry {
-    uint64_t index; /* of its record; JSC_DELETED set when removed or never kept */
+    uint64_t
+        index; /* of its record; JSC_DELETED set when removed or never kept, JSC_MOVED: the record is a MOVED one */
     uint32_t subject, size; /* id in the subject table; accounted bytes */
     uint32_t prev, next; /* distance to the neighbours of the same subject, 0 none */
 } jsc_entry;
@@ -90,6 +92,20 @@ uint64_t jsc_seqs_live_from(const jsc_seqs *, uint64_t seq, uint64_t last); /* f
 void jsc_seqs_drop_below(jsc_seqs *, uint64_t seq);
 void jsc_seqs_free(jsc_seqs *);
 static inline int jsc_entry_live(const jsc_entry *e) { return e && !(e->index & JSC_DELETED); }
+static inline uint64_t jsc_entry_index(const jsc_entry *e) { return e->index & ~(JSC_DELETED | JSC_MOVED); }
+
+/* ---- messages that moved: move.c ---- */
+typedef struct jsc_moved {
+    uint64_t index, seq;
+} jsc_moved;
+typedef struct jsc_moves {
+    jsc_moved *a; /* [head, n) by index; those that went or moved again linger */
+    uint32_t head, n, cap;
+    uint64_t live; /* messages whose record is a MOVED one */
+    uint64_t unmoved; /* every message below has moved */
+    uint64_t proposed; /* the last record framed as leader */
+} jsc_moves;
+void jsc_moves_free(jsc_moves *);
 
 /* ---- per subject ---- */
 #define JSC_NO_SUBJECT UINT32_MAX
@@ -188,7 +204,15 @@ typedef struct jsc_pattern {
     jsc_stream *stream;
     uint8_t keep;
 } jsc_pattern;
-typedef struct jsc_snapshot jsc_snapshot; /* snapshot.c */
+typedef struct jsc_snapshot jsc_snapshot; /* move.c */
+void jsc_moves_apply(jsc_stream *, const jsc_record *);
+uint64_t jsc_moves_lowest(jsc_stream *); /* record of the message with the oldest one; UINT64_MAX: no messages */
+int jsc_moves_add(jsc_stream *, uint64_t seq, uint64_t index); /* the entry says so already, or is about to */
+void jsc_moves_sort(jsc_stream *); /* after they were added in another order than by index */
+int jsc_moved_decode(jsc_record *, uint64_t *seq); /* a MOVED record becomes the message it holds; JSC_ECORRUPT */
+/* snapshot.c */
+uint64_t jsc_stream_keeps_beside_messages(const jsc_stream *); /* as jsc_stream_keeps, if no message were there */
+void jsc_snapshot_moved(jsc_stream *, uint64_t seq, uint64_t was); /* a message is about to leave that record */
 typedef struct jsc_deferred {
     struct jsc_deferred *next;
     uint64_t trace; /* 0: not traced */
@@ -238,6 +262,7 @@ struct jsc_stream {
     uint64_t last_msg_index; /* record of the last stored message, for Nats-Expected-Last-Msg-Id; 0 none */
     int64_t last_ts;
     jsc_seqs seqs;
+    jsc_moves moves;
     jsc_subjects subjects;
     jsc_dedupe dedupe;
     jsc_timer age;

@@ -77,7 +77,10 @@ int jsc_stream_snapshot_step(jsc_stream *);
 int jsc_stream_snapshot_file(jsc_stream *, const uint8_t **file, size_t *n, uint64_t *index, uint64_t *first);
 void jsc_stream_snapshot_end(jsc_stream *); /* also when it is not done */
 /* The first record that is needed by what is applied now. */
-uint64_t jsc_stream_keeps(const jsc_stream *);
+uint64_t jsc_stream_keeps(jsc_stream *);
+/* As leader: appends messages again whose records lie below `below` and hold up others, the oldest first, about so many
+ * bytes; submitted with the turn. 1: those are on their way, ask again; 0: there are none left; else an error. */
+int jsc_stream_move(jsc_stream *, uint64_t below, uint64_t bytes);
 /* A file of jsc_stream_snapshot_file (verified): the host's bytes in it. */
 int jsc_stream_snapshot_host(const uint8_t *file, size_t n, const uint8_t **host, size_t *hn);
 /* On a stream that has applied nothing and is configured as the host's bytes say: all but its consumers. The log holds

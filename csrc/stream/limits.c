@@ -22,6 +22,7 @@ static void remove_entry(jsc_stream *s, uint64_t seq, jsc_entry *e) {
     else x->last = prev;
     s->messages--;
     jsc_stream_grow(s, -(int64_t)e->size);
+    if (e->index & JSC_MOVED) s->moves.live--;
     jsc_seqs_kill(&s->seqs, seq);
     if (--x->count == 0) {
         jsc_consumer_subject_gone(s, e->subject);
@@ -97,7 +98,7 @@ static void age_fire(void *ctx, int64_t mono, int64_t unix_ns) {
     if (jsc_stream_seq_at(s, cut + 1, &below) != JSC_OK) below = s->last_seq + 1;
     if (below > s->first_seq && below > s->age_proposed) {
         uint8_t body[10] = {1, 2};
-        for (int i = 0; i < 8; i++) body[2 + i] = (uint8_t)(below >> (8 * i));
+        jsc_put64(body + 2, below);
         uint64_t index;
         if (jsc_stream_append(s, JSC_K_PURGE, NULL, 0, NULL, 0, body, sizeof body, &index) == JSC_OK)
             s->age_proposed = below;

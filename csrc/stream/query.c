@@ -18,7 +18,9 @@ void jsc_stream_stat(const jsc_stream *s, jsc_stream_state *out) {
 int jsc_stream_read(jsc_stream *s, uint64_t seq, jsc_record *out) {
     const jsc_entry *e = jsc_seqs_at(&s->seqs, seq);
     if (!jsc_entry_live(e) || seq > s->last_seq) return JSC_ENOTFOUND;
-    return jsc_log_read(s->log, e->index, out);
+    int rc = jsc_log_read(s->log, jsc_entry_index(e), out);
+    uint64_t same;
+    return rc == JSC_OK && out->kind == JSC_K_MOVED ? jsc_moved_decode(out, &same) : rc;
 }
 
 int jsc_stream_get(jsc_stream *s, uint64_t seq, jsc_record *out) { return jsc_stream_read(s, seq, out); }
@@ -124,10 +126,6 @@ int jsc_stream_deleted(jsc_stream *s, int (*each)(void *ctx, uint64_t seq), void
     return JSC_OK;
 }
 
-static void put64(uint8_t *p, uint64_t v) {
-    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static int request(jsc_stream *s, uint8_t kind, const uint8_t *body, size_t n, const char *reply, size_t rn) {
     if (!s->leading || s->reading) return JSC_EINVAL;
     uint64_t index;
@@ -140,8 +138,8 @@ int jsc_stream_purge(jsc_stream *s, const char *filter, size_t n, uint64_t seq, 
                      size_t rn) {
     uint8_t body[20 + 4096] = {1, 1};
     if (n > 4096 || seq > JSC_SEQ_MAX) return JSC_EINVAL;
-    put64(body + 2, seq);
-    put64(body + 10, keep);
+    jsc_put64(body + 2, seq);
+    jsc_put64(body + 10, keep);
     body[18] = (uint8_t)n;
     body[19] = (uint8_t)(n >> 8);
     if (n) memcpy(body + 20, filter, n);
@@ -150,6 +148,6 @@ int jsc_stream_purge(jsc_stream *s, const char *filter, size_t n, uint64_t seq, 
 
 int jsc_stream_delete(jsc_stream *s, uint64_t seq, const char *reply, size_t rn) {
     uint8_t body[9] = {1};
-    put64(body + 1, seq);
+    jsc_put64(body + 1, seq);
     return request(s, JSC_K_DELETE, body, sizeof body, reply, rn);
 }

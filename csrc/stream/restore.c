@@ -138,33 +138,42 @@ static int restore_ids(jsc_stream *s, reader *r, const jsc_snapshot_head *head, 
     return r->bad ? JSC_ECORRUPT : JSC_OK;
 }
 
-static int restore_message(jsc_stream *s, uint64_t index, uint64_t seq) {
+/* *unmoved: record of the last message that has its first one. */
+static int restore_message(jsc_stream *s, uint64_t index, uint64_t seq, uint64_t *unmoved) {
     jsc_record m;
+    uint64_t says = seq;
     int rc = jsc_log_read(s->log, index, &m);
     if (rc != JSC_OK) return rc == JSC_ENOTFOUND ? JSC_ECORRUPT : rc;
-    if (m.kind != JSC_K_MESSAGE) return JSC_ECORRUPT;
+    int moved = m.kind == JSC_K_MOVED;
+    if (moved ? jsc_moved_decode(&m, &says) != JSC_OK || says != seq : m.kind != JSC_K_MESSAGE || index <= *unmoved)
+        return JSC_ECORRUPT;
+    if (!moved) *unmoved = index;
     uint32_t id = jsc_subjects_add(&s->subjects, m.subject, m.subject_len);
     jsc_entry *e = id == JSC_NO_SUBJECT ? NULL : jsc_seqs_put(&s->seqs, seq);
     if (!e) return -ENOMEM;
     jsc_stream_link(s, seq, e, index, id, jsc_stream_size(s, m.subject_len, m.headers_len, m.data_len));
-    return JSC_OK;
+    if (!moved) return JSC_OK;
+    e->index |= JSC_MOVED;
+    s->moves.live++;
+    return jsc_moves_add(s, seq, index);
 }
 
 static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *head, uint64_t last_seq, int lossy,
                             uint64_t *lost) {
-    uint64_t index = 0, seq = 0;
-    for (int first = 1;; first = 0) {
+    uint64_t index = 0, seq = 0, unmoved = 0;
+    for (;;) {
         uint64_t steps = get(r), leap = get(r), n = get(r);
         if (r->bad) return JSC_ECORRUPT;
-        if (!n) return r->p == r->end ? JSC_OK : JSC_ECORRUPT;
-        /* Each sequence takes a record, and none goes back. */
-        if (steps > head->index || leap > JSC_SEQ_MAX || (!first && leap > steps)) return JSC_ECORRUPT;
-        index += steps;
+        if (!n && !steps && !leap) return r->p == r->end ? JSC_OK : JSC_ECORRUPT;
+        int back = !n;
+        if (back) n = get(r);
+        if (!n || steps > (back ? index : head->index) || leap > JSC_SEQ_MAX) return JSC_ECORRUPT;
+        index += back ? -steps : steps;
         seq += leap;
         if (index < head->first || index > head->index || n > head->index - index + 1) return JSC_ECORRUPT;
         if (seq > last_seq || n > last_seq - seq + 1) return JSC_ECORRUPT;
         for (; n; n--, index++, seq++) {
-            int rc = restore_message(s, index, seq);
+            int rc = restore_message(s, index, seq, &unmoved);
             if (rc == JSC_ECORRUPT && lossy) {
                 ++*lost;
                 continue;
@@ -200,6 +209,7 @@ int jsc_stream_restore(jsc_stream *s, const uint8_t *file, size_t n, int lossy, 
     if ((rc = restore_ids(s, &r, &head, lossy)) != JSC_OK) return rc;
     if ((rc = restore_messages(s, &r, &head, f[LAST_SEQ], lossy, lost)) != JSC_OK) return rc;
     if (!*lost && (s->messages != f[MESSAGES] || s->bytes != f[BYTES])) return JSC_ECORRUPT;
+    jsc_moves_sort(s);
     s->first_seq = f[FIRST_SEQ];
     s->last_seq = f[LAST_SEQ];
     s->last_msg_index = f[LAST_INDEX];

@@ -5,12 +5,14 @@
  *     last of the sequences chosen at creation · n of them, n distances ·
  *     n entries: distance of seq · consumer seq · deliveries * 2 + pending · time if pending
  *   message ids: n, each: distance of its record · distance of its seq
- *   messages: runs of distance of record · distance of seq · length, until a length of 0
+ *   messages: runs of distance of record · distance of seq · length, until all three are 0; of a run whose records come
+ *     before those of the run before: distance back · distance of seq · 0 · length
  * Distances are from the one before (behind the end of the run before), at first from 0. What a record says itself is not
  * repeated: subjects, sizes and ids are read from the log again, from `first` on.
  *
  * What may change before its turn comes is captured at the start: counters and consumers are written at once, of which
- * messages live a bit each is copied. A message's record never changes, so that can be looked up later. */
+ * messages live a bit each is copied. Which record is theirs is looked up later; of those that move meanwhile, where they
+ * were is noted. */
 #include "../log/snapshot.h"
 #include "internal.h"
 #include <errno.h>
@@ -28,19 +30,24 @@ struct jsc_snapshot {
     uint64_t seen, seen_end; /* places in the window */
     uint64_t seen_index, seen_seq, index, seq; /* where the next distance starts */
     uint64_t run_index, run_seq, run;
+    jsc_moved *was; /* where messages were that moved since */
+    uint32_t nwas, was_cap, was_sorted;
     int stage;
 };
 
-uint64_t jsc_stream_keeps(const jsc_stream *s) {
+uint64_t jsc_stream_keeps_beside_messages(const jsc_stream *s) {
     uint64_t keep = s->applied;
-    if (s->messages) {
-        const jsc_entry *e = jsc_seqs_at(&s->seqs, s->first_seq);
-        if (e && e->index < keep) keep = e->index;
-    }
     const jsc_dedupe *d = &s->dedupe;
     if (d->head < d->tail && d->ring[d->head & (d->cap - 1)].index < keep) keep = d->ring[d->head & (d->cap - 1)].index;
+    const jsc_entry *last = jsc_seqs_at(&s->seqs, s->last_seq);
+    if (jsc_entry_live(last) && jsc_entry_index(last) == s->last_msg_index) return keep;
     if (s->last_msg_index && s->last_msg_index < keep) keep = s->last_msg_index;
     return keep;
+}
+
+uint64_t jsc_stream_keeps(jsc_stream *s) {
+    uint64_t keep = jsc_stream_keeps_beside_messages(s), low = jsc_moves_lowest(s);
+    return low < keep ? low : keep;
 }
 
 /* ---- writing ---- */
@@ -78,6 +85,9 @@ static void give_up(jsc_snapshot *t) {
     t->stage = IS_OVER;
     free(t->live);
     t->live = NULL;
+    free(t->was);
+    t->was = NULL;
+    t->nwas = t->was_cap = 0;
     jsc_bytes_free(&t->out);
     jsc_bytes_free(&t->runs);
 }
@@ -140,12 +150,44 @@ int jsc_stream_snapshot_begin(jsc_stream *s, const void *host, size_t n) {
 
 static void end_run(jsc_snapshot *t) {
     if (!t->run) return;
-    put_run(t, t->run_index - t->index);
+    int back = t->run_index < t->index;
+    put_run(t, back ? t->index - t->run_index : t->run_index - t->index);
     put_run(t, t->run_seq - t->seq);
+    if (back) put_run(t, 0);
     put_run(t, t->run);
     t->index = t->run_index + t->run;
     t->seq = t->run_seq + t->run;
     t->run = 0;
+}
+
+void jsc_snapshot_moved(jsc_stream *s, uint64_t seq, uint64_t was) {
+    jsc_snapshot *t = s->snapshot;
+    uint64_t chunk = seq / JSC_CHUNK;
+    if (t->stage >= IS_DONE || was > t->head.index || chunk < t->next || chunk >= t->end) return;
+    if (t->nwas == t->was_cap) {
+        uint32_t cap = t->was_cap ? 2 * t->was_cap : 256;
+        jsc_moved *p = realloc(t->was, cap * sizeof *p);
+        JSC_ASSERT(p);
+        t->was = p;
+        t->was_cap = cap;
+    }
+    t->was[t->nwas++] = (jsc_moved){was, seq};
+    t->was_sorted = 0;
+}
+
+static int by_seq(const void *a, const void *b) {
+    const jsc_moved *x = a, *y = b;
+    return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* Where a message's record was when all this began. */
+static uint64_t index_then(jsc_snapshot *t, const jsc_entry *e, uint64_t seq) {
+    if (jsc_entry_index(e) <= t->head.index) return jsc_entry_index(e);
+    if (!t->was_sorted) qsort(t->was, t->nwas, sizeof *t->was, by_seq);
+    t->was_sorted = 1;
+    const jsc_moved key = {0, seq}, *found = bsearch(&key, t->was, t->nwas, sizeof key, by_seq);
+    JSC_ASSERT(found);
+    return found->index;
 }
 
 static void put_chunk(jsc_stream *s, jsc_snapshot *t) {
@@ -154,7 +196,7 @@ static void put_chunk(jsc_stream *s, jsc_snapshot *t) {
     for (uint32_t w = 0; w < JSC_CHUNK / 64; w++)
         for (uint64_t left = bits[w]; left; left &= left - 1) {
             uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(left);
-            uint64_t index = x->e[i].index & ~JSC_DELETED, seq = t->next * JSC_CHUNK + i;
+            uint64_t seq = t->next * JSC_CHUNK + i, index = index_then(t, &x->e[i], seq);
             if (t->run && index == t->run_index + t->run && seq == t->run_seq + t->run) {
                 t->run++;
                 continue;

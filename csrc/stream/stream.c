@@ -77,6 +77,7 @@ void jsc_stream_free(jsc_stream *s) {
     jsc_waiters_free(&s->pubs);
     jsc_waiters_free(&s->acks);
     jsc_seqs_free(&s->seqs);
+    jsc_moves_free(&s->moves);
     jsc_subjects_free(&s->subjects);
     jsc_dedupe_free(&s->dedupe);
     free(s->by_id);
@@ -119,6 +120,7 @@ int jsc_stream_lead(jsc_stream *s, uint32_t term) {
     s->lead_from = jsc_log_last(s->log) + 1;
     s->backlog_bytes = 0;
     s->age_proposed = 0;
+    s->moves.proposed = 0;
     jsc_record r; /* stamps go on from the newest record held, applied or not */
     if (jsc_log_last(s->log) >= jsc_log_first(s->log) && jsc_log_read(s->log, jsc_log_last(s->log), &r) == JSC_OK &&
         r.ts > s->last_stamp)

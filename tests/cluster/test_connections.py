@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from harness import Lab, Server, Wire, command, free_ports, ours, rss_bytes, wait_for, wait_for_log
 
-IDLE = 10_000
+IDLE = 3_000  # bench/load.py has ten thousand
 
 
 def clustered(lab: Lab, name: str, extra: str) -> Server:
@@ -102,7 +102,7 @@ def test_without_descriptors_it_waits_and_goes_on(lab: Lab) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_ten_thousand_idle_connections_are_cheap(lab: Lab) -> None:
+def test_thousands_of_idle_connections_are_cheap(lab: Lab) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < IDLE + 500:
         pytest.skip(f"only {hard} files may be open here")

@@ -267,3 +267,36 @@ def test_three_replicas_give_space_back_and_whoever_was_away_catches_up(lab: Lab
         await client.close()
 
     run(play(), 230)
+
+
+@ours
+@pytest.mark.timeout(180)
+def test_a_few_messages_that_stay_do_not_hold_up_the_space_of_all_others(lab: Lab) -> None:
+    cluster = lab.hosts(THREE)
+    cluster.start()
+
+    async def play() -> None:
+        await ready(cluster.servers)
+        client = await connect(cluster.urls)
+        bucket = {"name": "S", "subjects": ["s.>"], "num_replicas": 3, "max_msgs_per_subject": 1}
+        await api(client, "STREAM.CREATE.S", {**bucket, "duplicate_window": 10**8}, seconds=10)
+        for key in range(20):
+            await publish(client, f"s.stays.{key}", b"value %d" % key, **({"A": "b"} if key & 1 else {}))
+        written = [(await api(client, "STREAM.MSG.GET.S", {"seq": seq}))["message"] for seq in range(1, 21)]
+        await fill(client, 1200)
+        await trimmed(client, cluster.servers, 28 << 20)
+
+        async def same() -> bool:
+            asked = [api(client, "STREAM.MSG.GET.S", {"seq": seq}) for seq in range(1, 21)]
+            return [answer["message"] for answer in await asyncio.gather(*asked)] == written
+
+        assert await same()
+        cluster.kill()
+        cluster.start()
+        await ready(cluster.servers)
+        for server in cluster.servers:
+            await leads(client, server.name)
+            await eventually(same, 20, f"all that stays, from {server.name}")
+        await client.close()
+
+    run(play(), 170)

@@ -118,11 +118,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     }
     case 4: pub(&b, "s.a.1", p, n, "x", 1); break;
     case 5: jsc_stream_propose(b.s, JSC_K_CONSUMER_STATE, p, n, &index); break;
-    case 6: jsc_stream_propose(b.s, data[0] & 8 ? JSC_K_PURGE : JSC_K_DELETE, p, n, &index); break;
+    case 6:
+        if (data[0] & 16) jsc_stream_append(b.s, JSC_K_MOVED, "s.a.2", 5, NULL, 0, p, n, &index);
+        else jsc_stream_propose(b.s, data[0] & 8 ? JSC_K_PURGE : JSC_K_DELETE, p, n, &index);
+        break;
     default: pub(&b, "s.a.2", NULL, 0, p, n); break;
     }
     free(p);
     turn(&b);
+    if (b.rounds % 50 == 49) jsc_stream_move(b.s, UINT64_MAX, 1000);
     if (++b.rounds == 2000) {
         close_bed(&b);
         memset(&b, 0, sizeof b);
@@ -147,6 +151,7 @@ static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
         SEED(26, "-NAK 1h1m1.5s"),
         SEED(10, "+NXT {\"batch\":2,\"no_wait\":true}"),
         SEED(34, "+WPI"),
+        SEED(22, "moved\1\0\0\0\0\0\0\0"),
         SEED(3, "C.1.2.3.4.5"),
         SEED(3, "D.1.2.3.4.5.6.7"),
         SEED(4,

@@ -139,7 +139,9 @@ HELPER uint64_t digest(jsc_stream *s) {
     }
     for (uint64_t q = st.first_seq; q <= st.last_seq && st.messages; q++) {
         jsc_record r;
-        if (jsc_stream_get(s, q, &r) == JSC_OK) digest_add(&d, q ^ r.index << 20);
+        if (jsc_stream_get(s, q, &r) != JSC_OK) continue;
+        digest_add(&d, q ^ r.index << 20);
+        digest_add(&d, jsc_hash(r.data, r.data_len) ^ (uint64_t)r.ts);
     }
     for (jsc_consumer *c = s->consumers; c; c = c->next) {
         jsc_progress *p = &c->applied;
@@ -229,6 +231,9 @@ HELPER void history(bed *b, int steps) {
             break;
         }
         case 5: later(b, 1000000 * (int64_t)roll(400)); break;
+        case 6:
+            if (!roll(4)) CHECK(jsc_stream_move(b->s, jsc_log_last(b->log), roll(3) ? 400 : 100000) >= 0);
+            break;
         }
         if (!roll(20)) settle(b);
     }

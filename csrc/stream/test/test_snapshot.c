@@ -175,6 +175,68 @@ static void test_a_crash_at_any_call_leaves_the_old_or_the_new(void) {
     CHECK(snapshots > 10 && replays > 3);
 }
 
+/* What a reader is told of one message. */
+static uint64_t told(bed *b, uint64_t seq) {
+    jsc_record r;
+    CHECK(jsc_stream_get(b->s, seq, &r) == JSC_OK);
+    uint64_t d = jsc_hash(r.subject, r.subject_len) * 3 + jsc_hash(r.data, r.data_len) * 5 + (uint64_t)r.ts;
+    return r.headers_len ? d + jsc_hash(r.headers, r.headers_len) * 7 : d;
+}
+
+static void test_messages_that_stay_hold_up_nothing(void) {
+    enum { STAY = 50, CYCLES = 20 };
+    bed b;
+    jsc_stream_limits l = plain;
+    l.max_msgs_per_subject = 1;
+    l.duplicate_window_ns = 0;
+    memset(&b, 0, sizeof b);
+    b.sim = jsc_sim_new(1);
+    b.unix_ns = 1700000000000000000ll;
+    b.options.segment_bytes = 8192;
+    bed_open(&b, &l);
+    jsc_stream_solo(b.s, 1);
+    jsc_stream_lead(b.s, 1);
+    add_consumers(b.s);
+    char subject[32], text[64];
+    uint64_t before[STAY], last = 0;
+    for (int i = 0; i < STAY; i++) {
+        snprintf(subject, sizeof subject, "s.stays.%d", i);
+        snprintf(text, sizeof text, "the %d. of those that stay", i);
+        fake_pub(b.plane, subject, NULL, i & 1 ? "NATS/1.0\r\nA: b\r\n\r\n" : NULL, text);
+        later(&b, 1000000);
+    }
+    settle(&b);
+    for (int i = 0; i < STAY; i++) before[i] = told(&b, (uint64_t)i + 1);
+    for (int cycle = 0; cycle < CYCLES; cycle++) {
+        for (int i = 0; i < 300; i++) fake_pub(b.plane, "s.changes", NULL, NULL, "again and again");
+        settle(&b);
+        CHECK(jsc_stream_keeps(b.s) <= last + 1);
+        last = jsc_log_last(b.log);
+        for (int rc = 1; rc; settle(&b)) {
+            CHECK((rc = jsc_stream_move(b.s, last + 1, 1000)) >= 0);
+            uint64_t appended = jsc_log_last(b.log);
+            CHECK(jsc_stream_move(b.s, last + 1, 1000) == rc);
+            CHECK(jsc_log_last(b.log) == appended); /* not before those are applied */
+        }
+        CHECK(jsc_stream_keeps(b.s) >= last);
+        uint8_t *file;
+        size_t n;
+        uint64_t index, first, state, restored;
+        CHECK(take(&b, &file, &n, &index, &first, &state, 0));
+        CHECK(jsc_snapshot_write(jsc_sim_vfs(b.sim), "log", file, n) == JSC_OK);
+        free(file);
+        CHECK(jsc_log_trim(b.log, first, 1000) == JSC_OK);
+        CHECK(jsc_log_last(b.log) - jsc_log_first(b.log) < 600);
+        bed_close(&b);
+        CHECK(reopen(&b, &l, 0, &restored) == 1 && restored == state);
+        for (int i = 0; i < STAY; i++) CHECK(told(&b, (uint64_t)i + 1) == before[i]);
+        jsc_stream_solo(b.s, 1);
+        jsc_stream_lead(b.s, (uint32_t)cycle + 2);
+    }
+    CHECK(b.s->moves.n - b.s->moves.head <= 2 * STAY + 8192);
+    bed_free(&b);
+}
+
 static void test_damage_never_passes_for_state(void) {
     bed b;
     bed_new(&b, &plain);
@@ -228,6 +290,7 @@ static void test_damage_never_passes_for_state(void) {
 int main(void) {
     test_a_snapshot_and_what_follows_make_the_same_state();
     test_a_crash_at_any_call_leaves_the_old_or_the_new();
+    test_messages_that_stay_hold_up_nothing();
     test_damage_never_passes_for_state();
     printf(failures ? "%d failures\n" : "snapshot: all passed\n", failures);
     return failures != 0;

@@ -282,7 +282,8 @@ cdef extern from "stream/jsc_stream.h" nogil:
     int jsc_stream_snapshot_step(jsc_stream *)
     int jsc_stream_snapshot_file(jsc_stream *, const uint8_t **, size_t *, uint64_t *, uint64_t *)
     void jsc_stream_snapshot_end(jsc_stream *)
-    uint64_t jsc_stream_keeps(const jsc_stream *)
+    uint64_t jsc_stream_keeps(jsc_stream *)
+    int jsc_stream_move(jsc_stream *, uint64_t below, uint64_t bytes)
     int jsc_stream_snapshot_host(const uint8_t *, size_t, const uint8_t **, size_t *)
     int jsc_stream_restore(jsc_stream *, const uint8_t *, size_t, int lossy, uint64_t *)
     int jsc_stream_restore_consumers(jsc_stream *)
@@ -1099,6 +1100,14 @@ cdef class Stream:
     def keeps(self):
         """The first record that is needed by what is applied."""
         return jsc_stream_keeps(self.live())
+
+    def move(self, uint64_t below, uint64_t most):
+        """As leader: appends messages again whose records lie below `below` and hold up others, about `most` bytes.
+        False: there are none left. Raises: jscore.Error, OSError, ValueError (not the leader)."""
+        cdef int rc = jsc_stream_move(self.live(), below, most)
+        if rc < 0:
+            check(rc)
+        return rc == 1
 
     def snapshot_begin(self, bytes host not None):
         """Captures what is applied now, `host` with it; until snapshot_end. Raises: ValueError (nothing is applied)."""

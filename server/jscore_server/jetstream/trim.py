@@ -3,6 +3,9 @@
 Each replica does it by itself, from what it has applied. The snapshot is made by C in steps of a few milliseconds and
 written by a thread, beside the segments; only then segments go whose records all lie before the first that is still
 needed. One snapshot is made at a time. Source: spec/raft.md R-30 to R-34, docs/format.md#snapshot.
+
+A few messages that stay for long would hold up all that goes behind them. Where too much is held up, the leader appends
+those again (csrc/stream/move.c): once each, when the log is twice as large as what is in it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ JOBS = 64
 ROLL_BYTES = 4 << 20  # a segment is ended when it has so much, and a part of what the stream holds
 PART = 4  # a snapshot is worth it when it frees one part in so many of the log
 RETAIN_BYTES = 64 << 20  # kept for followers that are behind
+HELD_UP_BYTES = 16 << 20  # beside twice of what a log holds, this much may be held up
+MESSAGE_BYTES = 100  # at most so much of a message in its log is not counted as its own
+MOVE_BYTES = 256 << 10  # of messages, in one go
 
 
 @dataclass(slots=True)
@@ -53,6 +59,7 @@ class Trimmer:
         self._touched: dict[Asset, None] = {}
         self._idle: dict[Asset, None] = {}  # time may make something of it free, or a follower that comes back
         self._to_look: list[Asset] = []
+        self._moving: set[Asset] = set()
 
     def start(self) -> None:
         self._engine.after(LOOK_S, self._round)
@@ -120,7 +127,10 @@ class Trimmer:
             log.roll()
         now = self._engine.clock()
         freed = log.trimmable(self._allowed(asset, keep))
-        if freed * PART < max(log.bytes, 1) or now - asset.snapshot_tried < AGAIN_S * 1e9:
+        if freed * PART < max(log.bytes, 1):
+            self._move(asset, log.bytes - log.trimmable(keep))
+            return
+        if now - asset.snapshot_tried < AGAIN_S * 1e9:
             return
         if asset in self._jobs or len(self._jobs) >= JOBS or any(not job.data for job in self._jobs.values()):
             return
@@ -131,6 +141,24 @@ class Trimmer:
         asset.stream.snapshot_begin(host)
         job = self._jobs[asset] = Job(asset)
         self._engine.after(0, partial(self._step, job))
+
+    def _move(self, asset: Asset, kept: int) -> None:
+        """Moves what stays, where of `kept` bytes less than half are in use; once begun it goes on until all has moved."""
+        if not asset.leading or asset in self._moving:
+            return
+        state = asset.stream.state()
+        if kept >= 2 * (state.bytes + state.messages * MESSAGE_BYTES) + HELD_UP_BYTES:
+            self._moving.add(asset)
+            self._move_on(asset, asset.log.last)
+
+    def _move_on(self, asset: Asset, below: int) -> None:
+        try:
+            if asset.leading and not asset.closed and not asset.failed and asset.stream.move(below, MOVE_BYTES):
+                self._engine.after(WAIT_S, partial(self._move_on, asset, below))
+                return
+        except (jscore.Error, OSError, ValueError) as err:
+            self._complain(asset, err)
+        self._moving.discard(asset)
 
     @staticmethod
     def _allowed(asset: Asset, keep: int) -> int:

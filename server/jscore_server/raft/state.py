@@ -71,7 +71,7 @@ class Timing:
     hint_max_ticks: int = 3
     idle_ticks: int = 10  # nothing to do for so long makes a group idle: its leader asks the others to sleep
     quiet_ticks: int = 100  # 2 s: who did not agree to sleep is asked again
-    sleep_ticks: int = 90_000  # 30 min: a sleeping group looks whether all agree still, though whatever matters wakes it
+    sleep_ticks: int = 90_000  # 30 min: a sleeping group looks whether all agree still; what matters wakes it
     again_min_ticks: int = 5  # a candidacy that met a rival, or was asked too early: the next one after 100 to 200 ms
     again_max_ticks: int = 10
     hurries: int = 3  # pre-votes asked in quick succession after a reset link to the leader

@@ -154,11 +154,7 @@ def _attribute(oid: str, value: _Part) -> str:
 
 def escaped(text: str) -> str:
     """A value as RFC 2253 writes it."""
-    text = re.sub(r'([,+"\\<>;])', r"\\\1", text)
-    text = re.sub(r"^([# ])", r"\\\1", text)
-    if text.endswith(" "):
-        text = text[:-1] + "\\ "
-    return text
+    return re.sub(r'([,+"\\<>;]|\A[# ]| \Z)', r"\\\1", text)
 
 
 def _oid(data: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jscore_server.protocol.certificate import escaped
 from jscore_server.protocol.mapping import known_host, parse_subject
@@ -34,6 +34,8 @@ def test_a_name_that_is_none(text: str) -> None:
 
 
 @given(st.text(max_size=20))
+@example(" ")
+@example("# ")
 def test_what_was_escaped_is_read_back(value: str) -> None:
     assert parse_subject(f"CN={escaped(value)},O=x") == (group(("CN", value)), group(("O", "x")))
 

@@ -3,6 +3,7 @@
 JSCORE_DEBUG=1 builds without optimisation and with debug assertions, JSCORE_SANITIZE=1 with ASan and UBSan.
 """
 
+import compileall
 import os
 import shlex
 import subprocess
@@ -77,3 +78,9 @@ setup(
     ),
     options={"build_ext": {"parallel": 2}},  # the two modules side by side
 )
+
+# pip compiles what it copies, and an editable install copies nothing. Where Python may not write bytecode, as in many
+# containers, each start of the server would compile all of it anew: two thirds of the time until it is ready.
+if {"editable_wheel", "develop"} & set(sys.argv):
+    for folder in ("jscore", "server/jscore_server"):
+        compileall.compile_dir(folder, quiet=2)

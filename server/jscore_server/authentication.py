@@ -7,7 +7,8 @@ Source: security.md sections 1 to 3. Nkeys, JWT and a callout are further ways t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from jscore_server import dataplane
 from jscore_server.config.options import Options
@@ -33,8 +34,7 @@ AUTH_TIMEOUT_S = 2.0
 SECOND_NS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Somebody who was let in. `user` '': by token, or without being asked."""
 
     account: str = GLOBAL_ACCOUNT
@@ -52,8 +52,7 @@ class Identity:
 ANYBODY = Identity()
 
 
-@dataclass(frozen=True, slots=True)
-class Right:
+class Right(msgspec.Struct, frozen=True):
     """What the data plane is told about an identity."""
 
     account: str
@@ -62,8 +61,7 @@ class Right:
     max_payload: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
+class Door(msgspec.Struct, frozen=True):
     """How the clients of one listener are let in."""
 
     login: ClientAuthorization
@@ -122,10 +120,10 @@ class Authentication:
         mapped = web.tls is not None and web.tls.verify_and_map and bool(self.users)
         if not (web.user or web.token or web.no_auth_user):
             anonymous = None if mapped else self.main.anonymous
-            return replace(self.main, timeout_s=timeout_s, mapped=mapped, anonymous=anonymous)
+            return msgspec.structs.replace(self.main, timeout_s=timeout_s, mapped=mapped, anonymous=anonymous)
         login = ClientAuthorization(web.user, web.password, web.token)
         door = self._door(login, web.no_auth_user, timeout_s, mapped=mapped, is_open=False)
-        return replace(door, shown_required=True)
+        return msgspec.structs.replace(door, shown_required=True)
 
     def door(self, connection_type: str) -> Door:
         return self.web if connection_type == "WEBSOCKET" else self.main
@@ -179,7 +177,7 @@ class Authentication:
         if found is None:
             return None
         user = self.users[found]
-        return replace(_identity(user), mapped=True), connect.password, user.password
+        return msgspec.structs.replace(_identity(user), mapped=True), connect.password, user.password
 
     def identify(
         self,

@@ -5,13 +5,15 @@ Flags are spelled as nats-server's: one dash or two, `-flag value` or `-flag=val
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from .config.kinds import NO_PROFILE, Warning, parse_listen
 from .config.lexer import ConfigError
@@ -112,8 +114,7 @@ class _Stop(Exception):
         self.usage = usage
 
 
-@dataclass(slots=True)
-class _Flag:
+class _Flag(msgspec.Struct):
     name: str
     boolean: bool
     parse: Callable[[str], Any]
@@ -153,10 +154,9 @@ def _flags() -> dict[str, _Flag]:
     return table
 
 
-@dataclass(slots=True)
-class _Parsed:
-    values: dict[str, Any] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
+class _Parsed(msgspec.Struct):
+    values: dict[str, Any] = msgspec.field(default_factory=dict)
+    words: list[str] = msgspec.field(default_factory=list)
 
 
 def _parse(argv: list[str]) -> _Parsed:
@@ -261,6 +261,7 @@ def _main(prog: str, argv: list[str]) -> int:
         _check_tls(options)
         return _check(prog, options, notes + warnings(options))
     options, notes = _resolve(config, flags)
+    gc.disable()  # what is made until the server is ready stays: looking for garbage in it costs a tenth of the start
     from . import daemon
 
     reread = (lambda: _resolve(config, flags)[0]) if config else None

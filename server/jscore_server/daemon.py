@@ -149,8 +149,8 @@ async def _serve(
     if options.pid_file:
         write_pid(options.pid_file, log)
     server.ports_file.write(options.ports_file_dir)
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with the little garbage of the start: to find it takes as long as fifty connections
+    gc.enable()
     code = await stopped
     log.info("Initiating Shutdown...")
     server.stop()

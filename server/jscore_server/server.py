@@ -11,8 +11,9 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from jscore_server.admission import Admission
 from jscore_server.authentication import Identity, Right
@@ -67,8 +68,7 @@ SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it
 TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over
 
 
-@dataclass
-class Client:
+class Client(msgspec.Struct):
     """What the server knows of a client beside what C keeps."""
 
     conn: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,8 +33,7 @@ HELLO_TIMEOUT_S = 2.0
 QUIET_REASONS = ("Client Closed", "Read Error", "Write Error", "Server Shutdown")
 
 
-@dataclass
-class Peer:
+class Peer(msgspec.Struct):
     """One other JetStream host, known by its server name."""
 
     name: str
@@ -45,11 +43,10 @@ class Peer:
     last_heard: float = 0.0
     directory: object = None  # of its store, as it said over the link that is up
     dialling: asyncio.Task[None] | None = None
-    lost: asyncio.Event = field(default_factory=asyncio.Event)  # `conn` is 0 again
+    lost: asyncio.Event = msgspec.field(default_factory=asyncio.Event)  # `conn` is 0 again
 
 
-@dataclass
-class LinkCallbacks:
+class LinkCallbacks(msgspec.Struct):
     """What the Raft side does with links. hello() is asked anew for each link."""
 
     hello: Callable[[], dict[str, Any]]
@@ -60,8 +57,7 @@ class LinkCallbacks:
     room: Callable[[str], None]  # records were not taken by the link, and would be now
 
 
-@dataclass
-class _Conn:
+class _Conn(msgspec.Struct):
     peer: str  # "" until known
     opened: float
     greeted: bool = False  # our HELLO is on its way: it must hear when what we say changes

@@ -7,8 +7,9 @@ account that has its own; a peer without pools over a single one. Source: cluste
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from jscore_server.cluster.dial import Address, address_url, url_address
 from jscore_server.protocol.connect import Refused
@@ -17,8 +18,7 @@ from jscore_server.protocol.info import TRACING_PROTO
 POOL_MAX = 256  # connections to one peer, however many it asks for
 
 
-@dataclass(eq=False)
-class Route:
+class Route(msgspec.Struct, eq=False):
     """One route connection. `remote_id` is empty until it is registered."""
 
     conn: int
@@ -32,7 +32,7 @@ class Route:
     introduced: bool = False  # our INFO was sent
     remote_id: str = ""
     remote_name: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = msgspec.field(default_factory=dict)
     settled: Callable[[str], None] | None = None  # told once: '' when the peer has answered, or why it closed
     answered: bool = False
 
@@ -58,8 +58,7 @@ class Route:
             settled(why)
 
 
-@dataclass(eq=False)
-class Peer:
+class Peer(msgspec.Struct, eq=False):
     """One other server. Its slots are filled as connections register; `waiting` ones hope for a slot that is taken."""
 
     id: str
@@ -67,9 +66,9 @@ class Peer:
     pooled: bool
     solicited: bool  # we dialled first: we see to it that the slots fill
     pool: list[Route | None]
-    own: dict[str, Route] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)  # accounts for which it has no connection of their own
-    waiting: list[Route] = field(default_factory=list)
+    own: dict[str, Route] = msgspec.field(default_factory=dict)
+    refused: set[str] = msgspec.field(default_factory=set)  # accounts for which it has no connection of their own
+    waiting: list[Route] = msgspec.field(default_factory=list)
     incomplete_since: float = 0.0
 
     def routes(self) -> list[Route]:

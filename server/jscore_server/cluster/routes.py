@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -36,8 +35,7 @@ SHORT_LIFE_S = 1.0  # a route closed this soon counts as an attempt that failed
 DUPLICATE = "Duplicate Route"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What the configuration says of routes."""
 
     explicit: tuple[tuple[str, int, str, str], ...]  # host, port, user, password
@@ -57,8 +55,7 @@ class Settings:
         return self.accounts if self.pool_size > 0 else ()
 
 
-@dataclass
-class RouteCallbacks:
+class RouteCallbacks(msgspec.Struct):
     """What the server does when the set of peers changes."""
 
     joined: Callable[[Route], None]
@@ -66,8 +63,7 @@ class RouteCallbacks:
     renamed: Callable[[], None] = lambda: None  # the cluster has another name
 
 
-@dataclass(eq=False)
-class Target:
+class Target(msgspec.Struct, eq=False):
     """A server to stay connected with."""
 
     address: Address
@@ -548,7 +544,7 @@ class Routes:
             return
         renamed = name != self.facts.cluster
         self.facts.cluster = name
-        self.settings = replace(self.settings, dynamic=dynamic)
+        self.settings = msgspec.structs.replace(self.settings, dynamic=dynamic)
         if renamed:
             self.log.info(f"Cluster name updated to {name}")
             for peer in self.peers.values():

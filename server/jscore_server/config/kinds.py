@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from .lexer import SUFFIXES, Position
 from .options import Options
@@ -60,8 +61,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Warning:
+class Warning(msgspec.Struct, frozen=True):
     """A line for the user. `strict`: nats-server, too, calls it a warning, which makes `-t` fail."""
 
     text: str
@@ -76,21 +76,19 @@ ADVISED_FAULTS = 50
 Kind = Callable[["Reader", Entry], Any]
 
 
-@dataclass(slots=True)
-class Rule:
+class Rule(msgspec.Struct):
     """What to do with a key: `apply(reader, target, entry)`; `names`: the canonical name, then its aliases."""
 
     names: tuple[str, ...]
     apply: Callable[[Reader, Any, Entry], None]
 
 
-@dataclass(slots=True)
-class Reader:
+class Reader(msgspec.Struct):
     """Collects faults, warnings, refusals and places while a tree is read."""
 
     options: Options
-    errors: list[str] = field(default_factory=list)
-    warnings: list[Warning] = field(default_factory=list)
+    errors: list[str] = msgspec.field(default_factory=list)
+    warnings: list[Warning] = msgspec.field(default_factory=list)
 
     def fault(self, position: Position, text: str) -> None:
         """The file is bad."""

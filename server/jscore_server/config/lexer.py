@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isinf
+
+import msgspec
 
 __all__ = ["ConfigError", "Lexer", "Position", "Scalar", "Variable"]
 
 Scalar = bool | int | float | str | datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True):
     """A place in a file; line and column count from 1."""
 
     file: str
@@ -37,8 +37,7 @@ class ConfigError(Exception):
         super().__init__("\n".join(self.errors))
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """An unquoted `$NAME` in the place of a value."""
 
     name: str

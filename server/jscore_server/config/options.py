@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from .lexer import Position
 from .subject_mapping import Mapping
 from .transport import Tls, Websocket
@@ -65,8 +67,7 @@ class MonitoringAuthorization:
         return bool(self.user or self.token)
 
 
-@dataclass(slots=True)
-class JetStreamLimits:
+class JetStreamLimits(msgspec.Struct):
     """Bounds of the `limits` block; 0 = the server's own default."""
 
     max_ack_pending: int = 0
@@ -79,8 +80,7 @@ class JetStreamLimits:
     batch_timeout: float = 0.0
 
 
-@dataclass(slots=True)
-class JetStream:
+class JetStream(msgspec.Struct):
     """The `jetstream` block. `max_memory`, `max_store`: None = 75 % of what the machine has, chosen at the start."""
 
     enabled: bool = False
@@ -94,7 +94,7 @@ class JetStream:
     strict: bool = True
     unique_tag: str = ""
     extension_hint: str = ""
-    limits: JetStreamLimits = field(default_factory=JetStreamLimits)
+    limits: JetStreamLimits = msgspec.field(default_factory=JetStreamLimits)
     max_outstanding_catchup: int = 0
     max_buffered_msgs: int = 0
     max_buffered_size: int = 0
@@ -103,22 +103,21 @@ class JetStream:
     """0 = request_queue_limit."""
 
 
-@dataclass(slots=True)
-class Cluster:
+class Cluster(msgspec.Struct):
     """The `cluster` block. Clustering is on when `port` is not 0."""
 
     name: str = ""
     host: str = "0.0.0.0"
     port: int = 0
-    routes: list[Url] = field(default_factory=list)
+    routes: list[Url] = msgspec.field(default_factory=list)
     advertise: str = ""
     no_advertise: bool = False
     connect_retries: int = 0
     connect_backoff: bool = False
     pool_size: int = 3
-    accounts: list[str] = field(default_factory=list)
+    accounts: list[str] = msgspec.field(default_factory=list)
     """With a route of their own; the system account always has one."""
-    authorization: Authorization = field(default_factory=Authorization)
+    authorization: Authorization = msgspec.field(default_factory=Authorization)
     permissions: Permissions | None = None
     """`publish`: what is imported over routes, `subscribe`: what is exported."""
     tls: Tls | None = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
+
+import msgspec
 
 from .lexer import ConfigError, Lexer, Position, Scalar, Variable
 
@@ -26,8 +27,7 @@ MAX_VALUES = 1_000_000
 """Values in the whole tree with every variable written out: a bound on what a few lines of variables can grow to."""
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """A key of a map with its value. `used`: a variable referred to it, so an unknown key is no mistake."""
 
     name: str
@@ -39,8 +39,7 @@ class Entry:
 Tree = dict[str, Entry]
 
 
-@dataclass(slots=True)
-class Node:
+class Node(msgspec.Struct):
     """A value and where it stands. `text`: how a number was written (`2m`), else ''. `size`: values in it, or 1."""
 
     value: Scalar | list[Node] | Tree
@@ -77,8 +76,7 @@ def parse(text: str, file: str, *, read: Callable[[str], str], environ: Mapping[
     return _Parser(text, file, _Shared(read, environ), frozenset(), 0, 0).file()
 
 
-@dataclass(slots=True)
-class _Shared:
+class _Shared(msgspec.Struct):
     """What the parsers of a file and of its includes have in common."""
 
     read: Callable[[str], str]
@@ -87,11 +85,10 @@ class _Shared:
     files: int = 0
 
 
-@dataclass(slots=True)
-class _Scope:
+class _Scope(msgspec.Struct):
     """A map under construction."""
 
-    entries: Tree = field(default_factory=dict)
+    entries: Tree = msgspec.field(default_factory=dict)
 
 
 class _Parser:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from types import SimpleNamespace
+
+import msgspec
 
 from .kinds import (
     Kind,
@@ -142,18 +143,16 @@ imports = _items(_IMPORT, _import)
 # ---- between accounts ----
 
 
-@dataclass(slots=True)
-class _Export:
+class _Export(msgspec.Struct):
     subject: str
     accounts: frozenset[str] | None
 
 
-@dataclass(slots=True)
-class _Account:
+class _Account(msgspec.Struct):
     """What one account gives and takes, by `stream` and `service`."""
 
-    given: dict[str, list[_Export]] = field(default_factory=lambda: {"stream": [], "service": []})
-    taken: list[tuple[str, str, str, str, Position]] = field(default_factory=list)
+    given: dict[str, list[_Export]] = msgspec.field(default_factory=lambda: {"stream": [], "service": []})
+    taken: list[tuple[str, str, str, str, Position]] = msgspec.field(default_factory=list)
 
 
 def _lowered(tree: Tree) -> dict[str, Entry]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = ["FUNCTION", "Destination", "Mapping", "destinations", "shares"]
 
@@ -15,8 +16,7 @@ FUNCTION = re.compile(
 """A token of a destination that is made from the source's wildcards."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """Where some of a source's messages go; `cluster` '': on every server."""
 
     subject: str
@@ -24,12 +24,11 @@ class Destination:
     cluster: str = ""
 
 
-@dataclass(slots=True)
-class Mapping:
+class Mapping(msgspec.Struct):
     """A source subject and its destinations."""
 
     source: str
-    destinations: list[Destination] = field(default_factory=list)
+    destinations: list[Destination] = msgspec.field(default_factory=list)
 
 
 def destinations(mapping: Mapping, cluster: str) -> list[Destination]:

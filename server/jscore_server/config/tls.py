@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from .kinds import (
     Reader,
     Rule,
@@ -170,11 +172,7 @@ def _file(index: int, *names: str) -> Rule:
 class _Reading(Tls):
     """A block while it is read: certificate and key come apart."""
 
-    __slots__ = ("pair",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair = ["", ""]
+    pair: list[str] = msgspec.field(default_factory=lambda: ["", ""])
 
 
 _OCSP_PEER = table(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 __all__ = ["Tls", "Websocket"]
 
 
-@dataclass(slots=True)
-class Tls:
+class Tls(msgspec.Struct):
     """A `tls` block. Times are seconds."""
 
-    certificates: list[tuple[str, str]] = field(default_factory=list)
+    certificates: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """(cert_file, key_file); more than one: chosen by the name a client asks for."""
     ca_file: str = ""
     """'' = the system's authorities."""
@@ -20,9 +21,9 @@ class Tls:
     check_known_urls: bool = False
     insecure: bool = False
     timeout: float = 2.0
-    cipher_suites: list[str] = field(default_factory=list)
+    cipher_suites: list[str] = msgspec.field(default_factory=list)
     allow_insecure_cipher_suites: bool = False
-    curve_preferences: list[str] = field(default_factory=list)
+    curve_preferences: list[str] = msgspec.field(default_factory=list)
     min_version: str = ""
     pinned_certs: frozenset[str] = frozenset()
     """SHA-256 of public keys (SubjectPublicKeyInfo), lower-case hex."""

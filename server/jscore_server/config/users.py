@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from .subject_mapping import Mapping
 
 __all__ = [
@@ -27,24 +29,21 @@ GLOBAL_ACCOUNT = "$G"
 SYSTEM_ACCOUNT = "$SYS"
 
 
-@dataclass(frozen=True, slots=True)
-class Subjects:
+class Subjects(msgspec.Struct, frozen=True):
     """Subjects allowed and denied. Those of subscriptions may be `subject queue`. allow None: all."""
 
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Responses:
+class Responses(msgspec.Struct, frozen=True):
     """Leave to answer what was received: so many times, so many seconds long; below 0 without end."""
 
     max: int = 1
     expires: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
+class Permissions(msgspec.Struct, frozen=True):
     """What a user may publish and subscribe to."""
 
     publish: Subjects = Subjects()
@@ -68,8 +67,7 @@ class User:
     connection_types: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class AccountLimits:
+class AccountLimits(msgspec.Struct, frozen=True):
     """Bounds of one account; below 0 there is none. `max_subscriptions` and `max_payload` bind each connection."""
 
     max_connections: int = -1
@@ -78,8 +76,7 @@ class AccountLimits:
     max_leafnodes: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class AccountJetStream:
+class AccountJetStream(msgspec.Struct, frozen=True):
     """What an account may use of JetStream; below 0 without bound."""
 
     max_memory: int = -1
@@ -92,24 +89,22 @@ class AccountJetStream:
     max_ack_pending: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class MessageTrace:
+class MessageTrace(msgspec.Struct, frozen=True):
     """Where the traces of sampled messages go, and of how many percent of them."""
 
     dest: str = ""
     sampling: int = 100
 
 
-@dataclass(slots=True)
-class Account:
+class Account(msgspec.Struct):
     """An account the file names. `jetstream` None: not enabled."""
 
     name: str
-    users: list[User] = field(default_factory=list)
+    users: list[User] = msgspec.field(default_factory=list)
     default_permissions: Permissions | None = None
     limits: AccountLimits = AccountLimits()
     jetstream: AccountJetStream | None = None
-    mappings: list[Mapping] = field(default_factory=list)
+    mappings: list[Mapping] = msgspec.field(default_factory=list)
     trace: MessageTrace | None = None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -94,8 +93,7 @@ class Caller(Protocol):
     def fail(self, error: ApiError) -> None: ...
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One call. `args`: the tokens after the verb; `type_name`: of the response it gets, good or bad."""
 
     account: str
@@ -114,8 +112,7 @@ class Request:
         self._api.refuse(self.type_name, self.account, self.reply, error)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """`args`: (least, most) tokens after the verb, most None for any number."""
 
     type_name: str

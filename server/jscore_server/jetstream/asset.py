@@ -11,7 +11,6 @@ host records pass through Python. When it gets more replicas its Raft group take
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -50,8 +49,7 @@ class Logger(Protocol):
     def error(self, text: str) -> None: ...
 
 
-@dataclass(slots=True)
-class ConsumerReplica:
+class ConsumerReplica(msgspec.Struct):
     """A consumer as this replica has it. `id` is the index of the record that created it: equal on all replicas."""
 
     id: int

@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +73,7 @@ LOOK_S = 1.0
 CODE_CORRUPT = -10002  # JSC_ECORRUPT in csrc/base/jsc_base.h
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """`directory`: the JetStream store directory of this server (`<store_dir>/jetstream`)."""
 
     directory: str
@@ -85,13 +83,12 @@ class Options:
     unique_tag: str = ""
     version: str = "2.14.5"
     trim: bool = False  # whether streams' logs let go of what they no longer need
-    accounts: Mapping[str, JetStreamLimits | None] = field(default_factory=lambda: {"$G": NO_LIMITS})
+    accounts: Mapping[str, JetStreamLimits | None] = msgspec.field(default_factory=lambda: {"$G": NO_LIMITS})
     """Every account whose users may ask, with what it may use; None: nothing, JetStream is not enabled there."""
-    server_info: Callable[[], dict[str, Any]] = field(default=dict)
+    server_info: Callable[[], dict[str, Any]] = msgspec.field(default=dict)
 
 
-@dataclass(slots=True)
-class Owed:
+class Owed(msgspec.Struct):
     """A reply that the leader of a stream gives once it applied `version` of the assignment."""
 
     version: int

@@ -8,7 +8,6 @@ An answer of many streams comes in several messages; the last one says so. Sourc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -61,17 +60,15 @@ class Drop(msgspec.Struct, frozen=True):
     group: str
 
 
-@dataclass(slots=True)
-class Gathered:
+class Gathered(msgspec.Struct):
     """What came in: stream infos as JSON by name, the sum of the usage, and who did not answer in time."""
 
-    streams: dict[str, msgspec.Raw] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
-    silent: set[str] = field(default_factory=set)
+    streams: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    usage: Usage = msgspec.field(default_factory=Usage)
+    silent: set[str] = msgspec.field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     names: set[str]
     usage: bool
     result: Gathered

@@ -6,26 +6,25 @@ Pure. Source: clustering.md §3.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 
 class NoPeers(ValueError):
     """Fewer usable servers than replicas; the text is the description of error 10005."""
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """A JetStream server as the meta leader sees it. `streams`: replicas it holds."""
 
     name: str
     online: bool = True
     cluster: str = ""
-    tags: frozenset[str] = field(default_factory=frozenset)
+    tags: frozenset[str] = msgspec.field(default_factory=frozenset)
     streams: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """`peers` in order of preference; `preferred` (the first online one) campaigns first."""
 
     peers: list[str]

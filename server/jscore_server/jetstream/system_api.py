@@ -6,7 +6,6 @@ The meta leader answers, all others stay silent. Source: clustering.md §5, §6.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,8 +33,7 @@ ANSWER_S = 10.0
 LOOK_AGAIN_S = 0.05
 
 
-@dataclass(slots=True)
-class SystemRequest:
+class SystemRequest(msgspec.Struct):
     """One call; as `api.Request`, answered in the system account."""
 
     account: str

@@ -11,10 +11,11 @@ those again (csrc/stream/move.c): once each, when the log is twice as large as w
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import msgspec
 
 import jscore
 
@@ -37,8 +38,7 @@ MESSAGE_BYTES = 100  # at most so much of a message in its log is not counted as
 MOVE_BYTES = 256 << 10  # of messages, in one go
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """A snapshot on its way."""
 
     asset: Asset

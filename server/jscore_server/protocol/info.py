@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -12,8 +11,7 @@ CLIENT_PROTO = 1
 ROUTE_PROTO = TRACING_PROTO = 3
 
 
-@dataclass
-class ServerFacts:
+class ServerFacts(msgspec.Struct):
     """The fields that every INFO shares. Ports are those bound, hosts those advertised."""
 
     server_id: str
@@ -28,12 +26,12 @@ class ServerFacts:
     git_commit: str = ""
     cluster: str = ""
     domain: str = ""
-    connect_urls: list[str] = field(default_factory=list)
-    own_urls: list[str] = field(default_factory=list)  # those of connect_urls that are this server's
-    ws_connect_urls: list[str] = field(default_factory=list)  # the same for clients that come by websocket
-    own_ws_urls: list[str] = field(default_factory=list)
+    connect_urls: list[str] = msgspec.field(default_factory=list)
+    own_urls: list[str] = msgspec.field(default_factory=list)  # those of connect_urls that are this server's
+    ws_connect_urls: list[str] = msgspec.field(default_factory=list)  # the same for clients that come by websocket
+    own_ws_urls: list[str] = msgspec.field(default_factory=list)
     lame_duck: bool = False
-    tls: dict[str, bool] = field(default_factory=dict)  # of the client listener
+    tls: dict[str, bool] = msgspec.field(default_factory=dict)  # of the client listener
 
 
 def line(fields: dict[str, Any]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -18,13 +17,12 @@ ACCOUNTS_MAX = 100_000
 FROM_ROUTE = 1
 
 
-@dataclass(slots=True)
-class Other:
+class Other(msgspec.Struct):
     """Another server; `conns`: its client connections by account."""
 
     name: str
     heard: float
-    conns: dict[str, int] = field(default_factory=dict)
+    conns: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Fleet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -26,8 +25,7 @@ class Question(msgspec.Struct):
     queue: str = ""
 
 
-@dataclass(slots=True)
-class Count:
+class Count(msgspec.Struct):
     """One question of a user that is being answered."""
 
     reply: str

@@ -7,8 +7,9 @@ event waits for that. Source: client-protocol.md 16.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from jscore_server.dataplane.events import (
     DENIED_REPLY,
@@ -44,15 +45,14 @@ NOT_DELIVERED = {
 }
 
 
-@dataclass
-class _Trace:
+class _Trace(msgspec.Struct):
     """An event until it is published."""
 
     account: str
     dest: str
     headers: dict[str, list[str]]
     size: int
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
     hops: int = 0
     streams: int = 0  # that have yet to say what they made of the message
     timer: asyncio.TimerHandle | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from jscore_server.config.transport import Tls as TlsOptions
 from jscore_server.dataplane import Plane, Tls
@@ -16,8 +17,7 @@ NANOSECOND = 1_000_000_000
 _QUIET = re.compile("handshake timeout|first record does not look like|EOF$|reset by peer", re.IGNORECASE)
 
 
-@dataclass
-class Rate:
+class Rate(msgspec.Struct):
     """At most `limit` a second, counted from the first one of a second; 0 = any number."""
 
     limit: int

@@ -6,9 +6,10 @@ import base64
 import binascii
 import email.utils
 import hashlib
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+import msgspec
 
 from jscore_server.config.transport import Websocket
 
@@ -29,8 +30,7 @@ class Unfit(Exception):
         self.bare = bare
 
 
-@dataclass
-class Request:
+class Request(msgspec.Struct):
     """What a fit request asked for."""
 
     key: str
@@ -39,7 +39,7 @@ class Request:
     unmasked: bool = False
     browser: bool = False
     forwarded_for: str = ""
-    cookies: dict[str, str] = field(default_factory=dict)
+    cookies: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def _parse(head: bytes) -> tuple[str, str, dict[str, list[str]]]:

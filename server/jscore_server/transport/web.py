@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -21,8 +20,7 @@ NANOSECOND = 1_000_000_000
 CONN_CLIENT = 0
 
 
-@dataclass
-class Visitor:
+class Visitor(msgspec.Struct):
     """A connection that has not asked yet."""
 
     ip: str
@@ -51,7 +49,9 @@ class WebListener:
     def facts(self, server: ServerFacts) -> ServerFacts:
         """What INFO says to clients of this listener."""
         tls = self.tls.facts() if self.tls else {}
-        return replace(server, host=self.host, port=self.port, tls=tls, connect_urls=server.ws_connect_urls)
+        return msgspec.structs.replace(
+            server, host=self.host, port=self.port, tls=tls, connect_urls=server.ws_connect_urls
+        )
 
     def accepted(self, sock: socket.socket, ip: str, port: int) -> None:
         conn = self.plane.adopt(sock.detach(), CONN_CLIENT)

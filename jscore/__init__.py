@@ -39,6 +39,7 @@ from jscore._records import (
     Store,
     crc32c,
     scan_records,
+    snapshot_file,
     snapshot_head,
 )
 from jscore.errors import (
@@ -114,5 +115,6 @@ __all__ = [
     "get_include",
     "open",
     "scan_records",
+    "snapshot_file",
     "snapshot_head",
 ]

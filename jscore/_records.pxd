@@ -134,6 +134,8 @@ cdef extern from "log/snapshot.h" nogil:
         uint64_t first
         uint32_t term
         uint32_t before
+    enum: JSC_SNAPSHOT_HEAD
+    void jsc_snapshot_seal(uint8_t *file, size_t n, const jsc_snapshot_head *)
     int jsc_snapshot_check(const uint8_t *file, size_t n, jsc_snapshot_head *out)
     int jsc_snapshot_write(const jsc_vfs *, const char *dir, const uint8_t *file, size_t n)
     int jsc_snapshot_read(const jsc_vfs *, const char *dir, uint8_t **file, size_t *n, int *hurt)

@@ -8,7 +8,7 @@ cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from jscore.errors import Corrupt, Error, Failed, FormatError, Full, KeyMissing, Locked, NotFound, OrderError, ReadOnly
 
@@ -124,6 +124,19 @@ def snapshot_head(const uint8_t[::1] data not None) -> SnapshotHead:
     cdef jsc_snapshot_head h
     check(jsc_snapshot_check(&data[0] if data.shape[0] else NULL, data.shape[0], &h))
     return SnapshotHead(h.index, h.first, h.term, h.before)
+
+
+def snapshot_file(uint64_t index, uint64_t first, uint32_t term, uint32_t before, const uint8_t[::1] body not None):
+    """A snapshot file with that head and body: the reverse of snapshot_head. Source: docs/format.md#snapshot."""
+    cdef jsc_snapshot_head h
+    cdef size_t n = body.shape[0]
+    cdef bytearray file = bytearray(JSC_SNAPSHOT_HEAD + n)
+    cdef uint8_t *p = file
+    h.index, h.first, h.term, h.before = index, first, term, before
+    if n:
+        memcpy(p + JSC_SNAPSHOT_HEAD, &body[0], n)
+    jsc_snapshot_seal(p, JSC_SNAPSHOT_HEAD + n, &h)
+    return bytes(file)
 
 
 cdef class Disk:

@@ -21,7 +21,7 @@ def main() -> int:
     options = parser.parse_args()
     kind = EngineSimulator if options.engine else Simulator
     began = time.monotonic()
-    events = acked = elections = reads = slept = 0
+    events = acked = elections = reads = slept = taken = 0
     played = 0
     for seed in range(options.start, options.start + options.seeds):
         if options.seconds and time.monotonic() - began > options.seconds:
@@ -48,10 +48,11 @@ def main() -> int:
         elections += len(sim.leaders)
         reads += sim.reads_done
         slept += len(sim.slept)
+        taken += sim.taken_over
     took = time.monotonic() - began
     print(
         f"{played} seeds from {options.start} on, {events} events, {acked} acked, {reads} read, {elections} elections, "
-        f"{slept} terms slept, in {took:.1f} s: {played / took:.0f} seeds/s"
+        f"{slept} terms slept, {taken} states taken over, in {took:.1f} s: {played / took:.0f} seeds/s"
     )
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import replace
 from typing import Any
 
 from jscore_server.raft.core import Members
@@ -55,7 +56,8 @@ class Checks(World):
             self.leaders[core.term] = node.name
             size = bisect.bisect_left(self.ghost_terms, core.term)  # it may have been stopped while others went on
             self.note(f"{node.name} leads term {core.term}")
-            if node.log.terms[:size] != self.ghost_terms[:size]:
+            lo = node.log.first - 1  # what it let go of it had committed
+            if node.log.terms[lo:size] != self.ghost_terms[lo:size]:
                 raise Violation(f"3: the leader {node.name} of term {core.term} lacks committed records")
             for voters, quorum in quorums(core.members):
                 votes = [n for n in voters if n == node.name or self.voted.get((n, core.term)) == node.name]
@@ -92,9 +94,17 @@ class Checks(World):
                 raise Violation(f"4: {node.name} commits {index} before any leader did")
             ghost.append(term)
             self.ghost_data.append(data)
+            self.ghost.apply(index, data)
+            self.ghost_prints.append(self.ghost.print())
+            if isinstance(data, Members):
+                self.ghost_members.append(replace(data, index=index))
         if leads and commit >= lo and log.terms[commit] != core.term:
             raise Violation(f"3: {node.name} counts copies of {commit} of term {log.terms[commit]} in {core.term}")
+        for index in range(lo, commit + 1):
+            node.machine.apply(index, log.data[index])
         node.applied = max(node.applied, commit)
+        if node.machine.print() != self.ghost_prints[node.applied]:
+            raise Violation(f"5: {node.name} has another state at {node.applied} than the one that was committed")
         if leads and self.waiting:
             self.acknowledge(node, commit)
 
@@ -107,11 +117,25 @@ class Checks(World):
             for name in voters:
                 held = self.nodes[name]
                 for log in (held.log, held.former):
-                    if log is not None and log.durable >= index and log.terms[index] == node.log.terms[index]:
+                    if log is None or log.durable < index:
+                        continue
+                    # What a log let go of it had committed: this leader was stopped meanwhile.
+                    terms = log.terms if index >= log.first else self.ghost_terms
+                    if index < len(terms) and terms[index] == node.log.terms[index]:
                         holders += 1
                         break
             if holders < quorum:
                 raise Violation(f"6: {index} is committed with {holders} copies on disks of {voters}, {quorum} needed")
+
+    def check_snapshot(self, node: Node, index: int, members: Members) -> None:
+        """What a replica begins with is all that came of the records up to there, and nothing else."""
+        if index >= len(self.ghost_prints):
+            raise Violation(f"13: {node.name} has a snapshot of {index}, which is not committed")
+        if node.machine.print() != self.ghost_prints[index]:
+            raise Violation(f"13: {node.name} has a snapshot of {index} with another state")
+        wanted = [m for m in self.ghost_members if m.index <= index][-1]
+        if members != wanted:
+            raise Violation(f"13: {node.name} has a snapshot of {index} with {members} for {wanted}")
 
     def acknowledge(self, node: Node, commit: int) -> None:
         core = node.core

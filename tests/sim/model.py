@@ -7,8 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jscore_server.jetstream.repair import Repair
 from jscore_server.raft.core import Core, HardState, Members, Timing
 from jscore_server.raft.messages import Message
+
+import jscore
+
+from .machine import Digest
 
 TICK = 20
 GROUP = "g"
@@ -16,6 +21,9 @@ TIMING = Timing(window=4)  # a short window reaches its rare branches
 CROWDED = Timing(window=4, election_min_ticks=25, election_max_ticks=26, hint_max_ticks=1)  # rivals in most elections
 LEASED = Timing(window=4, lease=True)
 NOOP_DATA = "noop"
+GONE = -1  # in place of the term of a record that a log let go of
+COPIED = 7  # records that a repair takes at a time
+GIVES_MS = 3000  # nothing is trimmed for so long after somebody asked for it
 STEPS_MS = 60  # what a host makes up for after it was stopped (host.MAX_STEPS)
 
 
@@ -24,20 +32,30 @@ class Violation(AssertionError):
 
 
 class ModelLog:
-    """Log of one replica: what is written, and how much of it is on the platter."""
+    """Log of one replica: what is written, and how much of it is on the platter. Beside it, its snapshot.
 
-    __slots__ = ("data", "durable", "terms")
+    Of the records below `first` nothing is left but the term of the last one.
+    """
 
-    def __init__(self) -> None:
-        self.terms = [0]
-        self.data: list[Any] = [None]
-        self.durable = 0
+    __slots__ = ("commit", "data", "durable", "first", "hurt", "known_commit", "snapshot", "terms")
+
+    def __init__(self, first: int = 1, before: int = 0) -> None:
+        self.first = first
+        self.terms = [GONE] * (first - 1) + [before]
+        self.data: list[Any] = [None] * first
+        self.durable = first - 1
+        self.snapshot = b""  # on the platter
+        self.hurt = False  # the disk lost it
+        self.commit = 0  # what set_commit said last
+        self.known_commit = 0  # and what of it the disk remembers
 
     @property
     def last(self) -> int:
         return len(self.terms) - 1
 
     def term(self, index: int) -> int:
+        if index < self.first - 1:
+            raise Violation(f"14: the term of record {index} is asked for, the log begins at {self.first}")
         return self.terms[index]
 
     def append(self, term: int, data: Any) -> int:
@@ -50,6 +68,8 @@ class ModelLog:
         self.data.extend(data)
 
     def slice(self, lo: int, hi: int) -> tuple[list[int], list[Any]]:
+        if lo < self.first:
+            raise Violation(f"14: record {lo} is to be sent, the log begins at {self.first}")
         return self.terms[lo : hi + 1], self.data[lo : hi + 1]
 
     def truncate(self, last: int) -> None:
@@ -57,6 +77,7 @@ class ModelLog:
         del self.terms[last + 1 :]
         del self.data[last + 1 :]
         self.durable = min(self.durable, last)
+        self.known_commit = min(self.known_commit, last)
 
     def sync(self, upto: int) -> None:
         self.durable = max(self.durable, min(upto, self.last))
@@ -65,6 +86,69 @@ class ModelLog:
         """Power cut: `keep` unsynced records happen to survive."""
         self.truncate(min(self.durable + keep, self.last))
         self.durable = self.last
+
+    def trim(self, keep: int) -> None:
+        """Lets go of records below `keep`, or of some of them."""
+        self.forget(min(keep, self.last))
+
+    def forget(self, first: int) -> None:
+        for index in range(self.first - 1, first - 1):
+            self.terms[index] = GONE
+            self.data[index] = None
+        if first > self.first:
+            self.data[first - 1] = None
+            self.first = first
+
+    def write_snapshot(self, data: bytes) -> None:
+        self.snapshot = data
+
+    def read_snapshot(self) -> bytes:
+        if not self.snapshot:
+            raise jscore.NotFound
+        return self.snapshot
+
+    def hurt_snapshot(self) -> None:
+        """A bit of both of its copies is another one."""
+        self.hurt = True
+        if self.snapshot:
+            hurt = bytearray(self.snapshot)
+            hurt[-1] ^= 1
+            self.snapshot = bytes(hurt)
+
+    # ---- what a repair needs ----
+
+    def copy(self, lo: int, hi: int, cap: int) -> tuple[Any, int]:
+        if not self.first <= lo <= min(hi, self.last):
+            raise jscore.NotFound
+        hi = min(hi, self.last, lo + COPIED - 1)
+        return (lo, self.terms[lo : hi + 1], self.data[lo : hi + 1]), hi
+
+    @staticmethod
+    def scan(raw: Any) -> list[tuple[int, int, int]]:
+        return [(raw[0] + i, term, 1) for i, term in enumerate(raw[1])]
+
+    def append_raw(self, raw: Any, from_index: int) -> None:
+        assert raw[0] == from_index == self.last + 1
+        self.terms.extend(raw[1])
+        self.data.extend(raw[2])
+
+    def submit(self) -> None:
+        pass
+
+    def set_commit(self, index: int) -> None:
+        self.commit = index
+
+    def draft(self, first: int, before: int) -> ModelLog:
+        """A log beside this one."""
+        return ModelLog(first, before)
+
+    def drop(self) -> None:
+        """The draft goes."""
+
+    def settle(self, old: Any) -> None:
+        """The draft is whole, synced, and takes the place of `old`."""
+        self.durable = self.last
+        self.known_commit = self.commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +160,9 @@ class Bugs:
     trust_wiped: bool = False  # an emptied disk goes on as if it had never promised anything
     forget_members: bool = False  # a restart goes by the configuration of the group's birth
     lose_synced: bool = False  # a sync is reported and was none
+    trim_early: bool = False  # the log is trimmed before the snapshot is written
+    claim_more: bool = False  # a snapshot says that it is of the record after
+    forget_base: bool = False  # what a snapshot says of the members is not used
 
 
 class Node:
@@ -92,6 +179,7 @@ class Node:
         "fails",
         "former",
         "full",
+        "given",
         "hard_sync",
         "heard",
         "held",
@@ -99,15 +187,19 @@ class Node:
         "life",
         "log",
         "lost_ms",
+        "machine",
         "met",
         "name",
         "paused",
         "pending_hard",
         "present",
         "rate",
+        "repair",
         "syncing",
+        "taken",
         "wake",
         "wipes",
+        "writing",
     )  # fmt: skip
 
     def __init__(self, name: str, log: ModelLog, birth: Members) -> None:
@@ -137,6 +229,11 @@ class Node:
         self.former: ModelLog | None = None  # what the lost disk held
         self.known: dict[str, str] = {}
         self.met: dict[str, str] = {}
+        self.machine = Digest()  # what is made of the applied records
+        self.writing = b""  # the snapshot on its way to the disk
+        self.repair: Repair | None = None  # its log is being made anew: the server is there, the replica is not
+        self.taken = 0  # how often that was done
+        self.given = -GIVES_MS  # when somebody last asked for what is here
 
     def ticks(self, now: int) -> int:
         return int((now * self.rate - self.lost_ms) / TICK)
@@ -176,6 +273,9 @@ class World:
         self.blocked: dict[tuple[str, str], bool] = {}
         self.ghost_terms = [0]  # what is committed
         self.ghost_data: list[Any] = [None]
+        self.ghost = Digest()
+        self.ghost_prints = [self.ghost.print()]  # of the state after each of them
+        self.ghost_members = [self.birth]
         self.entries: dict[tuple[int, int], tuple[Any, int]] = {}
         self.leaders: dict[int, str] = {}
         self.voted: dict[tuple[str, int], str] = {}
@@ -208,6 +308,11 @@ class World:
             "disk": rng.choice((0, 0, 1)),
             "loss": rng.choice((0, 0, 0, 1)),
         }
+        # Drawn apart, so that what is above stays what it was.
+        self.dice = random.Random(f"snapshots {self.seed}")
+        self.trim_at = self.dice.choice((0, 6, 6, 30))  # records that are worth a snapshot; 0: no log is trimmed
+        self.retains = self.dice.choice((0.0, 0.5, 1.0))  # how often those are kept that somebody still lacks
+        self.rates["hurt"] = self.dice.choice((0, 0, 1)) if self.trim_at else 0
         if rng.random() < 0.3:
             for node in self.nodes.values():
                 node.rate = rng.choice((0.95, 1.0, 1.05))
@@ -215,6 +320,7 @@ class World:
             self.loss = self.duplicates = 0.0
             self.delay, self.slow_delay, self.disk_delay, self.cap = 2, 0, 1, 50
             self.timing = TIMING
+            self.trim_at = 0
             for node in self.nodes.values():
                 node.rate = 1.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jscore_server.jetstream.repair import Repair
 from jscore_server.raft.core import Core, Progress, Role
 from jscore_server.raft.messages import ACK, FLAG_TRUE, Message
 
@@ -202,6 +203,24 @@ class CountsWhoLostItsPromises(Core):
         super().step(m)
 
 
+class ForgetsTheTail(Repair):
+    """R-31 broken: a log that others' takes the place of held more, and had promised it."""
+
+    def _join(self) -> None:
+        self.replaced = True
+        self._finish()
+
+
+class SendsOverAGap(Core):
+    """K-37: a leader takes for granted that a follower has what is gone here."""
+
+    def _on_reject(self, m: Message) -> None:
+        p = self.progress.get(m.peer)
+        if p is not None and m.hint < self.first:
+            p.match = max(p.match, self.first - 1)
+        super()._on_reject(m)
+
+
 PLANTED: dict[str, dict[str, Any]] = {
     c.__name__: {"core_class": c}
     for c in (
@@ -217,4 +236,8 @@ PLANTED |= {
     "TrustsAnEmptiedDisk": {"bugs": Bugs(trust_wiped=True)},
     "ForgetsItsMembers": {"bugs": Bugs(forget_members=True)},
     "SkipsASync": {"bugs": Bugs(lose_synced=True)},
+    "TrimsBeforeItIsDurable": {"bugs": Bugs(trim_early=True), "trim_at": 6},
+    "ClaimsMoreThanItHolds": {"bugs": Bugs(claim_more=True), "trim_at": 6},
+    "ForgetsTheSnapshotsMembers": {"bugs": Bugs(forget_base=True), "trim_at": 6},
+    "SendsOverAGap": {"core_class": SendsOverAGap},
 }

@@ -10,7 +10,7 @@ from jscore_server.raft.core import Role
 
 import jscore
 
-from .engine import EngineLog
+from .engine import EngineLog, Platter
 from .model import Bugs, Violation
 from .simulator import run_seed
 from .stage import Stage
@@ -69,14 +69,14 @@ def k36_the_commit_index_never_goes_back() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def k38_a_truncation_holds_after_a_power_cut(seed: int) -> None:
     rng = random.Random(seed)
-    log = EngineLog("n0", seed + 1, {})
+    log = EngineLog("n0", Platter(seed + 1), {})
     try:
         for term, count, cut in ((1, 200, 150), (2, 10, 155), (3, 3, 100)):
             for _ in range(count):
                 log.append(term, f"{term}")
             log.sync(log.last)
             log.truncate(cut)
-            log.power_cut(rng, [])
+            log.power_cut(rng, [], b"")
             assert log.last == cut
     finally:
         log.close()
@@ -85,12 +85,12 @@ def k38_a_truncation_holds_after_a_power_cut(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def k39_unsynced_records_come_back_as_a_prefix_or_not_at_all(seed: int) -> None:
     rng = random.Random(seed)
-    log = EngineLog("n0", seed + 1, {})
+    log = EngineLog("n0", Platter(seed + 1), {})
     try:
         for _ in range(6):
             for _ in range(rng.randrange(1, 200)):
                 log.append(1, "x" * rng.randrange(1, 900))
-            log.power_cut(rng, [])  # compares with what was written
+            log.power_cut(rng, [], b"")  # compares with what was written
     finally:
         log.close()
 
@@ -98,14 +98,14 @@ def k39_unsynced_records_come_back_as_a_prefix_or_not_at_all(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def k40_a_crash_around_a_new_segment(seed: int) -> None:
     rng = random.Random(seed)
-    log = EngineLog("n0", seed + 1, {})
+    log = EngineLog("n0", Platter(seed + 1), {})
     try:
         for _ in range(25):
             for _ in range(rng.randrange(1, 14)):
                 log.append(1, "y" * 600)  # a segment holds thirteen
                 if rng.random() < 0.5:
                     log.sync(log.last)
-            log.power_cut(rng, [])
+            log.power_cut(rng, [], b"")
     finally:
         log.close()
 
@@ -113,7 +113,7 @@ def k40_a_crash_around_a_new_segment(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def k41_overwritten_bytes_never_verify(seed: int) -> None:
     rng = random.Random(seed)
-    log = EngineLog("n0", seed + 1, {})
+    log = EngineLog("n0", Platter(seed + 1), {})
     try:
         for term in range(1, 20):
             for _ in range(rng.randrange(1, 60)):
@@ -123,7 +123,7 @@ def k41_overwritten_bytes_never_verify(seed: int) -> None:
             log.truncate(rng.randint(0, log.last))
             for _ in range(rng.randrange(3)):
                 log.append(term, "same bytes")
-            log.power_cut(rng, [])
+            log.power_cut(rng, [], b"")
     finally:
         log.close()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from jscore_server.jetstream.repair import Repair
 from jscore_server.raft.core import (
     JOINING,
     MEMBERS,
@@ -28,6 +29,7 @@ from jscore_server.raft.messages import Message
 
 from .checks import Checks
 from .model import GROUP, NOOP_DATA, STEPS_MS, Bugs, ModelLog, Node, Violation, copy_hard, members_at
+from .snapshots import LOOK_MS
 from .troubles import Troubles
 
 LIVENESS_MS = 200
@@ -51,16 +53,22 @@ class Simulator(Troubles):
         calm: bool = False,
         size: int = 0,
         timing: Timing | None = None,
+        repair_class: type[Repair] = Repair,
+        trim_at: int | None = None,
     ) -> None:
         super().__init__(seed, make_log, duration, calm=calm, size=size)
         self.timing = timing or self.timing
         self.core_class = core_class
+        self.repair_class = repair_class
+        self.trim_at = self.trim_at if trim_at is None else trim_at
         self.slept: set[int] = set()  # terms in which the group slept
         self.bugs = bugs or Bugs()
         self.trace = [] if trace else None
         for name in self.names:
             self.start(name)
         self.at(LIVENESS_MS, self.prove_liveness)
+        if self.trim_at:
+            self.at(LOOK_MS, self.look)
 
     def at(self, delay: int, act: Any, *args: Any) -> None:
         self.order += 1
@@ -122,37 +130,41 @@ class Simulator(Troubles):
         if self.bugs.forget_vote:
             hard.vote = ""
         log = node.log
+        node.machine = type(self.ghost)()
+        node.writing = b""
+        floor, base = self.restore(node)
+        if floor < 0:
+            node.broken = node.fails = False
+            self.begin_repair(node, 0, own=False)
+            return
         if self.bugs.forget_members:
             hard.members[:] = [self.birth]
         else:
-            recover_members(hard, log.last, lambda i: members_at(log, i))
+            recover_members(hard, log.last, lambda i: members_at(log, i), log.first, base)
         node.lost_ms = 0.0
         node.broken = node.fails = False
         node.known[name] = node.directory
         node.present = {other for other in self.names if other != name}
         node.heard = dict.fromkeys(node.present, self.now)
         core = self.core_class(
-            GROUP, name, log, hard, self.rng, self.timing, commit=getattr(log, "known_commit", 0),
+            GROUP, name, log, hard, self.rng, self.timing,
+            commit=max(floor, log.known_commit), first=log.first,
             now=node.ticks(self.now), known=node.known, met=node.met, present=node.present,
         )  # fmt: skip
         core.clock_ms = int(self.now * node.rate)
         node.core = core
         node.syncing = node.hard_sync = False
-        node.applied = 0
+        node.applied = floor
         node.wake = 0
         self.note(f"{name} starts t{core.term} last {log.last} {core.members}")
         self.arm(node)
 
     def crash(self, name: str) -> None:
         node = self.nodes[name]
-        if node.core is None:
+        if node.core is None and node.repair is None:
             return
         rng = self.rng
-        node.core = None
-        node.life += 1
-        node.held.clear()
-        node.backlog.clear()
-        node.paused = 0
+        self.end_process(node)
         unsynced = node.log.last - node.log.durable
         node.log.crash(rng.randint(0, unsynced) if unsynced and rng.random() < 0.7 else 0)
         keep = rng.randint(0, len(node.pending_hard))
@@ -161,6 +173,17 @@ class Simulator(Troubles):
         node.pending_hard.clear()
         self.note(f"{name} crashes, its log ends at {node.log.last}")
         self.forget_clients(name)
+
+    def end_process(self, node: Node) -> None:
+        if node.repair is not None:
+            node.repair.cancel()
+            node.repair = None
+        node.core = None
+        node.life += 1
+        node.held.clear()
+        node.backlog.clear()
+        node.paused = 0
+        node.writing = b""
 
     def forget_clients(self, name: str) -> None:
         """Who waited for `name` learns nothing any more."""
@@ -207,7 +230,8 @@ class Simulator(Troubles):
                 other = self.nodes[b]
                 if a == b:
                     continue
-                if other.core is not None and not other.paused and (b, a) not in self.blocked:
+                lives = other.core is not None or other.repair is not None
+                if lives and not other.paused and (b, a) not in self.blocked:
                     node.heard[b] = self.now
                     if b not in node.present:
                         self.link(a, b, True)
@@ -289,7 +313,11 @@ class Simulator(Troubles):
             if out.role:
                 out.role.clear()
             if out.needs_snapshot:
-                raise Violation("a snapshot was asked for, though no log is trimmed")
+                names = out.needs_snapshot[:]
+                out.needs_snapshot.clear()
+                if core.name in names:
+                    self.begin_repair(node, core.needs - 1, own=True)
+                    return
         if core.role is Role.LEADER:
             self.check_leader(node)
         if not node.wake or node.when(core.deadline) < node.wake:

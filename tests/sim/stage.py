@@ -8,7 +8,7 @@ from typing import Any
 from jscore_server.raft.core import Core, Role
 from jscore_server.raft.messages import Message
 
-from .model import GROUP, Node, Violation
+from .model import GIVES_MS, GROUP, Node, Violation
 from .simulator import Simulator
 
 
@@ -75,6 +75,26 @@ class Stage(Simulator):
         keys = self.send(self.leader(ms), count)
         self.until(lambda: all(k in self.acked for k in keys), ms)
         return keys
+
+    def shorten(self, *names: str) -> None:
+        """They take snapshots of all they have applied and let go of what these stand for."""
+        self.retains = 0.0
+        for name in names:
+            node = self.nodes[name]
+            self.until(lambda node=node: node.log.durable >= node.applied)
+            node.given = self.now - GIVES_MS
+            self.look_at(node, 1)
+            self.until(lambda node=node: not node.writing)
+            assert node.log.first > 1, f"{name} lets go of nothing"
+
+    def whole(self, *names: str, ms: int = 12_000) -> None:
+        """Waits until these replicas have all that is committed."""
+
+        def there() -> bool:
+            cores = [self.nodes[n].core for n in names]
+            return all(c is not None and c.commit == len(self.ghost_terms) - 1 for c in cores)
+
+        self.until(there, ms)
 
     def ask(self, name: str) -> int:
         """A read at `name`; its number in `reading` while it has no answer."""

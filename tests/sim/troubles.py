@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from jscore_server.raft.core import ChangeRefused, NotLeader, Role
 
-from .checks import Checks
+import jscore
+
+from .snapshots import Snapshots
 
 
-class Troubles(Checks):
+class Troubles(Snapshots):
     """Random publishes and reads; crashes, cuts, pauses, failing disks, changes of members, transfers."""
 
     def client(self) -> None:
@@ -77,7 +79,7 @@ class Troubles(Checks):
             return
         dice = rng.random() * (total + 2)
         acts = (self.crash_some, self.cut_some, self.change_members, self.transfer_some, self.pause_some,
-                self.disk_some, self.lose_some)  # fmt: skip
+                self.disk_some, self.lose_some, self.hurt_some)  # fmt: skip
         for act, rate in zip(acts, self.rates.values(), strict=True):
             if dice < rate:
                 act()
@@ -122,24 +124,43 @@ class Troubles(Checks):
     def lose_some(self) -> None:
         """One disk loses everything, or the end of its log, while all others have what they ever had."""
         rng = self.rng
+        victim = self.can_lose()
+        if victim:
+            node = self.nodes[victim]
+            kept = max(node.log.first - 1, len(node.log.snapshot) and jscore.snapshot_head(node.log.snapshot).index)
+            keep = rng.randint(min(kept, node.log.durable), node.log.durable) if rng.random() < 0.5 else 0
+            self.lose(victim, keep=keep)
+            self.at(1 + int(rng.random() * 2000), self.restart, victim, node.life)
+
+    def hurt_some(self) -> None:
+        """One disk loses its snapshot."""
+        victim = self.can_lose()
+        if victim and self.nodes[victim].log.first > 1:
+            self.crash(victim)
+            node = self.nodes[victim]
+            node.log.hurt_snapshot()
+            self.note(f"{victim}'s snapshot is damaged")
+            self.at(1 + int(self.dice.random() * 500), self.restart, victim, node.life)
+
+    def can_lose(self) -> str:
+        """A member without which the others have all that there is, if there is one."""
+        rng = self.rng
         leaders = [c for n in self.names if (c := self.nodes[n].core) is not None and c.led]
         if not leaders or self.timing.lease:
-            return  # what a lease was promised is forgotten with a disk: its restart would have to wait
+            return ""  # what a lease was promised is forgotten with a disk: its restart would have to wait
         leader = max(leaders, key=lambda c: c.term)
         voters = leader.members.all_voters
         if len(voters) < 3 or leader.members.outgoing or leader.members.index > leader.commit or leader.target:
-            return
+            return ""
         victim = rng.choice(voters)
         for name, node in self.nodes.items():
             core = node.core
             if name != victim and (core is None or core.hard.mute >= 0 or node.broken or not leader._is_itself(name)):
-                return
+                return ""
         node = self.nodes[victim]
         if node.core is None or node.core.hard.mute >= 0 or not leader._is_itself(victim):
-            return
-        keep = rng.randint(0, node.log.durable) if rng.random() < 0.5 else 0
-        self.lose(victim, keep=keep)
-        self.at(1 + int(rng.random() * 2000), self.restart, victim, node.life)
+            return ""
+        return victim
 
     def count_again(self) -> None:
         """What Group does for members that lost their promises: a new identity, or an election without them."""
@@ -180,7 +201,7 @@ class Troubles(Checks):
 
     def restart(self, name: str, life: int) -> None:
         node = self.nodes[name]
-        if node.core is None and node.life == life:
+        if node.core is None and node.repair is None and node.life == life:
             self.start(name)
             for other in self.names:
                 if other != name:

@@ -52,6 +52,7 @@ from jscore_server.jetstream.meta import (
     encode_entry,
     settle,
 )
+from jscore_server.jetstream.repair import Repair
 from jscore_server.jetstream.stream_config import NO_LIMITS, JetStreamLimits
 from jscore_server.raft import Birth, ChangeRefused, NewerVersion, NotLeader, Role
 
@@ -235,7 +236,7 @@ class JetStream:
         self.lines.error(self.meta_failed)
         self.healer.begin(start[2], log, self._meta_healed)
 
-    def _meta_healed(self, done: heal.Heal) -> None:
+    def _meta_healed(self, done: Repair) -> None:
         if self.meta_log is None or self._meta_start is None:
             return
         self.plane.disown_log(self.meta_log)
@@ -298,15 +299,18 @@ class JetStream:
 
         self._guard(asset, begin)
 
-    def _healed(self, asset: Asset, done: heal.Heal) -> None:
+    def _healed(self, asset: Asset, done: Repair) -> None:
         if asset.closed:
             return
         name = f"{asset.assignment.account}/{asset.assignment.name}"
-        self.lines.info(f"stream {name}: its log is whole again; {done.fetched} records came from other replicas")
+        if done.given_up:
+            self.lines.info(f"stream {name}: nobody has what is needed now; it goes on with the log it has")
+        else:
+            self.lines.info(f"stream {name}: its log is whole again; {done.fetched} records came from other replicas")
         self._close_asset(asset, asset.log.abandon, forget=False)
-        if done.outdated:
+        if done.outdated and not done.given_up:
             self._guard(asset, lambda: heal.discard(asset.log.path))
-        if done.replaced:
+        if done.replaced and not done.given_up:
             self.raft.replaced(asset.assignment.group, done.last)
         self._open(self.state.get(asset.assignment.account, asset.assignment.name) or asset.assignment, "")
 

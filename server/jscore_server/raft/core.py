@@ -104,8 +104,9 @@ class Core(Change):
         """One small message from a peer. Messages of older terms and of strangers change nothing."""
         kind = m.kind
         if self.members.removed and m.peer in self.members.removed and self.members.index <= self.commit:
-            self._tell_removed(m)
-            return
+            if kind != SNAPSHOT_NEEDED:  # a leader, let in again by a record that its log begins behind
+                self._tell_removed(m)
+                return
         if kind == ACK:
             if m.term == self.term:
                 if self.role is Role.LEADER:

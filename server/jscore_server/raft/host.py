@@ -386,6 +386,8 @@ class RaftHost:
         group = self.groups.pop(group_id, None)
         if group is not None:
             group.drop()
+            hard = group.core.hard  # what comes back instead of the log is held against all that was promised
+            hard.known = max(hard.known, min(group.core.synced, group.log.durable))
             self._by_log.pop(group.log, None)
             self._dirty.pop(group, None)
             self._moved.pop(group, None)

@@ -264,6 +264,7 @@ class Leader(Follower):
             lo = p.next = self.first  # perhaps it has what is gone here: its answer tells
         if lo < self.first:
             p.paused = True
+            p.short = False  # asked anew the next time: it may have taken over from somebody by then
             p.sent_tick = self.now
             self.out.needs_snapshot.append(p.name)
             self._send(Message(SNAPSHOT_NEEDED, p.name, self.group, self.term, self.first))
@@ -372,9 +373,9 @@ class Leader(Follower):
             return
         self._probe(p)
         p.next = max(p.match + 1, min(m.hint, self.last), 1)
-        if p.next < self.first and not p.joins:
+        p.short = m.index < self.first  # refused where the log here begins; else that is tried first
+        if p.short and not p.joins:
             p.joins = self.commit + 1
-        p.short = p.next < self.first
         self._queue(p)
 
     def _maybe_commit(self) -> None:

@@ -162,6 +162,11 @@ def connects_and_closes(port: int, http: int) -> None:
         connect(port).close()
 
 
+def connects_elsewhere(port: int, http: int) -> None:
+    """The same to a server of its own: what the machine's cores and its kernel cost the others, whoever serves them."""
+    connects_and_closes(port, http)
+
+
 def subscribes(port: int, http: int) -> None:
     """A hundred thousand subscriptions at a time, then a closed connection."""
     text = b"".join(b"SUB s.%d %d\r\n" % (i, i + 1) for i in range(100000))
@@ -181,6 +186,7 @@ OFFENDERS: dict[str, Callable[[int, int], None]] = {
     "never-reads": never_reads,
     "byte-a-second": byte_a_second,
     "connects-and-closes": connects_and_closes,
+    "connects-elsewhere": connects_elsewhere,
     "subscribes": subscribes,
     "pages": asks_for_pages,
 }
@@ -193,12 +199,16 @@ def percentile(values: list[float], share: float) -> float:
 def beside(command: list[str], home: Path, name: str, count: int) -> str:
     alone: list[float] = []
     along: list[float] = []
-    with served(command, home) as (_, port, http):
+    with contextlib.ExitStack() as servers:
+        _, port, http = servers.enter_context(served(command, home))
+        troubled = port, http
+        if name == "connects-elsewhere":
+            troubled = servers.enter_context(served(command, Path(tempfile.mkdtemp(dir=home))))[1:]
         sock = connect(port)
         trips(sock, 200)
         for _ in range(ROUNDS):
             alone += trips(sock, count)
-            words = [sys.executable, __file__, "--offend", name, str(port), str(http)]
+            words = [sys.executable, __file__, "--offend", name, *map(str, troubled)]
             with subprocess.Popen(words, stderr=subprocess.DEVNULL) as offender:
                 try:
                     time.sleep(3)  # until it does what it is there for; nothing is decided by it

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+from jscore_server.config.options import Options
 from jscore_server.config.users import GLOBAL_ACCOUNT
 from jscore_server.dataplane import AccountInfo, Tally
 from jscore_server.jetstream.models import format_time
@@ -60,12 +63,41 @@ def account_detail(monitor: Monitor, name: str) -> Body:
         "client_connections": info.conns,
         "subscriptions": info.subs,
     }
+    mappings = account_mappings(monitor.server.options, name)
+    if mappings:
+        body["mappings"] = mappings
     if name == monitor.system_account:
         body["exports"] = [
             {"subject": subject, "type": "service", "response_type": kind} for subject, kind in SYSTEM_SERVICES
         ]
     body["imports"] = _imports(monitor, name, body["jetstream_enabled"])
     return body | {"name_tag": name, "sublist_stats": index_stats([info])}
+
+
+def account_mappings(options: Options, name: str) -> Body:
+    """Of each source its destinations, those for all clusters first, with the sum of the percents up to there."""
+    account = options.accounts.get(name)
+    found = options.mappings if name == GLOBAL_ACCOUNT else account.mappings if account is not None else []
+    body: Body = {}
+    for mapping in sorted(found, key=lambda each: each.source):
+        named = any(each.subject == mapping.source for each in mapping.destinations)
+        rows = body[mapping.source] = []
+        for cluster in dict.fromkeys(("", *(each.cluster for each in mapping.destinations))):
+            chosen = [(each.subject, each.weight) for each in mapping.destinations if each.cluster == cluster]
+            rest = 100 - sum(weight for _, weight in chosen)
+            if rest and not named:
+                chosen.append((_as_destination(mapping.source), rest))
+            total = 0
+            for subject, weight in sorted(chosen, key=lambda each: each[1]):
+                total += weight
+                rows.append({"subject": subject, "weight": total, **({"cluster": cluster} if cluster else {})})
+    return body
+
+
+def _as_destination(source: str) -> str:
+    """The source written as a destination that changes nothing."""
+    number = itertools.count(1)
+    return ".".join(f"${next(number)}" if token == "*" else token for token in source.split("."))
 
 
 def _imports(monitor: Monitor, name: str, jetstream: bool) -> list[Body]:

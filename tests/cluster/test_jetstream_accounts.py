@@ -74,7 +74,7 @@ async def refusal(client: Client, call: str, body: object = None) -> int:
 def test_accounts_do_not_see_each_others_streams(start: Start) -> None:
     async def scenario() -> None:
         server, _ = start()
-        a, b, n = [await as_user(server, name) for name in "abn"]
+        a, b, n, s = [await as_user(server, name) for name in "abns"]
         for client, size in ((a, 10), (b, 20)):
             await api(client, "STREAM.CREATE.T", {"name": "T", "subjects": ["t.>"]})
             assert await publish(client, "t.1", size) == 1
@@ -91,7 +91,9 @@ def test_accounts_do_not_see_each_others_streams(start: Start) -> None:
         for call in ("INFO", "STREAM.NAMES", "STREAM.INFO.T", "CONSUMER.LIST.T"):
             assert await refusal(n, call) == 10039
         assert await refusal(n, "STREAM.CREATE.T", {"name": "T"}) == 10039
-        for client in (a, b, n):
+        for call in ("INFO", "STREAM.NAMES", "STREAM.CREATE.T", "CONSUMER.INFO.T.c"):
+            assert await refusal(s, call) == 10039
+        for client in (a, b, n, s):
             await client.close()
 
     run(scenario())

@@ -31,6 +31,7 @@ from jscore_server.jetstream import (
     trim,
 )
 from jscore_server.jetstream.asset import Asset, ConsumerDeleteRecord, Logger, Lost
+from jscore_server.jetstream.between import SYSTEM_ACCOUNT
 from jscore_server.jetstream.errors import problem
 from jscore_server.jetstream.meta import (
     META_GROUP,
@@ -86,6 +87,8 @@ class Options(msgspec.Struct, frozen=True):
     trim: bool = False  # whether streams' logs let go of what they no longer need
     accounts: Mapping[str, JetStreamLimits | None] = msgspec.field(default_factory=lambda: {"$G": NO_LIMITS})
     """Every account whose users may ask, with what it may use; None: nothing, JetStream is not enabled there."""
+    system_account: str = SYSTEM_ACCOUNT
+    """Whose users may make the calls of system_api."""
     server_info: Callable[[], dict[str, Any]] = msgspec.field(default=dict)
 
 

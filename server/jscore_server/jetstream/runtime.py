@@ -95,6 +95,7 @@ class Runtime:
                 tags=frozenset(server.options.server_tags),
                 unique_tag=options.unique_tag,
                 accounts=accounts,
+                system_account=server.options.system_account,
                 trim=True,
                 server_info=self._server_info,
             ),

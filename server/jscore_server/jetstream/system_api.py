@@ -1,6 +1,7 @@
 """The calls of the system account: servers leave, streams move, the meta group gets another leader.
 
-The meta leader answers, all others stay silent. Source: clustering.md §5, §6.
+The meta leader answers, all others stay silent; what is for accounts with JetStream is refused. Source: clustering.md
+§5, §6.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jscore_server.jetstream.asset import Asset
     from jscore_server.jetstream.engine import JetStream
 
+PREFIX = "$JS.API."
 ANSWER_S = 10.0
 LOOK_AGAIN_S = 0.05
 
@@ -51,7 +53,7 @@ class SystemRequest(msgspec.Struct):
 
     def _send(self, body: bytes) -> None:
         if self.reply:
-            self._engine.plane.publish(SYSTEM_ACCOUNT, self.reply, body)
+            self._engine.plane.publish(self._engine.options.system_account, self.reply, body)
 
 
 class SystemApi:
@@ -60,6 +62,7 @@ class SystemApi:
     def __init__(self, engine: JetStream) -> None:
         self._engine = engine
         self._subscriptions: list[Subscription] = []
+        self._served: tuple[str, ...] = ()
         self._told_removed = False
 
     def start(self) -> None:
@@ -69,7 +72,9 @@ class SystemApi:
             ("ACCOUNT.STREAM.MOVE.*.*", "stream_update", self.move),
             ("ACCOUNT.STREAM.CANCEL_MOVE.*.*", "stream_update", self.cancel_move),
         ]
-        self._subscriptions = [self._serve(*call) for call in calls]
+        self._served = tuple(subject.removesuffix(".*.*") for subject, _, _ in calls)
+        everything = self._engine.plane.subscribe(self._engine.options.system_account, f"{PREFIX}>", self._refuse)
+        self._subscriptions = [*(self._serve(*call) for call in calls), everything]
 
     def stop(self) -> None:
         for subscription in self._subscriptions:
@@ -85,7 +90,14 @@ class SystemApi:
             if engine.is_meta_leader:
                 engine.api.run(request, lambda: call(request))
 
-        return engine.plane.subscribe(SYSTEM_ACCOUNT, f"$JS.API.{subject}", receive)
+        return engine.plane.subscribe(engine.options.system_account, f"{PREFIX}{subject}", receive)
+
+    def _refuse(self, msg: Msg) -> None:
+        """Every other call: this account has no JetStream."""
+        call = msg.subject.removeprefix(PREFIX)
+        if msg.reply and self._engine.is_meta_leader and not call.startswith(self._served):
+            answer = encode_response("account_info" if call == "INFO" else "system", error=problem(10039))
+            self._engine.plane.publish(msg.account, msg.reply, answer)
 
     # ---- the meta group ----
 
@@ -133,7 +145,8 @@ class SystemApi:
         engine = self._engine
         if engine.is_meta_leader and server not in engine.meta_members(committed=True):
             if reply:
-                engine.plane.publish(SYSTEM_ACCOUNT, reply, encode_response("meta_server_remove", success=True))
+                body = encode_response("meta_server_remove", success=True)
+                engine.plane.publish(engine.options.system_account, reply, body)
         elif tries and reply:  # it may come to lead, the former leader being the one that went
             engine.after(LOOK_AGAIN_S, lambda: self.removed(server, reply, tries - 1))
 
@@ -151,7 +164,8 @@ class SystemApi:
             "server_id": info.get("id", ""),
             "cluster": self._engine.cluster_name or "",
         }
-        self._engine.plane.publish(SYSTEM_ACCOUNT, "$JS.EVENT.ADVISORY.SERVER.REMOVED", msgspec.json.encode(advisory))
+        subject, body = "$JS.EVENT.ADVISORY.SERVER.REMOVED", msgspec.json.encode(advisory)
+        self._engine.plane.publish(self._engine.options.system_account, subject, body)
 
     # ---- streams ----
 
@@ -167,7 +181,7 @@ class SystemApi:
     def answer_changed(self, asset: Asset, reply: str) -> None:
         """The stream's leader has applied what was asked for here."""
         info = self._engine.api.streams.info_of(asset)
-        self._engine.plane.publish(SYSTEM_ACCOUNT, reply, encode_response("stream_update", info))
+        self._engine.plane.publish(self._engine.options.system_account, reply, encode_response("stream_update", info))
 
     def move(self, request: SystemRequest) -> None:
         present = self._stream(request)

@@ -143,7 +143,7 @@ class Trimmer:
         self._engine.after(0, partial(self._step, job))
 
     def _move(self, asset: Asset, kept: int) -> None:
-        """Moves what stays, where of `kept` bytes less than half are in use; once begun it goes on until all has moved."""
+        """Moves what stays, where of `kept` bytes less than half are in use; once begun it goes on to the end."""
         if not asset.leading or asset in self._moving:
             return
         state = asset.stream.state()

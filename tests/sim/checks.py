@@ -108,6 +108,17 @@ class Checks(World):
         if leads and self.waiting:
             self.acknowledge(node, commit)
 
+    def apply_known(self, node: Node, commit: int) -> None:
+        """What a replica knows to be committed when it starts."""
+        lo = node.applied + 1
+        if self.ghost_terms[lo : commit + 1] != node.log.terms[lo : commit + 1]:
+            raise Violation(f"9: {node.name} takes {commit} for committed when it starts")
+        for index in range(lo, commit + 1):
+            node.machine.apply(index, node.log.data[index])
+        node.applied = max(node.applied, commit)
+        if node.machine.print() != self.ghost_prints[node.applied]:
+            raise Violation(f"5: {node.name} has another state at {node.applied} than the one that was committed")
+
     def check_quorum(self, node: Node, index: int) -> None:
         core = node.core
         assert core is not None

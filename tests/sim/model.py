@@ -13,7 +13,7 @@ from jscore_server.raft.messages import Message
 
 import jscore
 
-from .machine import Digest
+from .machine import Assignments, Digest
 
 TICK = 20
 GROUP = "g"
@@ -273,7 +273,7 @@ class World:
         self.blocked: dict[tuple[str, str], bool] = {}
         self.ghost_terms = [0]  # what is committed
         self.ghost_data: list[Any] = [None]
-        self.ghost = Digest()
+        self.ghost = self.machine()
         self.ghost_prints = [self.ghost.print()]  # of the state after each of them
         self.ghost_members = [self.birth]
         self.entries: dict[tuple[int, int], tuple[Any, int]] = {}
@@ -312,6 +312,7 @@ class World:
         self.dice = random.Random(f"snapshots {self.seed}")
         self.trim_at = self.dice.choice((0, 6, 6, 30))  # records that are worth a snapshot; 0: no log is trimmed
         self.retains = self.dice.choice((0.0, 0.5, 1.0))  # how often those are kept that somebody still lacks
+        self.machine: type[Digest] = self.dice.choice((Digest, Digest, Assignments))
         self.rates["hurt"] = self.dice.choice((0, 0, 1)) if self.trim_at else 0
         if rng.random() < 0.3:
             for node in self.nodes.values():

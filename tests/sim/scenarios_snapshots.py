@@ -10,6 +10,7 @@ import pytest
 
 import jscore
 
+from .machine import Assignments
 from .model import Bugs, Violation
 from .planted import ForgetsTheTail, SendsOverAGap
 from .simulator import run_seed
@@ -123,6 +124,24 @@ def trims(bugs: Bugs) -> None:
         s.crash(name)
     s.back("n0", "n1", "n2")
     s.put(1)
+    s.settle()
+
+
+def k52_a_damaged_snapshot_of_the_assignments_deletes_nothing() -> None:
+    """Each replica in turn loses it: the others' takes its place, with every assignment there is."""
+    s = Stage(3, machine=Assignments)
+    s.leader()
+    s.put(60)
+    s.go(300)
+    for name in ("n0", "n1", "n2"):
+        s.shorten("n0", "n1", "n2")
+        s.crash(name)
+        s.nodes[name].log.hurt_snapshot()
+        s.back(name)
+        assert s.nodes[name].repair is not None
+        s.put(5)
+        s.whole(name)
+        assert s.nodes[name].machine.state.streams() == s.ghost.state.streams() != []
     s.settle()
 
 

@@ -28,6 +28,7 @@ from jscore_server.raft.core import (
 from jscore_server.raft.messages import Message
 
 from .checks import Checks
+from .machine import Digest
 from .model import GROUP, NOOP_DATA, STEPS_MS, Bugs, ModelLog, Node, Violation, copy_hard, members_at
 from .snapshots import LOOK_MS
 from .troubles import Troubles
@@ -55,12 +56,17 @@ class Simulator(Troubles):
         timing: Timing | None = None,
         repair_class: type[Repair] = Repair,
         trim_at: int | None = None,
+        machine: type[Digest] | None = None,
     ) -> None:
         super().__init__(seed, make_log, duration, calm=calm, size=size)
         self.timing = timing or self.timing
         self.core_class = core_class
         self.repair_class = repair_class
         self.trim_at = self.trim_at if trim_at is None else trim_at
+        if machine is not None:
+            self.machine = machine
+            self.ghost = machine()
+            self.ghost_prints = [self.ghost.print()]
         self.slept: set[int] = set()  # terms in which the group slept
         self.bugs = bugs or Bugs()
         self.trace = [] if trace else None
@@ -130,7 +136,7 @@ class Simulator(Troubles):
         if self.bugs.forget_vote:
             hard.vote = ""
         log = node.log
-        node.machine = type(self.ghost)()
+        node.machine = self.machine()
         node.writing = b""
         floor, base = self.restore(node)
         if floor < 0:
@@ -155,6 +161,7 @@ class Simulator(Troubles):
         node.core = core
         node.syncing = node.hard_sync = False
         node.applied = floor
+        self.apply_known(node, core.commit)
         node.wake = 0
         self.note(f"{name} starts t{core.term} last {log.last} {core.members}")
         self.arm(node)

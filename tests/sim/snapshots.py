@@ -106,7 +106,7 @@ class Snapshots(Checks):
                 raise Violation(f"14: {node.name}'s log begins at {log.first}, no snapshot fits it") from None
             return -1, None
         body = json.loads(data[64:])
-        node.machine.load(body["state"])
+        node.machine.load(head.index, body["state"])
         members = members_from_json(body["members_index"], body["members"].encode())
         self.check_snapshot(node, head.index, members)
         return head.index, None if self.bugs.forget_base else members

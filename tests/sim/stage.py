@@ -91,8 +91,8 @@ class Stage(Simulator):
         """Waits until these replicas have all that is committed."""
 
         def there() -> bool:
-            cores = [self.nodes[n].core for n in names]
-            return all(c is not None and c.commit == len(self.ghost_terms) - 1 for c in cores)
+            last = len(self.ghost_terms) - 1
+            return all(self.nodes[n].core is not None and self.nodes[n].applied == last for n in names)
 
         self.until(there, ms)
 

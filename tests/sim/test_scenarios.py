@@ -15,7 +15,6 @@ from . import scenarios_leaders, scenarios_log, scenarios_members, scenarios_sna
 ELSEWHERE = {
     43: "the engine syncs directories: csrc/log/test/test_kill.c loses what it did not",
     47: "hosts tell old files by the number of their start: tests/unit/raft/test_raft_host.py, an old copy",
-    52: "meta assignments are jetstream/meta.py's: tests/unit/jetstream, tests/cluster",
     53: "digests over the applied state are the stream's, not the core's; here every applied record is compared",
     58: "limits are applied in csrc/stream/apply.c: csrc/stream/test",
     59: "purges are records that csrc/stream/apply.c applies: csrc/stream/test",

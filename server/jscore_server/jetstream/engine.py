@@ -18,6 +18,7 @@ import msgspec
 import jscore
 from jscore_server.jetstream import (
     api,
+    assignments,
     direct,
     gather,
     graves,
@@ -161,6 +162,9 @@ class JetStream:
         self.healer = heal.Healer(self)
         self.trimmer = trim.Trimmer(self)
         self.graves = graves.Graves(self)
+        self.assignments = assignments.Assignments(self)
+        self._meta_damage = ""  # why the meta log cannot be used as it is
+        self._loaded: list[Effect] = []  # what the meta log's snapshot changed, until the group goes on
         self._meta_start: tuple[list[str], int, str] | None = None  # how to start the meta group once its log is whole
         self.rearrange = rearrange.Rearrange(self)
         self.quotas = quotas.Quotas(self)
@@ -182,6 +186,7 @@ class JetStream:
         self.healer.start()
         if self.options.trim:
             self.trimmer.start()
+            self.assignments.start()
         self.graves.start()
         self.after(LOOK_S, self._look)
         self.api.start()
@@ -197,9 +202,17 @@ class JetStream:
             return
         birth = self.raft.birth
         group = group or (birth.group if birth is not None else META_GROUP)
-        if self.clustered and (self.meta_log.recovery.damaged_index or self.meta_log.first > 1):
+        damaged = self.meta_log.recovery.damaged_index
+        if damaged and not self._meta_damage:
+            self._meta_damage = f"meta record {damaged} is damaged"
+        if self._meta_damage and self.clustered:
             self._meta_start = voters, expected, group
-            self._heal_meta(f"meta record {self.meta_log.recovery.damaged_index or 1} is damaged")
+            self._heal_meta(self._meta_damage)
+            return
+        if self._meta_damage and self.meta_log.first > 1:
+            why = f"{self._meta_damage}, and it begins at record {self.meta_log.first}"
+            self.meta_failed = f"meta log: {why}: which streams there were is in no other place; nothing was changed"
+            self.lines.error(self.meta_failed)
             return
         self.meta = self.raft.create_group(
             group,
@@ -208,14 +221,22 @@ class JetStream:
             on_commit=self._meta_commit,
             on_role=self._meta_role,
             on_damage=self._meta_damaged,
+            on_behind=self._meta_behind,
             expected=expected,
             lost=self.raft.wiped,
+            floor=self.assignments.floor,
+            base=self.assignments.base,
         )
 
     def _open_meta_log(self) -> None:
         path = os.path.join(self.options.directory, META_GROUP)
         heal.settle(path, self.graves.place(META_GROUP, deleted=False))
-        self.meta_log = self.store.open(path)
+        self.meta_log, snapshot, self._meta_damage = self.assignments.open(path)
+        if snapshot is not None:
+            self._loaded += self.state.take_over(self.assignments.floor, snapshot)
+        elif self._meta_damage and self.meta_log.first == 1:
+            self.lines.warn(f"meta log: {self._meta_damage}; its records say it all")
+            self._meta_damage = ""
         self._replay_until = self.meta_log.last
         if self.meta_log.recovery.message:
             self.lines.warn(f"meta log: {self.meta_log.recovery.message}")
@@ -223,29 +244,54 @@ class JetStream:
 
     def _meta_damaged(self, why: str) -> None:
         """A record of the meta log does not verify any more."""
-        if self.meta is None or not self.clustered:
-            return
+        if self.meta is not None and self.clustered:
+            self._close_meta()
+            self._heal_meta(why)
+
+    def _meta_behind(self, first: int) -> None:
+        """The leader's log begins at `first`, and the one here does not reach it: others give what came of the rest."""
+        if self.meta is not None and self.clustered:
+            self._close_meta()
+            why = f"the meta leader has nothing before record {first} any more; the others' state is taken over"
+            self.lines.info(why)
+            self.after(0, lambda: self._heal_meta(why, first - 1))
+
+    def _close_meta(self) -> None:
+        assert self.meta is not None
         voters, _ = self.meta.members()
         self._meta_start = voters, 0, self.meta.id
         self.raft.close_group(self.meta.id)
         self.meta = None
-        self._heal_meta(why)
 
-    def _heal_meta(self, why: str) -> None:
+    def _heal_meta(self, why: str, need: int = 0) -> None:
         start, log = self._meta_start, self.meta_log
         if start is None or log is None or start[2] in self.healer.open:
             return
-        self.meta_failed = f"{why}; it is repaired from the other servers"
-        self.lines.error(self.meta_failed)
-        self.healer.begin(start[2], log, self._meta_healed)
+        self.meta_failed = f"{why}; it is repaired from the other servers" if not need else why
+        if not need:
+            self.lines.error(self.meta_failed)
+        self.assignments.release()
+        sure = max(self.state.applied, log.recovery.commit)
+        own = not self._meta_damage
+        self.healer.begin(start[2], log, self._meta_healed, sure=sure, need=need, own=own)
 
     def _meta_healed(self, done: Repair) -> None:
         if self.meta_log is None or self._meta_start is None:
             return
         self.plane.disown_log(self.meta_log)
         self.meta_log.abandon()
+        if done.given_up:
+            self.lines.info("meta log: nobody has what is needed now; it goes on with what it has")
+        else:
+            self.lines.info(f"the meta log is whole again; {done.fetched} records came from other servers")
+            if done.outdated:
+                try:
+                    heal.discard(self.meta_log.path)
+                except OSError as err:
+                    self.lines.warn(f"the former meta log is kept: {err}")
+            if done.replaced:
+                self.raft.replaced(self._meta_start[2], done.last)
         self._open_meta_log()
-        self.lines.info(f"the meta log is whole again; {done.fetched} records came from other servers")
         self.meta_failed = ""
         self.meta_bootstrap(*self._meta_start)
 
@@ -340,6 +386,7 @@ class JetStream:
         self.leaving.stop()
         self.healer.stop()
         self.trimmer.stop()
+        self.assignments.stop()
         for asset in list(self.assets.values()):
             asset.stream.shutdown()
             self._close_asset(asset, asset.log.close, forget=False)
@@ -663,9 +710,9 @@ class JetStream:
             return
         if not self.raft.elected:
             self.raft.meta_elected()  # once in the group's life; waits for one sync
-        effects: list[Effect] = []
-        members = False
-        replayed = self.state.applied + 1 <= self._replay_until
+        effects, self._loaded = self._loaded, []
+        members = bool(effects)
+        replayed = bool(effects) or self.state.applied + 1 <= self._replay_until
         try:
             for at in range(self.state.applied + 1, index + 1):
                 record = log.read(at)

@@ -100,6 +100,19 @@ class DeleteStream(msgspec.Struct, frozen=True, tag="stream_delete", omit_defaul
     reply: str = ""
 
 
+class MetaSnapshot(msgspec.Struct, frozen=True):
+    """All that the entries up to some record have made, in place of them. Its file says which record that is.
+
+    `members`: body of the configuration's record that was in force there, which was `members_index`.
+    """
+
+    streams: list[Assignment]
+    removed: dict[str, str]
+    members_index: int
+    members: str
+    version: int = 1
+
+
 Entry = CreateStream | UpdateStream | DeleteStream | RemoveServer
 
 
@@ -152,6 +165,7 @@ class ServerRemoved(msgspec.Struct, frozen=True):
 Effect = Created | Existed | Updated | Deleted | Missing | ServerRemoved
 
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+_snapshots: msgspec.json.Decoder[MetaSnapshot] = msgspec.json.Decoder(MetaSnapshot)
 _versions: msgspec.json.Decoder[Versioned] = msgspec.json.Decoder(Versioned)
 
 
@@ -171,6 +185,25 @@ def decode_entry(data: bytes, newest: int = 1) -> Entry:
         return _decoder.decode(data)
     except msgspec.MsgspecError as err:
         raise MetaError(f"meta entry not understood: {err}") from err
+
+
+def encode_snapshot(snapshot: MetaSnapshot) -> bytes:
+    """The body of a snapshot's file."""
+    return msgspec.json.encode(snapshot)
+
+
+def decode_snapshot(body: bytes | memoryview, newest: int = 1) -> MetaSnapshot:
+    """Versions up to `newest` are known. Raises: MetaError."""
+    try:
+        version = _versions.decode(body).version
+        if version > newest:
+            raise MetaError(f"meta snapshot of version {version}, this server knows {newest}")
+        snapshot = _snapshots.decode(body)
+    except msgspec.MsgspecError as err:
+        raise MetaError(f"meta snapshot not understood: {err}") from err
+    if len({(a.account, a.name) for a in snapshot.streams}) != len(snapshot.streams):
+        raise MetaError("meta snapshot names a stream twice")
+    return snapshot
 
 
 class MetaState:
@@ -288,6 +321,35 @@ class MetaState:
             case RemoveServer():
                 self.removed[entry.server] = entry.directory
                 return [ServerRemoved(entry.server, entry.directory, entry.reply)]
+
+    def snapshot(self, members_index: int, members: bytes, version: int = 1) -> MetaSnapshot:
+        """The state as of `applied`; later entries do not change what is returned."""
+        return MetaSnapshot(self.streams(), dict(self.removed), members_index, members.decode(), version)
+
+    def take_over(self, index: int, snapshot: MetaSnapshot) -> list[Effect]:
+        """Goes on from the state at record `index`, and returns what that changes here: as the entries in between would
+        have, without who asked for them. A stream that is not in it was deleted: all of it is committed.
+        """
+        if index <= self.applied:
+            return []
+        before, after = dict(self._streams), {(a.account, a.name): a for a in snapshot.streams}
+        for account, name in before.keys() - after.keys():
+            self._take(account, name)
+        for key, assignment in after.items():
+            if before.get(key) != assignment:
+                self._put(assignment)
+        removed, self.removed = self.removed, dict(snapshot.removed)
+        self.applied = index
+        kept = {a.group for a in snapshot.streams}
+        out: list[Effect] = [Deleted(a, "") for a in before.values() if a.group not in kept]
+        for key, assignment in after.items():
+            present = before.get(key)
+            if present is None or present.group != assignment.group:
+                out.append(Created(assignment, ""))
+            elif present != assignment:
+                out.append(Updated(assignment, ""))
+        out += [ServerRemoved(s, d, "") for s, d in self.removed.items() if removed.get(s) != d]
+        return out
 
     def _create(self, index: int, entry: CreateStream) -> Effect:
         wanted = msgspec.structs.replace(entry.assignment, version=index, born=index)

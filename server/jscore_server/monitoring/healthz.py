@@ -66,6 +66,8 @@ def _faults(monitor: Monitor, asked: Asked) -> list[Fault]:
         return [Fault(503, "JETSTREAM", "JetStream not enabled")] if enabled_only else []
     if enabled_only:
         return []
+    if engine.meta_failed and not engine.clustered:
+        return [Fault(503, "JETSTREAM", f"JetStream is not healthy: {engine.meta_failed}")]
     if engine.meta_failed or (engine.clustered and engine.meta_leader is None):
         return [Fault(503, "JETSTREAM", "JetStream has not established contact with a meta leader")]
     if engine.clustered and engine.meta is not None and not engine.meta.current:

@@ -192,7 +192,7 @@ def js_meta(engine: JetStream) -> Body:
     body["snapshot"] = {
         "pending_entries": entries,
         "pending_size": log.bytes if log is not None else 0,
-        "last_time": format_time(0),
+        "last_time": format_time(engine.assignments.taken_ns),
     }
     return body
 

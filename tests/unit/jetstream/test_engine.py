@@ -13,7 +13,9 @@ from typing import Any
 
 import fakes
 import pytest
+from jscore_server.jetstream import assignments
 from jscore_server.jetstream.engine import JetStream, Options
+from jscore_server.jetstream.meta import encode_snapshot
 from jscore_server.raft import Birth, RaftHost
 
 import jscore
@@ -51,13 +53,14 @@ class RealWorld(fakes.World):
         self.frames: deque[tuple[str, str, int, bytes]] = deque()
         self.real: dict[str, tuple[jscore.Store, RaftHost]] = {}
         self.mono_ns = 1
+        self.trims = False  # whether meta logs let go of what a snapshot says
         self.told: dict[jscore.RecordLog, int] = {}  # the durable index Raft was last told of
 
     def start(self, *names: str) -> None:
         for name in names or self.names:
             root = self.directory / name
             root.mkdir(exist_ok=True)
-            store = jscore.Store("never")
+            store = jscore.Store("always" if self.trims else "never")
             raft = RaftHost(
                 self.called.get(name, name),
                 store,
@@ -82,6 +85,8 @@ class RealWorld(fakes.World):
             )
             self.planes[name].engine = self.engines[name] = engine
             engine.start()
+            if self.trims:
+                engine.assignments.start()
             if raft.birth is None and name in self.founders:
                 raft.born(Birth("_meta_", tuple(self.founders), len(self.founders)))
             if raft.birth is not None:
@@ -115,6 +120,16 @@ class RealWorld(fakes.World):
             busy = True
             while busy:
                 busy = self._step()
+
+    def real_settle(self) -> None:
+        """Time for what another thread writes, too: until nothing of it is left."""
+        for _ in range(6):
+            self.settle(1)
+            for name in self.up:
+                written = self.engines[name].assignments._written
+                if written is not None:
+                    written.exception()
+        self.settle(1)
 
     def _step(self) -> bool:
         busy = bool(self.queue or self.frames)
@@ -295,3 +310,169 @@ def test_a_replica_that_failed_hands_over_again_when_the_first_try_came_to_nothi
         world.settle(1.4)
     world.settle(4)
     assert leader_of(world, "S") != failed
+
+
+@pytest.fixture
+def trimming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealWorld]:
+    """Three whose meta logs let go of their start after a few entries."""
+    monkeypatch.setattr(assignments, "WORTH_BYTES", 4096)
+    monkeypatch.setattr(assignments, "RETAIN_BYTES", 0)
+    w = RealWorld(tmp_path, ["n0", "n1", "n2"])
+    w.trims = True
+    w.start()
+    yield w
+    for name in list(w.up):
+        w.stop(name)
+
+
+def begins(world: RealWorld, *names: str) -> list[int]:
+    return [world.engines[n].meta_log.first for n in names or world.up]
+
+
+def come_and_go(world: RealWorld, count: int = 4) -> None:
+    """Streams, until the meta logs that are there begin later."""
+    before = max(begins(world))
+    for turn in range(40):
+        for n in range(count):
+            assert make(world, f"X{n}", 3)["did_create"] is True
+            assert world.one(f"STREAM.DELETE.X{n}", seconds=2)["success"] is True
+        world.real_settle()
+        if min(begins(world)) > before:
+            return
+        assert turn < 39, begins(world)
+
+
+def assigned(world: RealWorld, name: str) -> bytes:
+    """All of the state, and it is that of a fold over all entries."""
+    return encode_snapshot(world.engines[name].state.snapshot(0, b""))
+
+
+def test_the_meta_log_lets_go_and_a_restart_knows_all(trimming: RealWorld) -> None:
+    world = trimming
+    make(world, "S", 3)
+    make(world, "T", 1)
+    come_and_go(world)
+    before = [assigned(world, n) for n in world.names]
+    for name in world.names:
+        world.stop(name)
+    world.start()
+    world.settle(1)
+    assert [assigned(world, n) for n in world.names] == before
+    assert len(set(before)) == 1
+    assert all(first > 1 for first in begins(world))
+    assert world.one("STREAM.NAMES", seconds=1)["streams"] == ["S", "T"]
+    assert world.one("STREAM.INFO.T", seconds=1)["config"]["name"] == "T"
+    assert make(world, "U", 3)["did_create"] is True
+    assert no_errors(world)
+
+
+def test_who_was_away_takes_the_assignments_over(trimming: RealWorld) -> None:
+    """What was deleted meanwhile goes there, what was made anew under the same name is another stream."""
+    world = trimming
+    for name in ("S", "GONE", "AGAIN"):
+        make(world, name, 3)
+    away = next(n for n in world.names if not world.engines[n].is_meta_leader)
+    world.stop(away)
+    again = world.engines[world.up[0]].state.get("$G", "AGAIN").group
+    for name in ("GONE", "AGAIN"):
+        assert world.one(f"STREAM.DELETE.{name}", seconds=2)["success"] is True
+    make(world, "AGAIN", 1)
+    come_and_go(world)
+    world.start(away)
+    world.real_settle()
+    engine = world.engines[away]
+    assert begins(world, away)[0] > 1
+    assert assigned(world, away) == assigned(world, next(n for n in world.up if n != away))
+    assert engine.asset("$G", "S") is not None
+    assert engine.asset("$G", "GONE") is None
+    asset = engine.asset("$G", "AGAIN")
+    assert asset is None or asset.assignment.group != again
+    assert not engine.meta_failed
+    make(world, "U", 3)
+    assert world.engines[away].asset("$G", "U") is not None
+
+
+def test_a_new_server_begins_with_the_assignments_of_the_others(trimming: RealWorld) -> None:
+    world = trimming
+    make(world, "S", 3)
+    come_and_go(world)
+    world.names.append("n3")
+    world.stores["n3"], world.lines["n3"] = fakes.FakeStore(), fakes.Lines()
+    world.start("n3")
+    world.real_settle()
+    assert all(world.engines[n].meta.members() == (["n0", "n1", "n2", "n3"], []) for n in world.names)
+    assert begins(world, "n3")[0] > 1
+    assert assigned(world, "n3") == assigned(world, "n0")
+    assert world.one("STREAM.NAMES", at="n3", seconds=1)["streams"] == ["S"]
+
+
+def hurt(world: RealWorld, name: str) -> None:
+    for copy in ("snapshot", "snapshot.copy"):
+        path = world.directory / name / "_meta_" / copy
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 16
+        path.write_bytes(content)
+
+
+def test_a_damaged_meta_snapshot_comes_from_the_others_and_nothing_is_taken_for_deleted(trimming: RealWorld) -> None:
+    world = trimming
+    make(world, "S", 3)
+    make(world, "T", 3)
+    come_and_go(world)
+    world.stop("n1")
+    hurt(world, "n1")
+    world.start("n1")
+    world.real_settle()
+    assert assigned(world, "n1") == assigned(world, "n0")
+    assert [world.engines["n1"].asset("$G", n) is not None for n in ("S", "T")] == [True, True]
+    assert not list((world.directory / "n1").glob("lost+found/*.deleted/S*"))
+    assert not world.engines["n1"].meta_failed
+
+
+def test_alone_a_damaged_meta_snapshot_is_said_and_nothing_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignments, "WORTH_BYTES", 4096)
+    world = RealWorld(tmp_path, ["n0"])
+    world.trims = True
+    world.start()
+    make(world, "S", 1)
+    for turn in range(60):
+        make(world, "X", 1)
+        world.one("STREAM.DELETE.X")
+        world.real_settle()
+        if begins(world)[0] > 1:
+            break
+        assert turn < 59
+    world.stop("n0")
+    hurt(world, "n0")
+    files = sorted(path.name for path in tmp_path.rglob("*"))
+    world.start("n0")
+    world.settle(1)
+    assert "which streams there were is in no other place" in world.engines["n0"].silent
+    assert world.engines["n0"].asset("$G", "S") is None
+    world.stop("n0")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == files
+
+
+def test_the_only_copy_without_its_snapshot_says_why_and_is_left_as_it_is(tmp_path: Path) -> None:
+    world = RealWorld(tmp_path, ["n0"])
+    world.start()
+    make(world, "S", 1)
+    path = world.engines["n0"].asset("$G", "S").log.path
+    world.stop("n0")
+    for file in Path(path).iterdir():
+        file.unlink()
+    with jscore.Store("never") as store, store.open(path, first_index=50, first_term=3) as log:
+        log.append(jscore.KIND_MESSAGE, b"left", subject=b"s.a", term=3)
+    before = sorted(file.name for file in Path(path).glob("*.seg"))
+    world.start("n0")
+    world.settle(1)
+    error = world.one("STREAM.INFO.S")["error"]
+    assert error["err_code"] == 10194
+    assert "its snapshot is missing, and the log begins at record 50" in error["description"]
+    assert "its snapshot is missing" in world.engines["n0"].asset("$G", "S").failed  # what healthz shows
+    world.stop("n0")
+    assert sorted(file.name for file in Path(path).glob("*.seg")) == before
+    with jscore.Store("never") as store, store.open(path) as log:
+        assert [log.read(index).data for index in range(log.first, log.last + 1)] == [b"left"]

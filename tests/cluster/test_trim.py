@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import shutil
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -331,14 +333,17 @@ def test_a_server_that_was_away_takes_over_which_streams_there_are(lab: Lab) -> 
 
         await eventually(deleted, 20, "GONE deleted")
         note = {"note": "x" * 100_000}
-        for n in range(60):
-            wanted = {"name": f"X{n}", "metadata": note}
-            await eventually(partial(api, client, f"STREAM.CREATE.X{n}", wanted, seconds=2), 20, "a stream")
-            await api(client, f"STREAM.DELETE.X{n}", seconds=5)
-            if n >= 11 and all(meta_begins(server) > 1 for server in others):
-                break
-        for server in others:
-            await eventually(lambda server=server: is_so(meta_begins(server) > 1), 20, f"{server.name} lets go")
+        made = itertools.count()
+
+        async def come_and_go() -> bool:
+            name = f"X{next(made)}"
+            await api(client, f"STREAM.CREATE.{name}", {"name": name, "metadata": note}, seconds=2)
+            await api(client, f"STREAM.DELETE.{name}", seconds=2)
+            return all(meta_begins(server) > 1 for server in others)
+
+        for _ in range(7):
+            await eventually(partial(comes, come_and_go), 20, "a stream")
+        await eventually(come_and_go, 30, "the meta logs let go")
         away.start()
         wait_for_log(away, "the meta log is whole again")
         await eventually(lambda: is_so(meta_begins(away) > 1), 20, "its own log begins later, too")
@@ -354,6 +359,11 @@ def test_a_server_that_was_away_takes_over_which_streams_there_are(lab: Lab) -> 
         await leads_at_all(cluster, "t3")
 
     run(play(), 110)
+
+
+async def comes(call: Callable[[], Awaitable[bool]]) -> bool:
+    await call()
+    return True
 
 
 async def is_so(what: bool) -> bool:

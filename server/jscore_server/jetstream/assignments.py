@@ -118,7 +118,11 @@ class Assignments:
             return False
         if self._first and self._free(log):
             return False
-        if log.bytes < max(WORTH_BYTES, TIMES * self._size) or index <= max(self.floor, self._first, log.first):
+        worth = max(WORTH_BYTES, TIMES * self._size)
+        if log.trimmable(index) * 2 < worth:
+            if log.open_bytes(log.last + 1) * 2 >= worth:
+                log.submit()
+                log.roll()  # whole segments go, so the next snapshot is of a record in another one
             return False
         members = group.committed_config(index)
         if members is None or log.synced < index or group.commit < index:
@@ -126,8 +130,6 @@ class Assignments:
         version = engine.raft.understood(engine.meta_members())
         snapshot = engine.state.snapshot(members.index, members_to_json(members, version), version)
         head = index, index, log.term(index), log.term(index - 1)
-        log.submit()
-        log.roll()
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, "assignments")
         store, path = engine.store, log.path

@@ -403,7 +403,7 @@ class Story:
             "num_replicas": replicas,
             "storage": "file",
             "retention": "limits",
-            "duplicate_window": 120_000_000_000,
+            "duplicate_window": 3_600_000_000_000,  # publishers begin anew with their first number
         }
 
         async def created() -> bool:

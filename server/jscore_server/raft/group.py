@@ -303,7 +303,10 @@ class Group:
     @property
     def whole(self) -> bool:
         """Whether all voters are current, so that any one of them may go for a while."""
-        return self.current and self.core.whole
+        core = self.core  # a leader that sleeps tells nobody who is gone: each server sees that by itself
+        return (
+            self.current and core.whole and all(core._is_present(n) for n in core.members.all_voters if n != core.name)
+        )
 
     def well(self) -> set[str]:
         """As leader: the voters that are current."""

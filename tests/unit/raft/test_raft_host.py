@@ -641,3 +641,19 @@ def test_a_vote_that_could_not_be_written_is_written_when_there_is_room_again(cl
         server.host._log.full = False
     cluster.run(2500)
     assert sum(server.group.is_leader for server in rest) == 1
+
+
+def test_who_sleeps_learns_that_another_one_is_gone(cluster: Cluster) -> None:
+    """Else it would say that any server may be stopped next."""
+    cluster.run(5000)
+    leader = cluster.leader()
+    assert leader.group.core.quiet
+    assert all(server.group.whole for server in cluster.servers.values())
+    gone, stays = [server for server in cluster.servers.values() if server is not leader]
+    cluster.kill(gone.name)
+    cluster.run(200)
+    assert not stays.group.whole
+    assert not leader.group.whole
+    cluster.run(5000)
+    assert leader.group.core.quiet
+    assert not stays.group.whole

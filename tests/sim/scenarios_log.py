@@ -10,6 +10,7 @@ from jscore_server.raft.core import Role
 
 import jscore
 
+from .compared import Compared
 from .engine import EngineLog, Platter
 from .model import Bugs, Violation
 from .simulator import run_seed
@@ -233,6 +234,54 @@ def k51_one_flipped_bit_on_one_host(what: str) -> None:
     s.back(leader)
     s.put(3)
     s.settle()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def k53_a_log_that_differs_is_found_and_repaired(seed: int) -> None:
+    """One record of one replica, or one each of two; through lost messages, a crash and another leader.
+
+    They are altered when they are applied: the simulator's own checks see whatever is applied.
+    """
+    rng = random.Random(seed)
+    s = Compared(rng.choice([3, 5]), seed=seed)
+    s.put(40)
+    s.go(3000)
+    leader = s.leader()
+    hurt = rng.sample(s.core(leader).members.voters, rng.choice([1, 1, 2]))
+    places = rng.sample(range(2, 40, 12), len(hurt))  # in ranges of their own: a majority agrees on each
+    for name, place in zip(hurt, places, strict=True):
+        s.nodes[name].log.data[place] = "altered"
+    assert not s.equal()
+    s.core(leader).transfer(rng.choice(s.others(leader)))  # whoever leads next compares all of it
+    s.drain(s.nodes[leader])
+    s.faults, s.loss, s.delay, s.duplicates = True, 0.1 * rng.random(), 1 + rng.randint(0, 40), 0.1 * rng.random()
+    s.go(rng.randint(0, 3000))
+    well = [name for name in s.names[: len(s.core(leader).members.voters)] if name not in hurt]
+    if rng.random() < 0.5:
+        lost = rng.choice(well)
+        s.crash(lost)
+        s.go(rng.randint(0, 3000))
+        s.back(lost)
+    s.until(s.equal, 90_000, 100)
+    s.faults = False
+    told = {name for name, found in s.found if found.agreed}
+    assert told
+    assert told <= set(hurt), "only who was wrong is told so"
+    s.settle()
+
+
+def k53_without_a_majority_nothing_is_touched() -> None:
+    s = Compared(2)
+    s.put(40)
+    s.go(3000)
+    leader = s.leader()
+    other = s.others(leader)[0]
+    s.nodes[other].log.data[7] = "altered"
+    s.core(leader).transfer(other)
+    s.drain(s.nodes[leader])
+    s.go(60_000)
+    assert [(name, found.agreed) for name, found in s.found] == [(other, ())]
+    assert s.nodes[other].log.data[7] == "altered" != s.nodes[leader].log.data[7]
 
 
 def k57_a_learner_catches_up_though_publishing_goes_on() -> None:

@@ -15,14 +15,13 @@ from . import scenarios_leaders, scenarios_log, scenarios_members, scenarios_sna
 ELSEWHERE = {
     43: "the engine syncs directories: csrc/log/test/test_kill.c loses what it did not",
     47: "hosts tell old files by the number of their start: tests/unit/raft/test_raft_host.py, an old copy",
-    53: "digests over the applied state are the stream's, not the core's; here every applied record is compared",
     58: "limits are applied in csrc/stream/apply.c: csrc/stream/test",
     59: "purges are records that csrc/stream/apply.c applies: csrc/stream/test",
     60: "a group's id is drawn anew for each creation: tests/unit/jetstream/test_meta.py",
     62: "apply is csrc/stream/apply.c, from the record alone: csrc/stream/test",
     63: "consumers live in their stream's log: csrc/stream/test",
     64: "the window of duplicates is made of log and snapshot by csrc/stream: its tests, tests/cluster/test_trim.py",
-    72: "small frames pass bulk in csrc/wire/link.c: tests/cluster",
+    72: "small frames pass bulk in csrc/wire/link.c: csrc/wire/test/test_wire.c",
 }
 
 

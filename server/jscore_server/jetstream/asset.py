@@ -21,7 +21,7 @@ from jscore_server.jetstream.consumer_config import to_options
 from jscore_server.jetstream.meta import Assignment
 from jscore_server.jetstream.models import ConsumerConfig, StreamConfig
 from jscore_server.jetstream.stream_config import to_limits
-from jscore_server.raft import ChangeRefused, Members, NotLeader, Role, members_from_json, members_to_json
+from jscore_server.raft import ChangeRefused, Difference, Members, NotLeader, Role, members_from_json, members_to_json
 
 if TYPE_CHECKING:
     from jscore import Record, RecordLog
@@ -110,6 +110,7 @@ class Asset:
         on_ready: Callable[[Asset], None],
         on_damage: Callable[[Asset, str], None],
         on_behind: Callable[[Asset, int], None],
+        on_differs: Callable[[Asset, Difference], None],
         lines: Logger,
     ) -> None:
         self.assignment = assignment
@@ -133,6 +134,7 @@ class Asset:
         self._on_ready = on_ready
         self._on_damage = on_damage
         self._on_behind = on_behind
+        self._on_differs = on_differs
         self._lines = lines
         self._held = False  # the stream takes no publishes while its leadership is handed over
         self._busy = False
@@ -248,6 +250,7 @@ class Asset:
             joins=self._raft.name in assignment.joined or self._raft.name not in assignment.birth,
             alone=alone,
             on_behind=lambda first: self._on_behind(self, first),
+            on_differs=lambda found: self._on_differs(self, found),
             floor=self._floor,
             base=self._base,
         )

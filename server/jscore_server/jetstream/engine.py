@@ -54,9 +54,10 @@ from jscore_server.jetstream.meta import (
     encode_entry,
     settle,
 )
+from jscore_server.jetstream.models import format_time
 from jscore_server.jetstream.repair import Repair
 from jscore_server.jetstream.stream_config import NO_LIMITS, JetStreamLimits
-from jscore_server.raft import Birth, ChangeRefused, NewerVersion, NotLeader, Role
+from jscore_server.raft import Birth, ChangeRefused, Difference, NewerVersion, NotLeader, Role
 
 if TYPE_CHECKING:
     import asyncio
@@ -155,6 +156,7 @@ class JetStream:
         self._to_open: dict[tuple[str, str], str] = {}  # streams whose replica here is new -> who is to be answered
         self._loop = loop
         self._running = False
+        self._too_old: set[str] = set()  # servers that were refused as members of the meta group, and told of so
         self._is_removed = False  # from the cluster, by an operator
         self.foreign: set[str] = set()  # linked servers with another cluster's data; the runtime notes them
         self.gather = gather.Gather(self)
@@ -326,6 +328,34 @@ class JetStream:
         asset.fail(f"{why}; it is repaired from the other replicas")
         self.after(HAND_OVER_S if asset.leader == self.server_name else 0, lambda: self._heal(asset))
 
+    def differs(self, asset: Asset, found: Difference) -> None:
+        """Records verify and are not the same everywhere: those that a majority does not hold are taken from it."""
+        group = asset.assignment.group
+        if asset.closed or asset.failed or group in self.healer.open:
+            return
+        if asset.leading:
+            self._tell_difference(asset, found)
+        if not found.agreed or self.raft.name not in found.odd:
+            return
+        where = f"records {found.lo} to {found.hi} differ from those of {', '.join(found.agreed)}"
+        asset.fail(f"{where}; they are repaired from there")
+        self.after(HAND_OVER_S if asset.leader == self.server_name else 0, lambda: self._heal(asset, distrust=found))
+
+    def _tell_difference(self, asset: Asset, found: Difference) -> None:
+        advisory = {
+            "type": "io.nats.jetstream.advisory.v1.stream_diverged",
+            "id": f"{self.rng.getrandbits(128):032x}",
+            "timestamp": format_time(self.clock()),
+            "stream": asset.assignment.name,
+            "account": asset.assignment.account,
+            "first_index": found.lo,
+            "last_index": found.hi,
+            "servers": list(found.odd),
+            "repaired_from": list(found.agreed),
+        }
+        subject = f"$JS.EVENT.ADVISORY.STREAM.DIVERGED.{asset.assignment.name}"
+        self.plane.publish(asset.assignment.account, subject, msgspec.json.encode(advisory))
+
     def behind(self, asset: Asset, first: int) -> None:
         """The leader's log begins at `first`, and the one here does not reach it: others give what came of the rest."""
         if asset.closed or asset.failed or asset.assignment.group in self.healer.open:
@@ -334,7 +364,7 @@ class JetStream:
         asset.fail(why, expected=True)
         self.after(0, lambda: self._heal(asset, first - 1))
 
-    def _heal(self, asset: Asset, need: int = 0) -> None:
+    def _heal(self, asset: Asset, need: int = 0, distrust: Difference | None = None) -> None:
         group = asset.assignment.group
         if asset.closed or group in self.healer.open:
             return
@@ -344,7 +374,7 @@ class JetStream:
 
         def begin() -> None:
             done = partial(self._healed, asset)
-            self.healer.begin(group, asset.log, done, sure=sure, need=need, own=own)
+            self.healer.begin(group, asset.log, done, sure=sure, need=need, own=own, distrust=distrust)
 
         self._guard(asset, begin)
 
@@ -652,7 +682,7 @@ class JetStream:
         voters, _ = self.meta.members()
         banned = {n for n, directory in self.state.removed.items() if self.directory_id(n) == directory}
         linked = {n for n, hello in self.online.items() if hello.get("jetstream", True)}
-        wanted = ({*voters} | linked) - banned
+        wanted = ({*voters} | {n for n in linked if n in voters or self._can_join(n)}) - banned
         if wanted != {*voters}:
             self.meta.set_members(sorted(wanted))
         if banned:
@@ -660,6 +690,18 @@ class JetStream:
                 self.rearrange.replace_removed(banned)
             except (NotLeader, jscore.Error, OSError) as err:
                 self.lines.warn(f"replicas of removed servers stay for now: {err}")
+
+    def _can_join(self, server: str) -> bool:
+        """Whether a server would understand what stands in the meta log: one that does not would stop there."""
+        knows = self.raft.understood((server,))
+        if knows >= self.state.written:
+            self._too_old.discard(server)
+            return True
+        if server not in self._too_old:
+            self._too_old.add(server)
+            why = f"it knows version {knows} of it, and there are entries of version {self.state.written}"
+            self.lines.error(f"{server} cannot take part in this cluster's meta group: {why}")
+        return False
 
     def meta_members(self, *, committed: bool = False) -> list[str]:
         """Members of the meta group; `committed`: those that can still be while a change is under way, too."""
@@ -719,7 +761,9 @@ class JetStream:
                 if record.kind == jscore.KIND_HOST:
                     effects += self.state.apply(at, record.data)
                 else:
-                    members |= record.kind == jscore.KIND_MEMBERS
+                    if record.kind == jscore.KIND_MEMBERS:
+                        members = True
+                        self.state.configured(record.data)
                     self.state.skip(at)
         except (MetaError, jscore.Error, OSError) as err:
             self.meta_failed = f"meta entry {self.state.applied + 1}: {err}"
@@ -882,6 +926,7 @@ class JetStream:
                 on_ready=self._asset_ready,
                 on_damage=self.damaged,
                 on_behind=self.behind,
+                on_differs=self.differs,
                 lines=self.lines,
             )
             self.assets[key] = asset

@@ -19,14 +19,14 @@ import msgspec
 import jscore
 from jscore_server.jetstream import repair
 from jscore_server.jetstream.between import SYSTEM_ACCOUNT, understood
-from jscore_server.jetstream.repair import HEAD, RECORDS, Answer, Question, Repair
+from jscore_server.jetstream.repair import FORM, HEAD, RECORDS, Answer, Question, Repair
 from jscore_server.raft.hardlog import sync_directory
 
 if TYPE_CHECKING:
     from jscore import RecordLog
     from jscore_server.dataplane import Msg, Subscription
     from jscore_server.jetstream.engine import JetStream
-    from jscore_server.raft import Group
+    from jscore_server.raft import Difference, Group
 
 DRAFT = ".heal"
 GONE = ".gone"
@@ -58,8 +58,9 @@ def discard(path: str) -> None:
 class Files:
     """Where a log of this server is repaired: beside itself, on the disk."""
 
-    def __init__(self, healer: Healer, old: RecordLog) -> None:
+    def __init__(self, healer: Healer, old: RecordLog, distrust: Difference | None = None) -> None:
         self._healer = healer
+        self._distrust = distrust
         self._engine = healer.engine
         self._path = old.path
         self._new: RecordLog | None = None
@@ -68,7 +69,9 @@ class Files:
         self.scan = jscore.scan_records
 
     def peers(self) -> list[str]:
-        return sorted(self._engine.online)
+        """Those who know the form of the questions; and who agrees on what differs here."""
+        peers = [peer for peer in sorted(self._engine.online) if self._engine.raft.understood((peer,)) >= FORM]
+        return [peer for peer in peers if self._distrust is None or peer in self._distrust.agreed]
 
     def draft(self, first: int, before: int, snapshot: bytes) -> RecordLog:
         self.drop()
@@ -145,6 +148,7 @@ class Healer:
         sure: int = 0,
         need: int = 0,
         own: bool = True,
+        distrust: Difference | None = None,
     ) -> None:
         """Repairs a log that nobody uses meanwhile; see Repair. Raises: OSError, jscore.Error."""
         self._numbers += 1
@@ -153,7 +157,7 @@ class Healer:
             del self.open[group]
             done(whole)
 
-        begun = Repair(Files(self, old), self._numbers, group, old, finished, sure, need, own)
+        begun = Repair(Files(self, old, distrust), self._numbers, group, old, finished, sure, need, own, distrust)
         self.open[group] = begun
         self.engine.after(0, begun.step)
 
@@ -165,11 +169,16 @@ class Healer:
     def ask(self, peer: str, question: Question) -> None:
         reply = f"$JSC.FETCHED.{self.engine.peer_id(self.engine.server_name)}"
         subject = f"$JSC.FETCH.{self.engine.peer_id(peer)}"
+        question = msgspec.structs.replace(question, version=FORM)
         self.engine.plane.publish(SYSTEM_ACCOUNT, subject, msgspec.json.encode(question), reply=reply)
 
     def _asked(self, msg: Msg) -> None:
         question = understood(self.engine, "question", msg.data, Question)
         if question is None:
+            return
+        if question.version != FORM:
+            form = f"{question.version}, not {FORM}"
+            self.engine.lines.warn(f"records of {question.group!r:.80} are asked for in form {form}")
             return
         if not msg.reply or question.number < 0 or question.number >> 63:
             return

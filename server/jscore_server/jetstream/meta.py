@@ -7,6 +7,7 @@ on the entries alone, so that every server ends in the same state. Source: clust
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from typing import Any
 
@@ -222,6 +223,7 @@ class MetaState:
         self._load: dict[str, int] = {}
         self.removed: dict[str, str] = {}  # servers removed -> the directory they are not to come back with
         self.applied = 0
+        self.written = 1  # the newest version of an entry or a configuration: who knows only older ones cannot join
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -302,6 +304,11 @@ class MetaState:
         """Record `index` of the log was of no concern here (a leader's no-op, a membership)."""
         self.applied = max(self.applied, index)
 
+    def configured(self, data: bytes) -> None:
+        """Record `data` of the log is a configuration of the meta group."""
+        with contextlib.suppress(msgspec.MsgspecError):
+            self.written = max(self.written, _versions.decode(data).version)
+
     def apply(self, index: int, data: bytes) -> list[Effect]:
         """Applies the committed entry `index`. Entries must come in order; one at or below `applied` does nothing.
 
@@ -310,6 +317,7 @@ class MetaState:
         if index <= self.applied:
             return []
         entry = decode_entry(data, self.newest)
+        self.written = max(self.written, _versions.decode(data).version)
         self.applied = index
         match entry:
             case CreateStream():
@@ -339,6 +347,7 @@ class MetaState:
             if before.get(key) != assignment:
                 self._put(assignment)
         removed, self.removed = self.removed, dict(snapshot.removed)
+        self.written = max(self.written, snapshot.version)
         self.applied = index
         kept = {a.group for a in snapshot.streams}
         out: list[Effect] = [Deleted(a, "") for a in before.values() if a.group not in kept]

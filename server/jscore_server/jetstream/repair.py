@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 import jscore
+
+if TYPE_CHECKING:
+    from jscore_server.raft import Difference
 
 COPY_BYTES = 1 << 20  # of the own log in one turn of the loop
 FETCH_BYTES = 256 << 10
@@ -23,6 +26,7 @@ RECORD_MAX = 128 << 20
 SNAPSHOT_MAX = 4 << 30
 PATIENCE_S = 1.0
 AGAIN_S = 0.25
+FORM = 2  # of questions and answers; the protocol of that number is the first that knows it
 FRUITLESS = 12  # questions in a row that brought nothing
 
 # Head of an answer: number of the question, a position, what follows: raw records up to the position, none: not here;
@@ -36,7 +40,7 @@ Answer = tuple[int, int, Any]
 
 class Question(msgspec.Struct, frozen=True):
     """Raw records [lo, hi] of a group's log, as many as there are and fit; or bytes of its snapshot of record
-    `snapshot`, from `at` on.
+    `snapshot`, from `at` on. `version`: of this form and of the answer's; another one gets no answer.
     """
 
     group: str
@@ -45,6 +49,7 @@ class Question(msgspec.Struct, frozen=True):
     number: int
     snapshot: int = 0
     at: int = 0
+    version: int = 1
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -132,7 +137,8 @@ class Repair:
     """One log on its way. Nobody else uses `old` until `done` is called: then the new one is whole.
 
     `sure`: records of `old` up to it are committed. `need`: the new one must reach that far, as the old one does not.
-    `own`: the snapshot beside the old log, if there is one, may be used.
+    `own`: the snapshot beside the old log, if there is one, may be used. `distrust`: records of the old one that verify
+    and are not what a majority holds; what the ground's peers hold takes their place.
 
     When nobody has what is needed, a log that only ends too early is given back as it is (`given_up`): its replica may
     be the one without which nobody can be elected. One that is damaged is begun anew, with what others have by then.
@@ -140,7 +146,7 @@ class Repair:
 
     def __init__(
         self, ground: Ground, number: int, group: str, old: Log, done: Callable[[Repair], None], sure: int, need: int,
-        own: bool,
+        own: bool, distrust: Difference | None = None,
     ) -> None:  # fmt: skip
         self._ground = ground
         self.number = number
@@ -150,6 +156,7 @@ class Repair:
         self._sure = sure
         self._need = self._needed = need
         self._own = own
+        self._distrust = distrust
         self._next = 1
         self._fruitless = 0
         self._asked = 0
@@ -184,6 +191,8 @@ class Repair:
             head = jscore.snapshot_head(data)
         except (jscore.NotFound, jscore.Corrupt, jscore.FormatError):
             return
+        if self._distrust is not None and head.index >= self._distrust.lo:
+            return  # it was made of what differs
         if self._old.first <= head.first and head.index <= self._old.last:
             self._begin_with(data, head)
 
@@ -207,6 +216,11 @@ class Repair:
             if self._next > self._old.last and not self._anew:
                 self._finish()
                 return
+            odd = self._distrust
+            if odd is not None and odd.lo <= self._next <= odd.hi:
+                raise jscore.NotFound
+            if odd is not None and self._next < odd.lo:
+                until = min(until, odd.lo - 1)
             if self._next > until:
                 raise jscore.NotFound
             raw, last = self._copy(until)

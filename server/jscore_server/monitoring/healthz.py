@@ -72,6 +72,9 @@ def _faults(monitor: Monitor, asked: Asked) -> list[Fault]:
         return [Fault(503, "JETSTREAM", "JetStream has not established contact with a meta leader")]
     if engine.clustered and engine.meta is not None and not engine.meta.current:
         return [Fault(503, "JETSTREAM", "JetStream is not current with the meta leader")]
+    if engine.meta is not None and (found := engine.meta.difference) is not None:
+        text = f"meta records {found.lo} to {found.hi} are not the same on all servers"
+        return [Fault(503, "JETSTREAM", f"JetStream is not healthy: {text}")]
     if asked["js-meta-only"]:
         return []
     if account and engine.limits(account) is None:
@@ -89,6 +92,11 @@ def _streams(engine: JetStream, account: str, stream: str, consumer: str) -> lis
             continue
         if asset.failed:
             text = f"JetStream stream '{owner} > {name}' is not healthy: {asset.failed}"
+            faults.append(Fault(503, "STREAM", text, owner, name))
+        elif asset.group is not None and asset.group.difference is not None:
+            found = asset.group.difference
+            text = f"records {found.lo} to {found.hi} are not the same on all servers"
+            text = f"JetStream stream '{owner} > {name}' is not healthy: {text}"
             faults.append(Fault(503, "STREAM", text, owner, name))
         elif asset.leader is None or not _is_current(engine, asset):
             faults.append(Fault(503, "STREAM", f"JetStream stream '{owner} > {name}' is not current", owner, name))

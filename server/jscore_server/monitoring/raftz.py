@@ -71,6 +71,14 @@ def _group(engine: JetStream, group: Group, log: RecordLog, applied: int) -> Bod
     }
     if log.error:
         body["wal_error"] = f"the log takes no more writes (code {log.error})"
+    found = group.difference
+    if found is not None:
+        body["differs"] = {
+            "first_index": found.lo,
+            "last_index": found.hi,
+            "servers": list(found.odd),
+            "agreed": list(found.agreed),
+        }
     body["peers"] = {engine.peer_id(r.name): _peer(group, r.name, r.active_ns) for r in group.replicas()}
     return body
 

@@ -4,6 +4,7 @@ The hot path, in order: host.RaftHost.receive and Group.appended -> core.Core ->
 """
 
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait
+from .compare import Difference
 from .core import ChangeRefused, Changing, InvariantBroken, NotLeader, Role, Timing
 from .group import Group, Replica
 from .host import RaftHost, Transport
@@ -11,7 +12,7 @@ from .members import Members, NewerVersion, members_from_json, members_to_json
 from .messages import FRAME_APPEND, FRAME_SMALL, ProtocolError
 
 __all__ = [
-    "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Changing", "Group", "Hello",
-    "InvariantBroken", "Members", "NewerVersion", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role", "Timing",
-    "Transport", "Wait", "members_from_json", "members_to_json",
+    "FRAME_APPEND", "FRAME_SMALL", "Adopt", "Birth", "Bootstrap", "ChangeRefused", "Changing", "Difference", "Group",
+    "Hello", "InvariantBroken", "Members", "NewerVersion", "NotLeader", "ProtocolError", "RaftHost", "Replica", "Role",
+    "Timing", "Transport", "Wait", "members_from_json", "members_to_json",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .compare import Difference
 from .core import NOOP, ChangeRefused, Changing, Core, HardState, InvariantBroken, NotLeader, Role
 from .members import Members, NewerVersion, members_from_json, members_to_json
 from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, group_bytes
@@ -76,8 +77,29 @@ class Group:
     """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
-        "_draining", "_failed", "_left", "_raw_id", "_reads", "core", "due", "held", "host", "id", "leader_since",
-        "log", "mended", "on_behind", "on_commit", "on_damage", "on_hold", "on_role", "paused", "told_leader", "wanted",
+        "_difference",
+        "_draining",
+        "_failed",
+        "_left",
+        "_raw_id",
+        "_reads",
+        "core",
+        "due",
+        "held",
+        "host",
+        "id",
+        "leader_since",
+        "log",
+        "mended",
+        "on_behind",
+        "on_commit",
+        "on_damage",
+        "on_differs",
+        "on_hold",
+        "on_role",
+        "paused",
+        "told_leader",
+        "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +115,7 @@ class Group:
         on_damage: Callable[[str], None] | None = None,
         on_behind: Callable[[int], None] | None = None,
         floor: int = 0,
+        on_differs: Callable[[Difference], None] | None = None,
     ) -> None:
         self.host = host
         self.id = group_id
@@ -102,6 +125,8 @@ class Group:
         self.on_hold = on_hold
         self.on_damage = on_damage
         self.on_behind = on_behind
+        self.on_differs = on_differs
+        self._difference: tuple[int, Difference] | None = None  # the term in which it was found
         self.paused = 0  # what on_hold was told last
         self.mended = host.ticks  # when leadership last moved
         self._raw_id = group_bytes(group_id)
@@ -513,6 +538,31 @@ class Group:
     def _stop(self, err: Exception) -> None:
         self.fail(str(err), isinstance(err, self.host.engine.Corrupt))
 
+    def unreadable(self, err: Exception) -> None:
+        """A record of the log was to be read, and cannot be."""
+        self._stop(err)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no part any more: its log may be closed."""
+        return self._failed
+
+    @property
+    def difference(self) -> Difference | None:
+        """Committed records that are not the same everywhere, as found last; another leader looks anew."""
+        found = self._difference
+        return found[1] if found is not None and found[0] == self.core.term else None
+
+    @difference.setter
+    def difference(self, found: Difference | None) -> None:
+        self._difference = None if found is None else (self.core.term, found)
+
+    def differs(self, found: Difference) -> None:
+        """Records here are not what a majority holds; or, as leader, some differ anywhere."""
+        self.difference = found
+        if self.on_differs is not None and not self._failed:
+            self.on_differs(found)
+
     def fail(self, why: str, damaged: bool = False) -> None:
         """Stops this group for good in this process; the host and its other groups go on."""
         if self._failed:
@@ -610,6 +660,7 @@ class Group:
                     out.commit = 0
                     if core.role is Role.LEADER:
                         host._dirty[self] = None
+                        host.compare.note(self)
                     self._committed(commit)
                     again = True
                 if out.reads:

@@ -17,11 +17,13 @@ from jscore_server.version import PROTOCOL, Versions
 
 from . import hardlog
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
+from .compare import COMPARE_PROTOCOL, Comparer, Difference
 from .core import Role, Timing
 from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log
 from .members import JOINING, HardState, Members, members_from_json, recover_members
 from .messages import (
     FRAME_APPEND,
+    FRAME_COMPARE,
     FRAME_SMALL,
     HEARTBEAT,
     PREVOTE,
@@ -128,6 +130,7 @@ class RaftHost:
         self._silent: dict[str, None] = {}  # linked peers that say nothing
         self._waiting: dict[str, dict[Group, None]] = {}  # peer -> groups with records for it, when its link was full
         self._waits_since: dict[str, int] = {}
+        self.compare = Comparer(self)
         self._depth = 0
         self._now_ns = -1
         self.hurry: Callable[[], None] | None = None  # called when something is due before the end of a rest
@@ -289,6 +292,7 @@ class RaftHost:
         on_hold: Callable[[int], None] | None = None,
         on_damage: Callable[[str], None] | None = None,
         on_behind: Callable[[int], None] | None = None,
+        on_differs: Callable[[Difference], None] | None = None,
         floor: int = 0,
         base: Members | None = None,
     ) -> Group:
@@ -301,8 +305,9 @@ class RaftHost:
         `joins`: the group was born without this replica, so it takes no part before it is let in. `alone`: this server
         is the only member and led the group by itself until now, in this term; it goes on as its leader. Then this
         blocks for one sync. `on_damage`: the group stops, as a record of its log does not verify. `on_behind`: the
-        leader's log begins at that index, and this one ends before, or differs. `floor`: everything up to it is applied
-        already, from a snapshot, in which `base` was the group's configuration.
+        leader's log begins at that index, and this one ends before, or differs. `on_differs`: records here are not what
+        a majority holds; the leader hears of all differences, also of those that are not its own to repair. `floor`:
+        everything up to it is applied already, from a snapshot, in which `base` was the group's configuration.
         """
         if group_id in self.groups:
             raise ValueError(f"group {group_id} exists")
@@ -343,7 +348,7 @@ class RaftHost:
         if alone:
             self._write(hard_to_body(group_id, hard), wait=True)
         group = Group(self, group_id, log, hard, on_commit, on_role, preferred == self.name, on_hold, on_damage,
-                      on_behind, floor)  # fmt: skip
+                      on_behind, floor, on_differs)  # fmt: skip
         self.groups[group_id] = group
         self._by_log[log] = group
         self._enter()
@@ -391,6 +396,7 @@ class RaftHost:
             self._by_log.pop(group.log, None)
             self._dirty.pop(group, None)
             self._moved.pop(group, None)
+            self.compare.forget(group)
 
     def remove_group(self, group_id: str) -> None:
         """Forgets a group for good; its log is the caller's to delete. Unknown ids are ignored."""
@@ -401,6 +407,7 @@ class RaftHost:
         self._by_log.pop(group.log, None)
         self._dirty.pop(group, None)
         self._moved.pop(group, None)
+        self.compare.forget(group)
         self._hard.pop(group_id, None)
         self._write({"g": group_id, "x": 1})
 
@@ -426,6 +433,8 @@ class RaftHost:
                     elif message.kind in (PREVOTE, VOTE, HEARTBEAT) and len(self._early) < MAX_EARLY:
                         # The group may be created here in a moment; waiting for a repeat would cost an election.
                         self._early[message.group, peer] = (self.ticks, message)
+            elif kind == FRAME_COMPARE and self.protocol.newest >= COMPARE_PROTOCOL:
+                self.compare.receive(peer, body)
             else:
                 raise ProtocolError(f"unknown kind {kind} of Raft frame")
         finally:
@@ -448,6 +457,7 @@ class RaftHost:
         self._silent.pop(peer, None)
         self.present.add(peer)
         self._each(lambda group: group.peer(peer, True))
+        self.compare.back(peer)
 
     def link_down(self, peer: str) -> None:
         """The link to `peer` was closed or reset."""
@@ -561,6 +571,7 @@ class RaftHost:
                 group.tick()
             if group.due > ticks:
                 self._schedule(group)
+        self.compare.tick()
         self._prove_liveness()
         if ticks % WITNESS_TICKS == 0:
             self._mark(self._log)
@@ -758,6 +769,7 @@ class RaftHost:
             self._fall_back(peer, told[1])
         if start[1] and (former_start[0] != start[0] or former_start[1] < start[1]):
             self._starts[peer] = start
+            self.compare.started(peer)
             self._write({"started": peer, "at": start})
         if self.wiped and self.wiped_until < 0:
             self._bound_loss(self._hellos[peer], meta_last, set(hello["known"]))

@@ -1,6 +1,6 @@
 """Raft messages and their bytes. Pure: bytes in, values out; every length is checked before it is used.
 
-Two kinds of frame travel on a link between two hosts (little endian):
+Two kinds of frame, beside that of compare.py, travel on a link between two hosts (little endian):
 
 FRAME_SMALL   any number of small messages of any groups, one after the other:
               u8 kind · u8 flags · u8 id length · u32 term · u32 log_term · u64 index · u64 commit · u64 hint · id
@@ -17,6 +17,7 @@ from enum import IntEnum
 
 FRAME_SMALL = 1
 FRAME_APPEND = 2
+FRAME_COMPARE = 3  # compare.py; from protocol 2 on
 
 MAX_GROUP_ID = 64
 MAX_TERM = 0xFFFFFFFF

@@ -5,6 +5,7 @@ Streams are the fakes' (which keep the contract of the C stream over real logs);
 
 from __future__ import annotations
 
+import json
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -94,8 +95,10 @@ class RealWorld(fakes.World):
             self.up.append(name)
             for other in self.up[:-1]:
                 for here, there in ((name, other), (other, name)):
+                    hello = json.loads(json.dumps(self.real[there][1].hello()))
                     self.real[here][1].link_up(there)
-                    self.engines[here].peer_joined(there, {**self.real[there][1].hello(), "jetstream": True})
+                    self.real[here][1].peer_hello(there, hello)
+                    self.engines[here].peer_joined(there, {**hello, "jetstream": True})
         self.settle(3)
 
     def stop(self, name: str) -> None:

@@ -38,7 +38,11 @@ def scan(raw: bytes) -> list[tuple[int, int, int]]:
     return runs
 
 
-ENGINE = SimpleNamespace(scan_records=scan, Error=FakeError, Corrupt=FakeCorrupt)
+class FakeFull(FakeError):
+    """Not even one record fits."""
+
+
+ENGINE = SimpleNamespace(scan_records=scan, Error=FakeError, Corrupt=FakeCorrupt, Full=FakeFull)
 
 
 class FakeLog:
@@ -53,6 +57,7 @@ class FakeLog:
         self.error = 0
         self.recovery = SimpleNamespace(commit=0)
         self.full = False
+        self.copied = 0  # bytes given by `copy`
 
     @property
     def last(self) -> int:
@@ -83,6 +88,19 @@ class FakeLog:
     def raw(self, index: int) -> bytes:
         r = self.records[index - 1]
         return HEAD.pack(HEAD.size + len(r.data), index, r.term, r.kind) + r.data
+
+    def copy(self, lo: int, hi: int, cap: int) -> tuple[bytes, int]:
+        raw, last = b"", 0
+        for index in range(lo, hi + 1):
+            record = self.raw(index)
+            if len(raw) + len(record) > cap:
+                break
+            raw += record
+            last = index
+        if not last:
+            raise FakeFull
+        self.copied += len(raw)
+        return raw, last
 
     def submit(self) -> None:
         self.submitted = self.last

@@ -19,6 +19,7 @@ THREE = ["a", "b", "c"]
 def cluster() -> Cluster:
     c = Cluster(THREE)
     for server in c.servers.values():
+        server.host.protocol = Versions(1, 1)
         server.create(THREE)
     c.run(2000)
     return c
@@ -130,3 +131,18 @@ def test_a_hello_whose_version_cannot_be_is_refused(cluster: Cluster, said: obje
     with pytest.raises(ProtocolError):
         host.peer_hello("b", {**cluster.servers["b"].host.hello(), "protocol": said})
     assert "b" not in host.spoken
+
+
+def test_the_newest_version_that_stands_in_the_meta_log_is_remembered() -> None:
+    """Who knows only older ones is not made a member."""
+    state = MetaState(3)
+    state.apply(1, encode_entry(RemoveServer("n1", "d"), 1))
+    assert state.written == 1
+    state.apply(2, encode_entry(RemoveServer("n2", "d"), 3))
+    state.apply(3, encode_entry(RemoveServer("n3", "d"), 2))
+    assert state.written == 3
+    other = MetaState(3)
+    other.configured(members_to_json(Members(1, ("a",), (), 1), 2))
+    assert other.written == 2
+    other.take_over(9, state.snapshot(0, b"", 3))
+    assert other.written == 3

@@ -104,7 +104,9 @@ static int write_again(const jsc_vfs *vfs, int fd, uint64_t from, uint64_t end) 
  * `from` on: what is before was said to be synced. */
 static int settle_file(jsc_log *log, jsc_segment *s, uint64_t from, uint64_t end, bool cut) {
     if (log->read_only) return JSC_OK;
-    if (!cut && from && from >= end) return JSC_OK; /* each record was synced; what calls them so may be lost again */
+    /* Each record was synced, what calls them so may be lost again. Not for the message log: its sidecars have the digest of
+     * whole files. */
+    if (!cut && from && from >= end && !log->keep_images) return JSC_OK;
     const jsc_vfs *vfs = log->vfs;
     int fd = jsc_segment_open(log, s, O_RDWR), rc;
     if (fd < 0) return fd;

@@ -17,6 +17,7 @@ from jscore_server.demo import ApiError, Client, Server, api, connect, eventuall
 
 THREE = ["d1", "d2", "d3"]
 HEALED = "its log is whole again"
+ALL = bool(os.environ.get("JSCORE_DAMAGE_ALL"))  # each way in each file; half of them otherwise
 
 
 def flip(path: Path, at: int, bit: int = 4) -> None:
@@ -88,14 +89,14 @@ def test_damage_to_one_server_heals(lab: Lab, kind: str) -> None:
         client = await connect(cluster.urls)
         admin = await connect(cluster.urls, user="sys", password="sys")
         await story.create(client)
-        for what, damage in DAMAGE.items():
+        for what in DAMAGE if ALL else rng.sample(sorted(DAMAGE), 3):
             async with story.publishing():
                 await story.more(400)
             hurt = cluster[await story.leader(client)] if rng.random() < 0.5 else rng.choice(cluster.servers)
             hurt.kill()
             files = sorted(hurt.conf.parent.glob(f"store/jetstream/{FILES[kind]}"))
             assert files, what
-            damage(files[0])
+            DAMAGE[what](files[0])
             async with story.publishing():
                 await story.more(100)
                 hurt.start()

@@ -511,9 +511,13 @@ static int take_directory(jsc_log *log, const jsc_log_options *options) {
         if (log->read_only) return rc;
         if ((rc = vfs->mkdir(vfs->self, log->dir, 0755)) < 0) return rc;
     }
-    /* Also when somebody else made it, who may have died before he synced its name. With the first segment: it is the
-     * sync thread's to wait for the disk, and until then there is nothing to lose. */
+    /* Also when somebody else made it, who may have died before he synced its name. Of a record log, of which a server may
+     * make thousands, with the first segment: the sync thread waits for the disk, and until then there is nothing to lose. */
     log->unnamed = !log->read_only && !segments;
+    if (log->unnamed && log->keep_images) {
+        if ((rc = jsc_log_sync_parent(log)) < 0) return rc;
+        log->unnamed = false;
+    }
     if (log->read_only && (rc = share_readers(log)) < 0) return rc;
     if (log->read_only && !options->check_lock) return JSC_OK;
     size_t n = strlen(log->dir);

@@ -16,10 +16,15 @@
 static int result(int rc) { return rc < 0 ? -errno : rc; }
 
 static int posix_open_(void *self, const char *path, int flags, int mode) {
+    struct stat st;
     int fd;
-    do fd = open(path, flags | O_CLOEXEC, mode);
+    /* What lies in a directory need not be ours: a link is not followed, a pipe not waited for. */
+    do fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, mode);
     while (fd < 0 && errno == EINTR);
-    return result(fd);
+    if (fd < 0) return -errno;
+    int rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? fd : S_ISDIR(st.st_mode) ? -EISDIR : -EOPNOTSUPP;
+    if (rc < 0) close(fd);
+    return rc;
 }
 
 static int posix_close_(void *self, int fd) { return result(close(fd)); }

@@ -12,6 +12,12 @@
 #define JSC_SEGMENT_MAX ((uint64_t)16 << 30)
 #define JSC_PAD(n) (((n) + 7) & ~(size_t)7)
 
+/* Whether a record may be as long as that. */
+static inline bool jsc_record_fits(size_t subject, size_t headers, size_t data) {
+    return subject <= UINT16_MAX && headers <= JSC_RECORD_MAX && data <= JSC_RECORD_MAX &&
+           (headers ? JSC_RECORD_HEAD + 8 : JSC_RECORD_HEAD) + subject + headers + data <= JSC_RECORD_MAX;
+}
+
 #define JSC_GAP_DATA 16
 #define JSC_GAP_MAX ((uint64_t)1 << 24)  /* indexes one gap record stands for; several may follow each other */
 #define JSC_SPAN_MAX ((uint64_t)1 << 26) /* indexes a rewritten segment covers, unless it holds that many records */

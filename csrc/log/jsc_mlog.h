@@ -70,7 +70,8 @@ void jsc_mlog_forked(jsc_mlog *);
  * is below. JSC_EINVAL (sizes), JSC_EFULL, JSC_EFAILED, JSC_EREADONLY append nothing. */
 int jsc_mlog_append(jsc_mlog *, const jsc_span *subject, const jsc_span *headers, const jsc_span *data, int64_t ts,
                     uint64_t *seq);
-/* Many at once under one lock: *done messages were appended, their sequences end with *last_seq. */
+/* Many at once under one lock: *done messages were appended, their sequences end with *last_seq. JSC_EINVAL (sizes):
+ * none. */
 typedef struct jsc_mlog_new {
     jsc_span subject, headers, data;
     int64_t ts;
@@ -196,8 +197,8 @@ int jsc_mlog_damage(jsc_mlog *, jsc_damage *out, size_t max, size_t *n);
  * be zero, sidecars and checkpoint against the segments. each(ctx, file name, offset, sentence) for each finding;
  * progress(ctx, done, total bytes) returns other than 0 to stop: -ECANCELED. Neither is called under the lock that appends
  * take; they may not call for care (maintain, repair, verify, close). A sentence starts with its class: "damage: " of
- * segments; "cache: " a sidecar or the checkpoint, which the next opening for writing makes again; "remains: " files and
- * bytes that are nobody's, a torn tail too. -ESTALE: a reader beside a writer that exchanged files meanwhile; what was
+ * segments; "torn: " the end of the log, which a crash or damage left; "cache: " a sidecar or the checkpoint, which the
+ * next opening for writing makes again; "remains: " files that are nobody's. -ESTALE: a reader beside a writer that exchanged files meanwhile; what was
  * still there is verified. */
 typedef struct jsc_verify {
     void (*finding)(void *ctx, const char *file, uint64_t offset, const char *what);

@@ -152,12 +152,9 @@ int jsc_log_append(jsc_log *log, uint32_t term, int64_t ts, uint8_t kind, const 
                    const void *headers, size_t headers_len, const void *data, size_t data_len, uint64_t *index) {
     int rc = writable(log);
     if (JSC_UNLIKELY(rc != JSC_OK && !(rc == JSC_EFULL && frees(log, kind)))) return rc;
-    if (JSC_UNLIKELY(subject_len > UINT16_MAX || headers_len > JSC_RECORD_MAX || data_len > JSC_RECORD_MAX ||
-                     kind >= JSC_K_GAP))
-        return JSC_EINVAL;
+    if (JSC_UNLIKELY(!jsc_record_fits(subject_len, headers_len, data_len) || kind >= JSC_K_GAP)) return JSC_EINVAL;
     size_t at = headers_len ? 40 : JSC_RECORD_HEAD, len = at + subject_len + headers_len + data_len,
            padded = JSC_PAD(len);
-    if (JSC_UNLIKELY(len > JSC_RECORD_MAX)) return JSC_EINVAL;
     if (JSC_UNLIKELY(!has_room(log, padded))) {
         uint64_t most = frees(log, kind) ? JSC_BACKLOG_MAX + JSC_BACKLOG_CONTROL : JSC_BACKLOG_MAX;
         if ((rc = make_room(log, padded, most)) != JSC_OK) return rc;

@@ -109,8 +109,11 @@ int jsc_mlog_extend(jsc_mlog *m, const jsc_mlog_new *x, size_t n, size_t *done, 
     int64_t now = 0;
     int rc = JSC_OK;
     size_t i = 0;
-    for (size_t k = 0; k < n && !now; k++)
-        if (!x[k].ts) now = jsc_mlog_clock(m);
+    *done = 0;
+    for (size_t k = 0; k < n; k++) {
+        if (!jsc_record_fits(x[k].subject.n, x[k].headers.n, x[k].data.n)) return JSC_EINVAL;
+        if (!x[k].ts && !now) now = jsc_mlog_clock(m);
+    }
     pthread_mutex_lock(&m->lock);
     pass_gate(m);
     for (; i < n; i++)

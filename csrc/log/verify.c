@@ -161,7 +161,7 @@ static int check_rest(walk *w, const jsc_segment *real, bool last, int fd) {
     if (appended) return JSC_OK;
     if (last && o->read_only && !w->clean)
         jsc_verify_say(w->run, w->name, at,
-                       "remains: bytes behind the last batch that verifies: a torn tail, cut by the next opening for "
+                       "torn: bytes behind the last batch that verifies: a torn tail, cut by the next opening for "
                        "writing, or damage to the last batch");
     else jsc_verify_say(w->run, w->name, at, "damage: bytes behind the last batch are not zero");
     return JSC_OK;

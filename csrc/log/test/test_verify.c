@@ -33,7 +33,7 @@ static void note(void *ctx, const char *file, uint64_t offset, const char *what)
     f->n++;
     if (!strncmp(what, "damage: ", 8)) f->damage++;
     else if (!strncmp(what, "cache: ", 7)) f->cache++;
-    else if (!strncmp(what, "remains: ", 9)) f->remains++;
+    else if (!strncmp(what, "remains: ", 9) || !strncmp(what, "torn: ", 6)) f->remains++;
     else CHECK(!"a class of finding");
     snprintf(f->last, sizeof f->last, "%s at %llu: %s", file, (unsigned long long)offset, what);
     if (f->loud) fprintf(stderr, "%s\n", f->last);

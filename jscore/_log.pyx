@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+# cython: language_level=3, boundscheck=False, wraparound=False, nonecheck=True, embedsignature=True
 """The window onto csrc/log/jsc_mlog.h, logs of messages: unpack, call, check, wrap.
 
 Locks are only ever taken in the order GIL, log: with the GIL held a call may wait for the log's lock, and no callback
@@ -381,10 +381,12 @@ cdef class Log:
         """Deletes the messages that match `subject` (None: all) below sequence `before` (None: all) but for the newest
         `keep`; returns how many. sync: as in append(). Raises: ValueError (filter), and as append()."""
         cdef jsc_span text
-        cdef uint64_t n = 0
+        cdef uint64_t n = 0, below = 0, kept = amount_of(keep, "keep")
         _kept = None if subject is None else text_of(subject, &text)
-        self.check(jsc_mlog_purge(self.live(), NULL if subject is None else &text, 0 if before is None else before,
-                                  keep, &n))
+        if before is not None:
+            # For C 0 is "all"; nothing is below 1 either.
+            below = max(<uint64_t>1, amount_of(before, "before"))
+        self.check(jsc_mlog_purge(self.live(), NULL if subject is None else &text, below, kept, &n))
         if n:
             self.settle(sync)
         return n
@@ -404,15 +406,15 @@ cdef class Log:
         self.check(jsc_mlog_about(self.live(), &found))
         limits = found.limits
         if max_messages is not None:
-            limits.max_messages = max_messages
+            limits.max_messages = amount_of(max_messages, "max_messages")
         if max_bytes is not None:
-            limits.max_bytes = max_bytes
+            limits.max_bytes = amount_of(max_bytes, "max_bytes")
         if max_per_subject is not None:
-            limits.max_per_subject = max_per_subject
+            limits.max_per_subject = amount_of(max_per_subject, "max_per_subject")
         if max_age is not None:
-            limits.max_age_ns = int(max_age * 1_000_000_000)
-            if limits.max_age_ns < 0:
-                raise ValueError("max_age is not below 0")
+            if not 0 <= max_age < INT64_MAX / 1e9:
+                raise ValueError("max_age is 0 or a number of seconds, below 292 years")
+            limits.max_age_ns = max(1, int(max_age * 1_000_000_000)) if max_age else 0
         if memcmp(&limits, &found.limits, sizeof(limits)) == 0:
             return
         self.check(jsc_mlog_set_limits(self.live(), &limits))
@@ -609,10 +611,8 @@ cdef class Log:
         message after which the iteration ends; it may be taken up again.
 
         Raises while iterating: Corrupt (then it goes on behind), Failed, ValueError (closed)."""
-        cdef jsc_mlog *log = self.live()
         self.refresh()
-        if after is None:
-            after = jsc_mlog_durable(log)
+        after = jsc_mlog_durable(self.live()) if after is None else amount_of(after, "after")
         filters = () if subject is None else (subject,) if isinstance(subject, (str, bytes)) else subject
         return Follow(self, self.subject(*filters).after(after), after, timeout)
 
@@ -628,10 +628,10 @@ cdef class Log:
         self.leave()
         self.check(rc)
 
-    def wait_beyond(self, uint64_t seq, timeout=None) -> None:
+    def wait_beyond(self, seq, timeout=None) -> None:
         """Returns when a message above `seq` is durable, whoever appended it. Raises: TimeoutError, Failed."""
         self.live()
-        self.wait_for(WAIT_BEYOND, seq, nanoseconds(timeout))
+        self.wait_for(WAIT_BEYOND, amount_of(seq, "a sequence"), nanoseconds(timeout))
 
     # ---- care ----
 
@@ -820,7 +820,7 @@ cdef class Log:
         return f"<jscore.Log {self.path!r} {state}>"
 
 
-def open(path, mode="a", *, sync="always", uint64_t segment_bytes=64 << 20, uint64_t memory=64 << 20,
+def open(path, mode="a", *, sync="always", segment_bytes=64 << 20, memory=64 << 20,
          max_messages=None, max_bytes=None, max_age=None, max_per_subject=None, compression=None, keys=None,
          bint background=True, scrub=None, bint exclusive=False, disk=None):
     """Opens the log in directory `path` (its parent exists), creating it unless mode is "r".
@@ -843,7 +843,8 @@ def open(path, mode="a", *, sync="always", uint64_t segment_bytes=64 << 20, uint
     cdef jsc_mlog_recovery found
     cdef const jsc_vfs *vfs = jsc_vfs_posix()
     cdef bytes name = os.fsencode(path)
-    cdef const char *directory = PyBytes_AS_STRING(name)
+    cdef str given = os.fsdecode(name)
+    cdef const char *directory
     cdef Log log = Log.__new__(Log)
     cdef int rc
     memset(&o, 0, sizeof(o))
@@ -852,11 +853,17 @@ def open(path, mode="a", *, sync="always", uint64_t segment_bytes=64 << 20, uint
         raise ValueError('mode is "a", "r" or "x"')
     if b"\0" in name:
         raise ValueError("embedded null byte")
+    if not name:
+        raise ValueError("an empty path names no directory")
+    if disk is None:
+        # Files are opened by name for as long as the log is open, wherever the process changes to.
+        name = os.path.join(os.getcwdb(), name)
+    directory = PyBytes_AS_STRING(name)
     o.sync_mode = JSC_SYNC_ALWAYS
     if sync == "never":
         o.sync_mode = JSC_SYNC_NEVER
     elif sync != "always":
-        if isinstance(sync, (str, bytes)) or not sync > 0:
+        if isinstance(sync, bool) or not isinstance(sync, (int, float)) or not 0 < sync < LIFETIME:
             raise ValueError('sync is "always", "never" or seconds above 0')
         o.sync_mode = JSC_SYNC_INTERVAL
         o.interval_ns = max(1, int(sync * 1_000_000_000))
@@ -868,18 +875,20 @@ def open(path, mode="a", *, sync="always", uint64_t segment_bytes=64 << 20, uint
     if keys is not None:
         keys = keys if isinstance(keys, Keys) else Keys(keys)
         o.keys = (<Keys>keys).handle
-    o.segment_bytes = segment_bytes
-    o.memory_bytes = memory
+    o.segment_bytes = amount_of(segment_bytes, "segment_bytes")
+    if not 4 << 10 <= o.segment_bytes <= 16 << 30:
+        raise ValueError("segment_bytes is from 4 KiB to 16 GiB")
+    o.memory_bytes = amount_of(memory, "memory")
     o.read_only = mode == "r"
     o.check_lock = exclusive and o.read_only
     o.background = background and not o.read_only
-    o.scrub_bytes_per_s = 0 if scrub is None else scrub if scrub else UINT64_MAX
+    o.scrub_bytes_per_s = 0 if scrub is None else amount_of(scrub, "scrub") if scrub else UINT64_MAX
     if disk is not None:
         vfs = (<Disk?>disk).vfs
         log.disk = disk
     if mode == "x" and holds_a_log(vfs, directory):
-        raise FileExistsError(EEXIST, os.strerror(EEXIST), os.fsdecode(name))
-    log.path = os.fsdecode(name)
+        raise FileExistsError(EEXIST, os.strerror(EEXIST), given)
+    log.path = given
     log.mode = mode
     with nogil:
         rc = jsc_mlog_open(vfs, directory, &o, &log.husk, &found)

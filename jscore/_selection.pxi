@@ -85,7 +85,7 @@ cdef class Selection:
     def count(self, after=0) -> int:
         """How many there are with a sequence above `after`."""
         cdef uint64_t n = 0
-        cdef uint64_t start = max(self.start, <uint64_t>after + 1)
+        cdef uint64_t start = max(self.start, amount_of(after, "a sequence") + 1)
         self.log.check(jsc_mlog_count(self.log.live(), self.compiled().handle, start, &n))
         return n
 
@@ -99,7 +99,7 @@ cdef class Selection:
         part.log = self.log
         part.texts = self.texts
         part.filter = self.filter
-        part.start = max(self.start, <uint64_t>seq + 1)
+        part.start = max(self.start, amount_of(seq, "a sequence") + 1)
         return part
 
     def purge(self, *, keep=0, before=None, sync=None) -> int:

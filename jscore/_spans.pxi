@@ -1,5 +1,8 @@
 """Python's values as the log takes them: spans of bytes, subjects, keys, filters."""
 
+cdef int LIFETIME = 1 << 30  # seconds
+
+
 cdef struct Borrowed:
     Py_buffer views[2]
     int n
@@ -48,8 +51,18 @@ cdef inline object text_from(const char *p, size_t n):
 
 
 cdef int64_t nanoseconds(object timeout) except? -2:
-    """A timeout in seconds; None: no end."""
-    return -1 if timeout is None else max(0, int(timeout * 1_000_000_000))
+    """A timeout in seconds; None, or more than anybody lives: no end. Raises: ValueError (no number)."""
+    if timeout is None or timeout > LIFETIME:
+        return -1
+    return max(0, int(timeout * 1_000_000_000))
+
+
+cdef uint64_t amount_of(object n, str what) except? 0:
+    """A count or a sequence that bounds something: what is beyond 63 bits is beyond every log. Raises: ValueError."""
+    n = PyNumber_Index(n)
+    if n < 0:
+        raise ValueError(f"{what} is not below 0")
+    return min(n, INT64_MAX)
 
 
 cdef inline int number_of(object key, uint64_t *out) except -1:

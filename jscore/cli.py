@@ -10,6 +10,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from jscore.keyfile import read_keys
 from jscore.progress import Progress
 
 SOUND, DAMAGE, COULD_NOT = 0, 1, 2
+SEGMENT = re.compile(r"[0-9a-f]{16}\.seg")
 # Records asked of a replica in one piece.
 REPAIR_RECORDS = 4096
 
@@ -71,7 +73,7 @@ def open_log(path: str, args: argparse.Namespace, *, write: bool = False) -> jsc
     """Read-only under the lock, or for writing without a background thread. Raises: CouldNot, jscore.Corrupt."""
     if not os.path.isdir(path):
         raise CouldNot(f"{path}: no such directory")
-    if not any(name.endswith(".seg") for name in os.listdir(path)):
+    if not any(SEGMENT.fullmatch(name) for name in os.listdir(path)):
         raise CouldNot(f"{path}: no log in it")
     try:
         keys = read_keys(args.key_file) if args.key_file else None
@@ -111,7 +113,8 @@ def verify(args: argparse.Namespace) -> int:
             findings = log.verify(report)
         damage = log.damage()
         messages, size = len(log), log.disk_bytes
-    sound = not findings and not damage
+    # Files that a killed process or somebody else left beside the log are told, and are no damage of it.
+    sound = not damage and all(f.what.startswith("remains: ") for f in findings)
     lines = [f"{f.file}: offset {f.offset}: {f.what}" for f in findings] + [sentence(d) for d in damage]
     lines.append(f"{'sound' if sound else 'DAMAGED'}: {messages} messages, {size} bytes")
     found = {
@@ -214,6 +217,7 @@ def repair(args: argparse.Namespace) -> int:
     if args.replica is not None and os.path.realpath(args.replica) == os.path.realpath(args.dir):
         raise CouldNot("a log is no replica of itself")
     with open_log(args.dir, args, write=True) as log:
+        log.scrub()  # opening reads little of sealed segments
         before = log.damage()
         if before and args.replica is not None:
             with open_log(args.replica, args) as replica:
@@ -252,7 +256,7 @@ def compact(args: argparse.Namespace) -> int:
     with open_log(args.dir, args, write=True) as log:
         before = log.disk_bytes
         log.compact(all=args.all)
-    # Only a closed log has given back what it reserved.
+    # Closed, so that nothing is under way.
     with open_log(args.dir, args) as log:
         after, live, damage = log.disk_bytes, log.bytes, log.damage()
     value = {"before": before, "after": after, "record_bytes": live, "damage": [place(d) for d in damage]}
@@ -276,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SOUND
     except KeyboardInterrupt:
         print("jscore: interrupted", file=sys.stderr)
+    except MemoryError:
+        print(f"jscore: {args.dir}: not enough memory", file=sys.stderr)
     except (jscore.Error, OSError, ValueError) as err:
         print(f"jscore: {args.dir}: {err}", file=sys.stderr)
     return COULD_NOT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import index
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class RangeView(Sequence["Message"]):
         step = 1 if part.step is None else part.step
         if step not in (1, -1):
             raise ValueError("a log is sliced with step 1 or -1")
-        ends = [None if end is None else end.__index__() for end in (part.start, part.stop)]
+        ends = [None if end is None else index(end) for end in (part.start, part.stop)]
         if any(end is not None and end < 0 for end in ends):
             raise ValueError("a log is sliced by sequences, which count from 1")
         start, stop = ends if step == 1 else (ends[1], ends[0])
@@ -62,9 +63,11 @@ class RangeView(Sequence["Message"]):
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return list(self)[at]
-        walk = iter(self) if at >= 0 else reversed(self)
-        for message in islice(walk, at if at >= 0 else -1 - at, None):
-            return message
+        at = index(at)
+        behind = at if at >= 0 else -1 - at
+        if behind < FOREVER:
+            for message in islice(iter(self) if at >= 0 else reversed(self), behind, None):
+                return message
         raise IndexError("no such message in the range")
 
     def __repr__(self) -> str:
@@ -108,17 +111,21 @@ class Follow:
 
     def __next__(self) -> Message:
         deadline = None if self._timeout is None else monotonic() + self._timeout
+        over = False
         while True:
             message = self.ready()
             if message is not None:
                 return message
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left < 0:
+            if over:
                 raise StopIteration
+            # However short the timeout, what another process wrote is taken in once.
+            left = None if deadline is None else deadline - monotonic()
+            over = left is not None and left <= 0
             try:
-                self._log.wait_beyond(self._seen, left)
+                if not over:
+                    self._log.wait_beyond(self._seen, left)
             except TimeoutError:
-                left = -1.0
+                over = True
             self._log.refresh()
 
 

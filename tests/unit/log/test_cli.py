@@ -113,6 +113,39 @@ def test_repair_takes_records_back_from_a_replica(store, damaged, capsys):
         assert bytes(log[42]) == b"0042" * 20
 
 
+def test_repair_finds_damage_in_a_sealed_segment_that_nobody_read(tmp_path, capsys):
+    store, damaged = tmp_path / "log", tmp_path / "damaged"
+    with jscore.open(store, segment_bytes=4096) as log:
+        log.extend([b"%04d" % i * 50 for i in range(100)])
+        log.seal()
+    shutil.copytree(store, damaged)
+    segment = damaged / "0000000000000001.seg"
+    raw = bytearray(segment.read_bytes())
+    raw[raw.index(b"0003" * 50)] ^= 1
+    segment.write_bytes(raw)
+    code, found = as_json(capsys, "repair", damaged)
+    assert (code, found["healed"], [d["first_seq"] for d in found["left"]]) == (1, 0, [4])
+    code, found = as_json(capsys, "repair", damaged, "--from", store)
+    assert (code, found["healed"], found["left"]) == (0, 1, [])
+    assert cli.main(["verify", str(damaged)]) == 0
+
+
+def test_files_that_are_nobodys_are_told_and_are_no_damage(store, capsys):
+    (store / "README.txt").write_text("mine")
+    (store / "0000000000000065.tmp").write_bytes(b"a job that was killed")
+    code, found = as_json(capsys, "verify", store)
+    assert (code, found["sound"]) == (0, True)
+    assert sorted(f["file"] for f in found["findings"]) == ["0000000000000065.tmp", "README.txt"]
+
+
+def test_a_directory_of_something_else_is_no_log(tmp_path, capsys):
+    (tmp_path / "notes.seg").write_bytes(b"not ours")
+    for word in ("verify", "info", "dump", "repair", "compact"):
+        assert cli.main([word, str(tmp_path)]) == 2
+        assert "no log in it" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.seg"]
+
+
 def test_compact_gives_space_back(tmp_path, capsys):
     with jscore.open(tmp_path / "log", segment_bytes=64 << 10, background=False, sync="never") as log:
         log.extend([b"x" * 500] * 8000)

@@ -24,6 +24,7 @@ typedef struct job {
     uint64_t limits;     /* index of the record that set today's limits */
     bool clean_before;   /* nothing dead lies in the pieces before */
     bool clean_behind;   /* nor in those behind */
+    bool unlimited;      /* the pieces before hold no change of limits */
     const jsc_healing *healing; /* records given back, NULL: this is no repair */
     bool keep_all;       /* the dead too: the state is worked out anew from the records afterwards */
     jsc_draft *draft;
@@ -74,8 +75,8 @@ static bool stays(job *j, uint64_t seq) {
 static bool spent(job *j, const jsc_record *r) {
     if (j->healing || r->index > j->checkpoint) return false;
     if (r->kind == JSC_K_PURGE) return j->clean_before;
-    /* What comes later dies by it too. */
-    if (r->kind == JSC_K_LIMITS) return j->clean_before && j->clean_behind && r->index < j->limits;
+    /* What comes later dies by it too; and without it an earlier one, if that stayed, would be in force where it ended. */
+    if (r->kind == JSC_K_LIMITS) return j->clean_before && j->clean_behind && j->unlimited && r->index < j->limits;
     if (r->kind != JSC_K_DELETE || r->data_len != 8) return false;
     pthread_mutex_lock(&j->mlog->lock);
     bool gone = !stays(j, jsc_get64((const uint8_t *)r->data));
@@ -291,7 +292,12 @@ static int pin(job *j, size_t i) {
         if (j->healing && !s->exact && !j->keep_all && (rc = pin_seqs(s, p, part)) != JSC_OK) return rc;
     }
     j->limits = mlog->limits_index;
-    j->clean_before = j->clean_behind = true;
+    j->clean_before = j->clean_behind = j->unlimited = true;
+    for (size_t k = 0; k < i; k++) {
+        /* Which kinds they are only the records say, but where all are messages none is a change of limits. */
+        const jsc_segment *s = mlog->pieces[k]->segment;
+        if (!s->sealed || s->info.lost || s->info.records != s->info.count) j->unlimited = false;
+    }
     for (size_t k = 0; k < mlog->npieces; k++) {
         if ((k >= i && k < i + j->n) || !jsc_dead_count(mlog->pieces[k]->dead)) continue;
         if (k < i) j->clean_before = false;

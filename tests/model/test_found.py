@@ -327,3 +327,23 @@ def test_limits_stay_in_the_log_while_messages_that_died_under_them_do():
     disk.flip(f"{PATH}/checkpoint", 100, 1)
     with opened(disk) as log:
         assert [m.seq for m in log] == live
+
+
+def test_a_change_of_limits_stays_in_the_log_while_one_before_it_does():
+    """Compaction took out the one that ended a limit, not the one that set it: a replay pushed out live messages."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, max_per_subject=2) as log:
+        log.extend([(f"b{i}", b"x" * 300) for i in range(13)])
+        log.set_limits(max_per_subject=0)
+        log.extend([("a", b"x")] * 5)
+        log.extend([("c", b"x" * 300)] * 80)
+        log.set_limits(max_per_subject=500)
+        log.seal()
+        for seq in range(19, 82):
+            log.delete(seq)
+        log.compact()
+        assert log.stats().compactions > 0
+        live = [m.seq for m in log]
+    disk.flip(f"{PATH}/checkpoint", 100, 1)
+    with opened(disk) as log:
+        assert [m.seq for m in log] == live

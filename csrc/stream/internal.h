@@ -182,7 +182,7 @@ struct jsc_streams {
     jsc_owner *owners;
     jsc_stream *all;
     jsc_stream *touched;
-    jsc_stream *moved;
+    jsc_stream *written;
     jsc_consumer *active, *active_tail; /* to be served at the end of the turn */
     jsc_consumer *dirty; /* have operations to propose */
     jsc_timers timers;
@@ -233,8 +233,8 @@ struct jsc_stream {
     jsc_owner owner; /* first: what the log points back at */
     jsc_streams *all;
     jsc_stream *next, **prevp;
-    jsc_stream *touched_next, *moved_next;
-    uint8_t is_moved; /* for jsc_streams_moved */
+    jsc_stream *touched_next, *written_next;
+    uint8_t is_written; /* for jsc_streams_written */
     uint8_t is_touched, leading, solo, reading, applying, closing;
     uint8_t full; /* the disk took the last publish no more: said once */
     uint32_t term;
@@ -283,7 +283,7 @@ static inline void jsc_stream_grow(jsc_stream *s, int64_t size) { /* the bytes o
 int jsc_stream_append(jsc_stream *, uint8_t kind, const void *subject, size_t sn, const void *headers, size_t hn,
                       const void *data, size_t n, uint64_t *index);
 void jsc_stream_touch(jsc_stream *);
-void jsc_stream_moved(jsc_stream *); /* its log was written to, or it is new */
+void jsc_stream_written(jsc_stream *); /* its log was written to, or it is new */
 int jsc_stream_advance(jsc_stream *, uint64_t committed); /* as jsc_stream_commit */
 void jsc_stream_hurt(jsc_stream *, int rc); /* its records cannot be read: the host is told, once */
 void jsc_stream_reply(jsc_stream *, const char *to, size_t tn, const void *headers, size_t hn, const void *data,

@@ -25,7 +25,7 @@ void jsc_streams_used(jsc_streams *, jsc_account *, int64_t *memory, int64_t *st
 void jsc_streams_held(jsc_streams *, int64_t *memory, int64_t *storage); /* by all here, this replica of each */
 /* Ids of the streams that are new, or whose log was written to, since they were last given out: at most n, call again while
  * that many came. What the host does now and then for each costs nothing for those in which nothing happens. */
-size_t jsc_streams_moved(jsc_streams *, uint64_t *ids, size_t n);
+size_t jsc_streams_written(jsc_streams *, uint64_t *ids, size_t n);
 
 #define JSC_API_LEVEL 0 /* as API_LEVEL in jetstream/models.py */
 #define JSC_SEQ_MAX (1ull << 62) /* no sequence is set beyond it: those after it must have numbers too */

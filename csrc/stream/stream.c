@@ -49,7 +49,7 @@ int jsc_stream_new(jsc_streams *t, jsc_log *log, uint64_t id, jsc_account *accou
     if (t->all) t->all->prevp = &s->next;
     t->all = s;
     jsc_log_set_owner(log, &s->owner);
-    jsc_stream_moved(s);
+    jsc_stream_written(s);
     *out = s;
     return JSC_OK;
 }
@@ -64,9 +64,9 @@ void jsc_stream_free(jsc_stream *s) {
             *p = s->touched_next;
             break;
         }
-    for (jsc_stream **p = &s->all->moved; s->is_moved && *p; p = &(*p)->moved_next)
+    for (jsc_stream **p = &s->all->written; s->is_written && *p; p = &(*p)->written_next)
         if (*p == s) {
-            *p = s->moved_next;
+            *p = s->written_next;
             break;
         }
     *s->prevp = s->next;

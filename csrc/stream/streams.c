@@ -19,19 +19,19 @@ void jsc_streams_apply(jsc_stream *s, uint64_t durable) {
     }
 }
 
-void jsc_stream_moved(jsc_stream *s) {
-    if (s->is_moved) return;
-    s->is_moved = 1;
-    s->moved_next = s->all->moved;
-    s->all->moved = s;
+void jsc_stream_written(jsc_stream *s) {
+    if (s->is_written) return;
+    s->is_written = 1;
+    s->written_next = s->all->written;
+    s->all->written = s;
 }
 
-size_t jsc_streams_moved(jsc_streams *t, uint64_t *ids, size_t n) {
+size_t jsc_streams_written(jsc_streams *t, uint64_t *ids, size_t n) {
     size_t got = 0;
-    while (t->moved && got < n) {
-        jsc_stream *s = t->moved;
-        t->moved = s->moved_next;
-        s->is_moved = 0;
+    while (t->written && got < n) {
+        jsc_stream *s = t->written;
+        t->written = s->written_next;
+        s->is_written = 0;
         ids[got++] = s->owner.id;
     }
     return got;
@@ -40,7 +40,7 @@ size_t jsc_streams_moved(jsc_streams *t, uint64_t *ids, size_t n) {
 static void streams_progress(jsc_streams *t, jsc_owner *o) {
     int err = jsc_log_error(o->log);
     uint64_t durable = jsc_log_durable(o->log);
-    if (o->is_stream) jsc_stream_moved((jsc_stream *)o);
+    if (o->is_stream) jsc_stream_written((jsc_stream *)o);
     if (o->is_stream && ((jsc_stream *)o)->solo) {
         jsc_streams_apply((jsc_stream *)o, durable);
     } else {

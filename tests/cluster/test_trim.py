@@ -138,7 +138,7 @@ async def use(client: Client) -> dict[str, Any]:
     return await state(client)
 
 
-async def trimmed(client: Client, servers: list[Server], below: int = ENOUGH) -> None:
+async def trimmed(client: Client, servers: list[Server], below: int = ENOUGH, seconds: float = 40) -> None:
     """What is published makes older messages go, and with the last one of a segment its space."""
 
     async def less() -> bool:
@@ -146,7 +146,7 @@ async def trimmed(client: Client, servers: list[Server], below: int = ENOUGH) ->
         return all(disk(server) < below and begins(server) > 1 for server in servers)
 
     try:
-        await eventually(less, 40, "disk space back")
+        await eventually(less, seconds, "disk space back")
     except TimeoutError:
         raise AssertionError([(s.name, disk(s), begins(s)) for s in servers]) from None
 
@@ -288,7 +288,15 @@ def test_a_few_messages_that_stay_do_not_hold_up_the_space_of_all_others(lab: La
             await publish(client, f"s.stays.{key}", b"value %d" % key, **({"A": "b"} if key & 1 else {}))
         written = [(await api(client, "STREAM.MSG.GET.S", {"seq": seq}))["message"] for seq in range(1, 21)]
         await fill(client, 1200)
-        await trimmed(client, cluster.servers, 28 << 20)
+        for again in range(3):
+            try:
+                await trimmed(client, cluster.servers, 28 << 20, seconds=20)
+                break
+            except AssertionError:
+                # A slow replica may have had them in one segment with what they were to make room for.
+                if again == 2:
+                    raise
+                await fill(client, 800)
 
         async def same() -> bool:
             asked = [api(client, "STREAM.MSG.GET.S", {"seq": seq}) for seq in range(1, 21)]

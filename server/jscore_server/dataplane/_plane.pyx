@@ -251,7 +251,7 @@ cdef extern from "stream/jsc_stream.h" nogil:
     int jsc_streams_quota(jsc_streams *, jsc_account *, const jsc_quota *)
     void jsc_streams_used(jsc_streams *, jsc_account *, int64_t *, int64_t *)
     void jsc_streams_held(jsc_streams *, int64_t *, int64_t *)
-    size_t jsc_streams_moved(jsc_streams *, uint64_t *, size_t)
+    size_t jsc_streams_written(jsc_streams *, uint64_t *, size_t)
     int jsc_streams_own_log(jsc_streams *, jsc_log *, uint64_t)
     void jsc_streams_disown_log(jsc_streams *, jsc_log *)
     int jsc_stream_new(jsc_streams *, jsc_log *, uint64_t, jsc_account *, const char *, size_t, jsc_stream **)
@@ -877,13 +877,13 @@ cdef class Plane:
             jsc_streams_held(self.streams, &memory, &storage)
         return memory, storage
 
-    def moved_streams(self):
+    def written_streams(self):
         """Ids of streams that are new, or whose log was written to, since the last call."""
         cdef uint64_t ids[64]
         cdef size_t n = 64, i
         cdef list found = []
         while self.streams != NULL and n == 64:
-            n = jsc_streams_moved(self.streams, ids, 64)
+            n = jsc_streams_written(self.streams, ids, 64)
             for i in range(n):
                 found.append(ids[i])
         return found

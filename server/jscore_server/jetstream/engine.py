@@ -299,7 +299,7 @@ class JetStream:
 
     def _look(self) -> None:
         """What is done for each stream now and then, for those in which something happened."""
-        for stream_id in self.plane.moved_streams():
+        for stream_id in self.plane.written_streams():
             asset = self._by_id.get(stream_id)
             if asset is not None:
                 self.trimmer.touch(asset)

@@ -93,9 +93,15 @@ class SystemApi:
         return engine.plane.subscribe(engine.options.system_account, f"{PREFIX}{subject}", receive)
 
     def _refuse(self, msg: Msg) -> None:
-        """Every other call: this account has no JetStream."""
+        """Every other call: this account has no JetStream.
+
+        A nats-server without JetStream hands its clients' calls to this account too, with a header that names theirs;
+        they come in that account as well and are answered there.
+        """
         call = msg.subject.removeprefix(PREFIX)
-        if msg.reply and self._engine.is_meta_leader and not call.startswith(self._served):
+        if not msg.reply or b"Nats-Request-Info:" in msg.headers:
+            return
+        if self._engine.is_meta_leader and not call.startswith(self._served):
             answer = encode_response("account_info" if call == "INFO" else "system", error=problem(10039))
             self._engine.plane.publish(msg.account, msg.reply, answer)
 

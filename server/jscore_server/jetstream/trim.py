@@ -35,6 +35,7 @@ PART = 4  # a snapshot is worth it when it frees one part in so many of the log
 RETAIN_BYTES = 64 << 20  # kept for followers that are behind
 HELD_UP_BYTES = 16 << 20  # beside twice of what a log holds, this much may be held up
 MESSAGE_BYTES = 100  # at most so much of a message in its log is not counted as its own
+MOVE_AFTER_S = 2.5  # by then each replica has ended the segment with what is held up, and the moved go to the next
 MOVE_BYTES = 256 << 10  # of messages, in one go
 
 
@@ -59,6 +60,7 @@ class Trimmer:
         self._touched: dict[Asset, None] = {}
         self._idle: dict[Asset, None] = {}  # time may make something of it free, or a follower that comes back
         self._to_look: list[Asset] = []
+        self._held_up: dict[Asset, int] = {}  # since when
         self._moving: set[Asset] = set()
 
     def start(self) -> None:
@@ -75,6 +77,7 @@ class Trimmer:
         """Nothing of it is written any more when this returns; waits for the disk where it must."""
         self._touched.pop(asset, None)
         self._idle.pop(asset, None)
+        self._held_up.pop(asset, None)
         job = self._jobs.pop(asset, None)
         if job is None:
             return
@@ -147,7 +150,12 @@ class Trimmer:
         if not asset.leading or asset in self._moving:
             return
         state = asset.stream.state()
-        if kept >= 2 * (state.bytes + state.messages * MESSAGE_BYTES) + HELD_UP_BYTES:
+        if kept < 2 * (state.bytes + state.messages * MESSAGE_BYTES) + HELD_UP_BYTES:
+            self._held_up.pop(asset, None)
+            return
+        now = self._engine.clock()
+        if now - self._held_up.setdefault(asset, now) >= MOVE_AFTER_S * 1e9:
+            del self._held_up[asset]
             self._moving.add(asset)
             self._move_on(asset, asset.log.last)
 

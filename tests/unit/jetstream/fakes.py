@@ -345,7 +345,7 @@ class FakePlane:
     def used(self, account: str) -> tuple[int, int]:
         return 0, 0
 
-    def moved_streams(self) -> list[int]:
+    def written_streams(self) -> list[int]:
         return list(self.engine._by_id)
 
     def add_stream(self, log: FakeLog, stream_id: int, account: str, name: str) -> FakeStream:

@@ -66,6 +66,8 @@ ACCEPTS_A_TURN = 64
 ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
 SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it ever asked for a PONG
 TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over
+OPENING_S = 5.0  # a single server's streams are open by then, or it serves clients without them
+OPENING_LOOK_S = 0.002
 
 
 class Client(msgspec.Struct):
@@ -434,7 +436,23 @@ class Server:
     def _serve(self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None]) -> None:
         assert self.loop is not None
         self.listeners.append(sock)
-        self.loop.add_reader(sock.fileno(), self._accept, sock, accepted)
+        if self.jetstream is None or self.options.cluster.port:
+            self.loop.add_reader(sock.fileno(), self._accept, sock, accepted)
+        else:
+            self._serve_when_settled(sock, accepted, self.loop.time() + OPENING_S)
+
+    def _serve_when_settled(
+        self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None], until: float
+    ) -> None:
+        """A client of a single server finds its streams there. Connections wait in the listener's queue."""
+        assert self.loop is not None
+        assert self.jetstream is not None
+        if sock.fileno() < 0:
+            return  # stopped meanwhile
+        if self.jetstream.settled or self.loop.time() > until:
+            self.loop.add_reader(sock.fileno(), self._accept, sock, accepted)
+        else:
+            self.loop.call_later(OPENING_LOOK_S, self._serve_when_settled, sock, accepted, until)
 
     def _accept(self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None]) -> None:
         for _ in range(ACCEPTS_A_TURN):

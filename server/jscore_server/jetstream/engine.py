@@ -779,6 +779,13 @@ class JetStream:
             self._replay_ended = True
             self._report_strangers()
 
+    @property
+    def settled(self) -> bool:
+        """The streams that were there are open and led, or it is known why not. For a server that is alone."""
+        if self.meta_failed or not self._replay_ended:
+            return bool(self.meta_failed)
+        return all(a.ready or a.failed or a.closed or a.group is not None for a in self.assets.values())
+
     def _perform(self, effect: Effect, replayed: bool) -> None:
         match effect:
             case Created(assignment, reply):

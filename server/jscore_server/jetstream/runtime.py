@@ -148,6 +148,11 @@ class Runtime:
         self.log.info(f"  Store Directory: {self.directory!r}")
         self.log.info(f"  Sync:            {describe_sync(self.server.options.jetstream.sync_interval)}")
 
+    @property
+    def settled(self) -> bool:
+        """Whether what was on the disk is open, as far as it can be."""
+        return self.engine.settled
+
     def stop(self) -> None:
         for timer in (self._tick_timer, self._birth_timer):
             if timer is not None:

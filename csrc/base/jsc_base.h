@@ -1,6 +1,7 @@
 /* Codes and small tools that every part of the C core shares. No globals that change, no Python. */
 #ifndef JSC_BASE_H
 #define JSC_BASE_H
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -61,5 +62,17 @@ static inline uint64_t jsc_get64(const uint8_t *p) {
 static inline void jsc_put16(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void jsc_put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void jsc_put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
+
+/* Room for `more` items behind the first n of *p. -ENOMEM: nothing changed. */
+static inline int jsc_reserve(void **p, size_t n, size_t more, size_t *cap, size_t item) {
+    if (more <= *cap - n) return JSC_OK;
+    size_t want = *cap ? 2 * *cap : 64;
+    if (want < n + more) want = n + more;
+    void *grown = realloc(*p, want * item);
+    if (!grown) return -ENOMEM;
+    *p = grown;
+    *cap = want;
+    return JSC_OK;
+}
 
 #endif

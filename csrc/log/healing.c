@@ -1,5 +1,4 @@
 #include "healing.h"
-#include "log_internal.h"
 
 #include <errno.h>
 

@@ -198,8 +198,8 @@ int jsc_mlog_damage(jsc_mlog *, jsc_damage *out, size_t max, size_t *n);
  * progress(ctx, done, total bytes) returns other than 0 to stop: -ECANCELED. Neither is called under the lock that appends
  * take; they may not call for care (maintain, repair, verify, close). A sentence starts with its class: "damage: " of
  * segments; "torn: " the end of the log, which a crash or damage left; "cache: " a sidecar or the checkpoint, which the
- * next opening for writing makes again; "remains: " files that are nobody's. -ESTALE: a reader beside a writer that exchanged files meanwhile; what was
- * still there is verified. */
+ * next opening for writing makes again; "remains: " files that are nobody's. -ESTALE: a reader beside a writer that
+ * exchanged files meanwhile; what was still there is verified. */
 typedef struct jsc_verify {
     void (*finding)(void *ctx, const char *file, uint64_t offset, const char *what);
     int (*progress)(void *ctx, uint64_t done, uint64_t total);

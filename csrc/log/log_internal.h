@@ -9,7 +9,6 @@
 #include "pack.h"
 #include "sidecar.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -279,18 +278,6 @@ int jsc_spares_take(jsc_spares *, const char *path, const uint8_t head[JSC_SEGME
 
 /* recover.c */
 int jsc_log_recover(jsc_log *, uint64_t first_index, uint64_t keep, jsc_log_recovery *);
-
-/* Room for `more` items behind the first n of *p. -ENOMEM: nothing changed. */
-static inline int jsc_reserve(void **p, size_t n, size_t more, size_t *cap, size_t item) {
-    if (more <= *cap - n) return JSC_OK;
-    size_t want = *cap ? 2 * *cap : 64;
-    if (want < n + more) want = n + more;
-    void *grown = realloc(*p, want * item);
-    if (!grown) return -ENOMEM;
-    *p = grown;
-    *cap = want;
-    return JSC_OK;
-}
 
 /* log.c */
 int jsc_log_locate(jsc_log *, uint64_t index, const uint8_t **bytes, size_t *n, bool *trusted);

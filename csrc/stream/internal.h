@@ -70,8 +70,7 @@ void jsc_seqheap_free(jsc_seqheap *);
 #define JSC_DELETED (1ull << 63)
 #define JSC_MOVED (1ull << 62)
 typedef struct jsc_entry {
-    uint64_t
-        index; /* of its record; JSC_DELETED set when removed or never kept, JSC_MOVED: the record is a MOVED one */
+    uint64_t index; /* of its record; JSC_DELETED: removed or never kept, JSC_MOVED: the record is a MOVED one */
     uint32_t subject, size; /* id in the subject table; accounted bytes */
     uint32_t prev, next; /* distance to the neighbours of the same subject, 0 none */
 } jsc_entry;
@@ -100,7 +99,7 @@ typedef struct jsc_moved {
 } jsc_moved;
 typedef struct jsc_moves {
     jsc_moved *a; /* [head, n) by index; those that went or moved again linger */
-    uint32_t head, n, cap;
+    size_t head, n, cap;
     uint64_t live; /* messages whose record is a MOVED one */
     uint64_t unmoved; /* every message below has moved */
     uint64_t proposed; /* the last record framed as leader */
@@ -204,15 +203,7 @@ typedef struct jsc_pattern {
     jsc_stream *stream;
     uint8_t keep;
 } jsc_pattern;
-typedef struct jsc_snapshot jsc_snapshot; /* move.c */
-void jsc_moves_apply(jsc_stream *, const jsc_record *);
-uint64_t jsc_moves_lowest(jsc_stream *); /* record of the message with the oldest one; UINT64_MAX: no messages */
-int jsc_moves_add(jsc_stream *, uint64_t seq, uint64_t index); /* the entry says so already, or is about to */
-void jsc_moves_sort(jsc_stream *); /* after they were added in another order than by index */
-int jsc_moved_decode(jsc_record *, uint64_t *seq); /* a MOVED record becomes the message it holds; JSC_ECORRUPT */
-/* snapshot.c */
-uint64_t jsc_stream_keeps_beside_messages(const jsc_stream *); /* as jsc_stream_keeps, if no message were there */
-void jsc_snapshot_moved(jsc_stream *, uint64_t seq, uint64_t was); /* a message is about to leave that record */
+typedef struct jsc_snapshot jsc_snapshot; /* snapshot.c */
 typedef struct jsc_deferred {
     struct jsc_deferred *next;
     uint64_t trace; /* 0: not traced */
@@ -306,7 +297,15 @@ void jsc_traced_tell(jsc_stream *, uint64_t trace, const char *subject, size_t n
 void jsc_traced_refused(jsc_stream *, uint64_t trace, const jsc_msg *, int err, const char *text);
 void jsc_traced_only(jsc_stream *, const jsc_msg *); /* a message that is not to be stored */
 void jsc_traced_forget(jsc_stream *);
+/* move.c */
+void jsc_moves_apply(jsc_stream *, const jsc_record *);
+uint64_t jsc_moves_lowest(jsc_stream *); /* record of the message with the oldest one; UINT64_MAX: no messages */
+int jsc_moves_add(jsc_stream *, uint64_t seq, uint64_t index); /* the entry says so already, or is about to */
+void jsc_moves_sort(jsc_stream *); /* after they were added in another order than by index */
+int jsc_moved_decode(jsc_record *, uint64_t *seq); /* a MOVED record becomes the message it holds; JSC_ECORRUPT */
 /* snapshot.c */
+uint64_t jsc_stream_keeps_beside_messages(const jsc_stream *); /* as jsc_stream_keeps, if no message were there */
+void jsc_snapshot_moved(jsc_stream *, uint64_t seq, uint64_t was); /* a message is about to leave that record */
 void jsc_snapshot_hold(jsc_stream *, uint64_t below); /* entries below that sequence are about to be freed */
 /* limits.c */
 void jsc_stream_remove(jsc_stream *, uint64_t seq); /* a live message; moves first_seq */

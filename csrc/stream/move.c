@@ -37,8 +37,8 @@ uint64_t jsc_moves_lowest(jsc_stream *s) {
 int jsc_moves_add(jsc_stream *s, uint64_t seq, uint64_t index) {
     jsc_moves *m = &s->moves;
     if (m->n == m->cap && m->n - m->head > 2 * m->live + LINGER) { /* most of them moved again, or went */
-        uint32_t kept = 0;
-        for (uint32_t i = m->head; i < m->n; i++)
+        size_t kept = 0;
+        for (size_t i = m->head; i < m->n; i++)
             if (still_there(s, &m->a[i])) m->a[kept++] = m->a[i];
         m->head = 0;
         m->n = kept;
@@ -47,14 +47,9 @@ int jsc_moves_add(jsc_stream *s, uint64_t seq, uint64_t index) {
         m->n -= m->head;
         m->head = 0;
     }
-    if (m->n == m->cap) {
-        if (m->cap > UINT32_MAX / 4) return -ENOMEM;
-        uint32_t cap = m->cap ? 2 * m->cap : 64;
-        jsc_moved *p = realloc(m->a, cap * sizeof *p);
-        if (!p) return -ENOMEM;
-        m->a = p;
-        m->cap = cap;
-    }
+    if (m->n == m->cap && m->cap > UINT32_MAX / 4) return -ENOMEM;
+    int rc = jsc_reserve((void **)&m->a, m->n, 1, &m->cap, sizeof *m->a);
+    if (rc != JSC_OK) return rc;
     m->a[m->n++] = (jsc_moved){index, seq};
     return JSC_OK;
 }
@@ -123,7 +118,8 @@ int jsc_stream_move(jsc_stream *s, uint64_t below, uint64_t bytes) {
     if (below < bound) bound = below;
     if (jsc_moves_lowest(s) >= bound) return 0;
     uint64_t seq = m->unmoved;
-    uint32_t at = m->head, moved = 0;
+    size_t at = m->head;
+    uint32_t moved = 0;
     jsc_bytes scratch = {0};
     int rc = JSC_OK;
     while (rc == JSC_OK && done < bytes && moved < MOST_AT_ONCE) {

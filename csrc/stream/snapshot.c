@@ -31,8 +31,8 @@ struct jsc_snapshot {
     uint64_t seen_index, seen_seq, index, seq; /* where the next distance starts */
     uint64_t run_index, run_seq, run;
     jsc_moved *was; /* where messages were that moved since */
-    uint32_t nwas, was_cap, was_sorted;
-    int stage;
+    size_t nwas, was_cap;
+    int was_sorted, stage;
 };
 
 uint64_t jsc_stream_keeps_beside_messages(const jsc_stream *s) {
@@ -164,13 +164,7 @@ void jsc_snapshot_moved(jsc_stream *s, uint64_t seq, uint64_t was) {
     jsc_snapshot *t = s->snapshot;
     uint64_t chunk = seq / JSC_CHUNK;
     if (t->stage >= IS_DONE || was > t->head.index || chunk < t->next || chunk >= t->end) return;
-    if (t->nwas == t->was_cap) {
-        uint32_t cap = t->was_cap ? 2 * t->was_cap : 256;
-        jsc_moved *p = realloc(t->was, cap * sizeof *p);
-        JSC_ASSERT(p);
-        t->was = p;
-        t->was_cap = cap;
-    }
+    JSC_ASSERT(jsc_reserve((void **)&t->was, t->nwas, 1, &t->was_cap, sizeof *t->was) == JSC_OK);
     t->was[t->nwas++] = (jsc_moved){was, seq};
     t->was_sorted = 0;
 }

@@ -77,29 +77,9 @@ class Group:
     """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
-        "_difference",
-        "_draining",
-        "_failed",
-        "_left",
-        "_raw_id",
-        "_reads",
-        "core",
-        "due",
-        "held",
-        "host",
-        "id",
-        "leader_since",
-        "log",
-        "mended",
-        "on_behind",
-        "on_commit",
-        "on_damage",
-        "on_differs",
-        "on_hold",
-        "on_role",
-        "paused",
-        "told_leader",
-        "wanted",
+        "_difference", "_draining", "_failed", "_left", "_raw_id", "_reads", "core", "due", "held", "host", "id",
+        "leader_since", "log", "mended", "on_behind", "on_commit", "on_damage", "on_differs", "on_hold", "on_role",
+        "paused", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -330,7 +310,7 @@ class Group:
         """Whether all voters are current, so that any one of them may go for a while."""
         core = self.core  # a leader that sleeps tells nobody who is gone: each server sees that by itself
         return (
-            self.current and core.whole and all(core._is_present(n) for n in core.members.all_voters if n != core.name)
+            self.current and core.whole and all(core.is_present(n) for n in core.members.all_voters if n != core.name)
         )
 
     def well(self) -> set[str]:

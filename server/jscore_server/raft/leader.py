@@ -62,7 +62,7 @@ class Leader(Follower):
             since = now - (3 * self.timing.quiet_ticks if self.quiet else self.timing.quorum_ticks)
             settled = {self.name}
             for p in self.progress.values():
-                if not self._is_present(p.name):
+                if not self.is_present(p.name):
                     continue
                 if p.match != last or p.told != last or not p.counted or (p.active < since and not p.asleep):
                     break
@@ -84,14 +84,14 @@ class Leader(Follower):
         self.deadline = self.now + self.timing.quiet_ticks
 
     def _all_asleep(self) -> bool:
-        return all(p.asleep or not self._is_present(p.name) for p in self.progress.values())
+        return all(p.asleep or not self.is_present(p.name) for p in self.progress.values())
 
     def _agrees_to_sleep(self, p: Progress) -> None:
         p.asleep = True
         if not self._all_asleep():
             return
         self.whole = self._is_whole()
-        untold = [q for q in self.progress.values() if self._is_present(q.name) and q.said != self._flags(q)]
+        untold = [q for q in self.progress.values() if self.is_present(q.name) and q.said != self._flags(q)]
         for q in untold:  # they are to sleep with the latest word on who is well
             q.asleep = False
             self._heartbeat(q)
@@ -107,7 +107,7 @@ class Leader(Follower):
         self.quorum_at = self.now + self.timing.quorum_ticks
         for p in self.progress.values():
             p.asleep = False
-            if self._is_present(p.name):
+            if self.is_present(p.name):
                 p.active = self.now  # its host was heard until now
 
     def _look_after(self, p: Progress) -> None:
@@ -150,7 +150,7 @@ class Leader(Follower):
         if not p.counted or not p.round or p.match < self.caught:
             return False
         if self.quiet:
-            return self._is_present(p.name)
+            return self.is_present(p.name)
         return p.active >= self.now - self.timing.quorum_ticks
 
     def _is_whole(self) -> bool:

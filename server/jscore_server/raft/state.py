@@ -302,7 +302,7 @@ class State:
         self.timeout = self.rng.randint(timing.election_min_ticks, timing.election_max_ticks)
         self.deadline = self.now + self.timeout
 
-    def _is_present(self, name: str) -> bool:
+    def is_present(self, name: str) -> bool:
         return self.present is None or name in self.present
 
     def holds_members(self, lo: int, hi: int) -> bool:

@@ -7,6 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
+from jscore_server.demo import api, eventually
+
 from tests.faults.cluster.hosts import Host, healthz
 from tests.faults.cluster.trial import STREAM, Skipped, Trial, fault
 
@@ -39,6 +41,13 @@ def vote_files(t: Trial, host: Host) -> list[Path]:
     if t.is_peer:
         return sorted((host.data / "$SYS" / "_js_").glob("*/*.idx"))
     return sorted((host.data / "hardstate").glob("*.seg"))
+
+
+def snapshot_files(t: Trial, host: Host) -> list[Path]:
+    """State of the group of the stream SHORT as it stood when its log was cut at the front."""
+    if t.is_peer:
+        return sorted((host.data / "$SYS" / "_js_").glob("S-*/snapshots/*"))
+    return sorted((host.data / "streams").glob("*/*/snapshot*"))
 
 
 def small_files(t: Trial, host: Host) -> list[Path]:
@@ -113,23 +122,27 @@ async def filled(t: Trial, seconds: float = 5) -> None:
     await t.current()
 
 
-async def damaged(t: Trial, host: Host, path: Path, kind: str) -> None:
-    """A file of a host is damaged while it is down; then what it says of itself, and how soon it is whole."""
-    if host.running:
-        (host.kill if t.rng.random() < 0.5 else host.stop)()
-    what = damage(t, path, kind)
-    t.note(f"{host.name}: {what}")
-    t.said.append(f"{host.name}: {what}")
+async def whole_again(t: Trial, hosts: list[Host]) -> None:
+    """Hosts with damaged files are started; then what they say of themselves, and how soon all is whole."""
     at = time.monotonic()
-    host.start()
+    for host in hosts:
+        host.start()
     try:
-        await t.up([host], 20)
+        await t.up(hosts, 20)
         await t.current(30)
         await t.healthy(20)
         t.within("whole after", time.monotonic() - at, 10)
     except (TimeoutError, RuntimeError) as err:
-        status, why = await asyncio.to_thread(healthz, host)
-        t.must(False, f"not repaired: {str(err)[:300]}; healthz {status} {why}")
+        said = [(host.name, *await asyncio.to_thread(healthz, host)) for host in hosts]
+        t.must(False, f"not repaired: {str(err)[:300]}; healthz {said}")
+
+
+async def damaged(t: Trial, host: Host, path: Path, kind: str) -> None:
+    """A file of a host is damaged while it is down."""
+    if host.running:
+        (host.kill if t.rng.random() < 0.5 else host.stop)()
+    t.tell(f"{host.name}: {damage(t, path, kind)}")
+    await whole_again(t, [host])
 
 
 async def one_file(t: Trial, files: list[Path], host: Host, kind: str, what: str) -> None:
@@ -193,20 +206,65 @@ async def meta_damage(t: Trial) -> None:
     for host in hit:
         host.kill()
     for host in hit:
-        await one_file(t, meta_files(t, host), host, kind, "meta state")
+        files = meta_files(t, host)
+        if not files:
+            raise Skipped("no meta state here")
+        t.tell(f"{host.name}: {damage(t, t.rng.choice(files), kind)}")
+    await whole_again(t, hit)
     async with t.load():
         await t.more(300)
 
 
-@fault("F9", "the snapshot of a stream's group damaged", "repaired from peers")
+SHORT = {"name": "SHORT", "subjects": ["short"], "num_replicas": 3, "storage": "file", "max_msgs": 40}
+
+
+async def shortened(t: Trial) -> None:
+    """A second stream that keeps its last messages only, published to until each host has a snapshot of it."""
+    await eventually(lambda: api(t.client, "STREAM.CREATE.SHORT", SHORT), 30, "a short stream")
+
+    async def more() -> bool:
+        await asyncio.gather(*(t.client.request("short", t.rng.randbytes(32768), timeout=2) for _ in range(20)))
+        return all(snapshot_files(t, host) for host in t.hosts)
+
+    await eventually(more, 60, "a snapshot on each host")
+
+
+async def short_messages(t: Trial) -> list[tuple[int, str]]:
+    """(sequence, payload) of all that the short stream has."""
+    state = (await eventually(lambda: api(t.client, "STREAM.INFO.SHORT"), 20, "the short stream"))["state"]
+    found = []
+    for seq in range(state["first_seq"], state["last_seq"] + 1):
+        got = await eventually(lambda seq=seq: api(t.client, "STREAM.MSG.GET.SHORT", {"seq": seq}), 20, f"short {seq}")
+        found.append((seq, got["message"]["data"]))
+    return found
+
+
+@fault("F9", "the snapshot of a stream's group damaged; odd rounds each copy of it", "repaired from peers")
 async def snapshot_damage(t: Trial) -> None:
-    if not t.is_peer:
-        raise Skipped("a stream's group has no snapshot of its own here: its log is F7")
-    await filled(t)
+    await filled(t, 2)
+    await shortened(t)
+    wanted = await short_messages(t)
     host = await t.follower()
-    host.stop()
-    files = sorted((host.data / "$SYS" / "_js_").glob("S-*/snapshots/*"))
-    await one_file(t, files, host, "flip", "snapshot of a stream's group")
+    (host.kill if t.rng.random() < 0.5 else host.stop)()
+    files = snapshot_files(t, host)
+    kind = ("flip", "truncate", "delete")[t.round // 2 % 3]
+    for path in files if t.round % 2 else [t.rng.choice(files)]:
+        t.tell(f"{host.name}: {damage(t, path, kind)}")
+    await whole_again(t, [host])
+
+    async def leads() -> bool:
+        if (await api(t.client, "STREAM.INFO.SHORT"))["cluster"].get("leader") == host.name:
+            return True
+        await api(t.client, "STREAM.LEADER.STEPDOWN.SHORT", {"placement": {"preferred": host.name}})
+        return False
+
+    try:
+        await eventually(leads, 30, f"{host.name} leads the short stream")
+        t.must(await short_messages(t) == wanted, f"{host.name} has other messages")
+    except TimeoutError as err:
+        t.must(False, str(err))
+    async with t.load():
+        await t.more(300)
 
 
 @fault("F10", "the file of votes and terms damaged", "noticed, no vote given twice, lost 0")

@@ -379,6 +379,8 @@ int jsc_log_copy(jsc_log *log, uint64_t lo, uint64_t hi, void *buf, size_t cap, 
             return JSC_EFULL;
         }
         memcpy(to + put, r.raw, r.raw_len);
+        size_t len = jsc_get32(r.raw + 4);
+        if (len < r.raw_len) memset(to + put + len, 0, r.raw_len - len); /* no checksum covers what rots there */
         put += r.raw_len;
     }
     *n = put;

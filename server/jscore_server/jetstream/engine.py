@@ -224,13 +224,15 @@ class JetStream:
             on_role=self._meta_role,
             on_damage=self._meta_damaged,
             on_behind=self._meta_behind,
+            on_differs=self._meta_differs,
             expected=expected,
             lost=self.raft.wiped,
             floor=self.assignments.floor,
             base=self.assignments.base,
         )
 
-    def _open_meta_log(self) -> None:
+    def _open_meta_log(self, distrusted: bool = False) -> None:
+        """`distrusted`: what was applied of it before was not what stands there now."""
         path = os.path.join(self.options.directory, META_GROUP)
         heal.settle(path, self.graves.place(META_GROUP, deleted=False))
         self.meta_log, snapshot, self._meta_damage = self.assignments.open(path)
@@ -239,6 +241,11 @@ class JetStream:
         elif self._meta_damage and self.meta_log.first == 1:
             self.lines.warn(f"meta log: {self._meta_damage}; its records say it all")
             self._meta_damage = ""
+        if distrusted and not self._meta_damage:
+            try:
+                self._loaded += self.state.correct(self._replayed(snapshot))
+            except (MetaError, jscore.Error, OSError) as err:
+                self.lines.error(f"which streams there are is not known for sure until the next start: {err}")
         self._replay_until = self.meta_log.last
         if self.meta_log.recovery.message:
             self.lines.warn(f"meta log: {self.meta_log.recovery.message}")
@@ -258,6 +265,25 @@ class JetStream:
             self.lines.info(why)
             self.after(0, lambda: self._heal_meta(why, first - 1))
 
+    def _meta_differs(self, found: Difference) -> None:
+        """Records of the meta log verify and are not what a majority holds: they are taken from it, and the state."""
+        if self.meta is None or not self.clustered or not found.agreed or self.raft.name not in found.odd:
+            return
+        self._close_meta()
+        why = f"meta records {found.lo} to {found.hi} differ from those of {', '.join(found.agreed)}"
+        self.after(0, lambda: self._heal_meta(why, distrust=found))
+
+    def _replayed(self, snapshot: MetaSnapshot | None) -> MetaState:
+        """The state as of what was applied here, from the log and the snapshot beside it. Raises: as reading does."""
+        assert self.meta_log is not None
+        right = MetaState(self.raft.protocol.newest)
+        if snapshot is not None:
+            right.take_over(self.assignments.floor, snapshot)
+        for at in range(right.applied + 1, min(self.state.applied, self.meta_log.last) + 1):
+            record = self.meta_log.read(at)
+            right.replay(at, record.kind, record.data)
+        return right
+
     def _close_meta(self) -> None:
         assert self.meta is not None
         voters, _ = self.meta.members()
@@ -265,7 +291,7 @@ class JetStream:
         self.raft.close_group(self.meta.id)
         self.meta = None
 
-    def _heal_meta(self, why: str, need: int = 0) -> None:
+    def _heal_meta(self, why: str, need: int = 0, distrust: Difference | None = None) -> None:
         start, log = self._meta_start, self.meta_log
         if start is None or log is None or start[2] in self.healer.open:
             return
@@ -275,9 +301,13 @@ class JetStream:
         self.assignments.release()
         sure = max(self.state.applied, log.recovery.commit)
         own = not self._meta_damage
-        self.healer.begin(start[2], log, self._meta_healed, sure=sure, need=need, own=own)
 
-    def _meta_healed(self, done: Repair) -> None:
+        def done(repair: Repair) -> None:
+            self._meta_healed(repair, distrust is not None)
+
+        self.healer.begin(start[2], log, done, sure=sure, need=need, own=own, distrust=distrust)
+
+    def _meta_healed(self, done: Repair, distrusted: bool) -> None:
         if self.meta_log is None or self._meta_start is None:
             return
         self.plane.disown_log(self.meta_log)
@@ -293,7 +323,7 @@ class JetStream:
                     self.lines.warn(f"the former meta log is kept: {err}")
             if done.replaced:
                 self.raft.replaced(self._meta_start[2], done.last)
-        self._open_meta_log()
+        self._open_meta_log(distrusted)
         self.meta_failed = ""
         self.meta_bootstrap(*self._meta_start)
 
@@ -758,13 +788,8 @@ class JetStream:
         try:
             for at in range(self.state.applied + 1, index + 1):
                 record = log.read(at)
-                if record.kind == jscore.KIND_HOST:
-                    effects += self.state.apply(at, record.data)
-                else:
-                    if record.kind == jscore.KIND_MEMBERS:
-                        members = True
-                        self.state.configured(record.data)
-                    self.state.skip(at)
+                members = members or record.kind == jscore.KIND_MEMBERS
+                effects += self.state.replay(at, record.kind, record.data)
         except (MetaError, jscore.Error, OSError) as err:
             self.meta_failed = f"meta entry {self.state.applied + 1}: {err}"
             self.lines.error(self.meta_failed)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+import jscore
 from jscore_server.jetstream.owners import SubjectOwners
 
 META_GROUP = "_meta_"
@@ -330,6 +331,15 @@ class MetaState:
                 self.removed[entry.server] = entry.directory
                 return [ServerRemoved(entry.server, entry.directory, entry.reply)]
 
+    def replay(self, index: int, kind: int, data: bytes) -> list[Effect]:
+        """Applies record `index` of the meta log, whatever it is; see `apply`."""
+        if kind == jscore.KIND_HOST:
+            return self.apply(index, data)
+        if kind == jscore.KIND_MEMBERS:
+            self.configured(data)
+        self.skip(index)
+        return []
+
     def snapshot(self, members_index: int, members: bytes, version: int = 1) -> MetaSnapshot:
         """The state as of `applied`; later entries do not change what is returned."""
         return MetaSnapshot(self.streams(), dict(self.removed), members_index, members.decode(), version)
@@ -340,16 +350,23 @@ class MetaState:
         """
         if index <= self.applied:
             return []
-        before, after = dict(self._streams), {(a.account, a.name): a for a in snapshot.streams}
+        self.applied = index
+        return self._become(snapshot.streams, snapshot.removed, snapshot.version)
+
+    def correct(self, right: MetaState) -> list[Effect]:
+        """Becomes another state of the same record, as some of what was applied here was wrong; what that changes."""
+        return self._become(right.streams(), right.removed, right.written)
+
+    def _become(self, streams: list[Assignment], removed: dict[str, str], written: int) -> list[Effect]:
+        before, after = dict(self._streams), {(a.account, a.name): a for a in streams}
         for account, name in before.keys() - after.keys():
             self._take(account, name)
         for key, assignment in after.items():
             if before.get(key) != assignment:
                 self._put(assignment)
-        removed, self.removed = self.removed, dict(snapshot.removed)
-        self.written = max(self.written, snapshot.version)
-        self.applied = index
-        kept = {a.group for a in snapshot.streams}
+        known, self.removed = self.removed, dict(removed)
+        self.written = max(self.written, written)
+        kept = {a.group for a in streams}
         out: list[Effect] = [Deleted(a, "") for a in before.values() if a.group not in kept]
         for key, assignment in after.items():
             present = before.get(key)
@@ -357,7 +374,7 @@ class MetaState:
                 out.append(Created(assignment, ""))
             elif present != assignment:
                 out.append(Updated(assignment, ""))
-        out += [ServerRemoved(s, d, "") for s, d in self.removed.items() if removed.get(s) != d]
+        out += [ServerRemoved(s, d, "") for s, d in self.removed.items() if known.get(s) != d]
         return out
 
     def _create(self, index: int, entry: CreateStream) -> Effect:

@@ -9,6 +9,7 @@ One frame holds one JSON object: {"g": group, "lo": first, "hi": last, ...} with
   ask
   told     "d": digest, empty when it cannot be made; "first": where the log begins
   differs  "d": digest of the majority; "with": who agrees on it, nobody when there is none
+  equal    no difference is left among them
 All of it costs a bounded part of the disk's time and none for a group that has been compared and is idle.
 """
 
@@ -214,6 +215,9 @@ class Comparer:
             if group.difference is not None and group.difference.lo >= lo and group.difference.hi <= hi:
                 if set(group.difference.odd) <= set(classes[course.digest]):
                     self._host.log_line("info", f"raft group {group.id}: records {lo} to {hi} are equal everywhere")
+                    for name in group.difference.odd:
+                        if name != own:
+                            self._send(name, {"k": "equal", "g": group.id, "lo": lo, "hi": hi})
                     group.difference = None
             return
         agreed = next((names for names in classes.values() if core.members.agree(set(names))), [])
@@ -275,6 +279,10 @@ class Comparer:
             if not digest and lo < first:
                 course.passed(peer, lo, min(first - 1, hi), group.log.first)
             course.told[peer] = digest
+        elif word == "equal":
+            found = group.difference
+            if group.core.leader == peer and found is not None and lo <= found.lo and found.hi <= hi:
+                group.difference = None
         else:
             self._differs(group, peer, lo, hi, fields)
 
@@ -329,7 +337,7 @@ def _decode(body: bytes) -> tuple[str, str, int, int, dict[str, Any]]:
         word, group, lo, hi = fields["k"], fields["g"], fields["lo"], fields["hi"]
     except (KeyError, TypeError, ValueError, RecursionError):
         raise ProtocolError("a comparison is not understood") from None
-    if word not in ("ask", "told", "differs") or not isinstance(group, str) or len(group) > MAX_GROUP_ID:
+    if word not in ("ask", "told", "differs", "equal") or not isinstance(group, str) or len(group) > MAX_GROUP_ID:
         raise ProtocolError("a comparison is not understood")
     if type(lo) is not int or type(hi) is not int or not 1 <= lo <= hi < 1 << 62:
         raise ProtocolError("a comparison of records that cannot be")

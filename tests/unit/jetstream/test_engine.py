@@ -20,6 +20,7 @@ from jscore_server.jetstream.meta import encode_snapshot
 from jscore_server.raft import Birth, RaftHost
 
 import jscore
+from tests.altered import rewrite
 
 TICK_NS = 20_000_000
 
@@ -430,6 +431,26 @@ def test_a_damaged_meta_snapshot_comes_from_the_others_and_nothing_is_taken_for_
     assert [world.engines["n1"].asset("$G", n) is not None for n in ("S", "T")] == [True, True]
     assert not list((world.directory / "n1").glob("lost+found/*.deleted/S*"))
     assert not world.engines["n1"].meta_failed
+
+
+def test_a_meta_log_that_says_something_else_is_repaired_and_the_state_with_it(world: RealWorld) -> None:
+    """Every checksum is in order, so only the comparison shows it: what a majority has is taken."""
+    make(world, "S", 3)
+    make(world, "OTHER", 3)
+    right = assigned(world, "n0")
+    odd = next(n for n in world.names if not world.engines[n].is_meta_leader)
+    world.stop(odd)
+    rewrite(next((world.directory / odd / "_meta_").glob("*.seg")), b"other.>", b"wrong.>")
+    world.start(odd)
+    world.settle(30)
+    assert any("differ from those of" in text for text in world.lines[odd].errors())
+    engine = world.engines[odd]
+    assert assigned(world, odd) == right
+    assert engine.asset("$G", "OTHER").config.subjects == ["other.>"]
+    assert not engine.meta_failed
+    assert all(world.engines[n].meta.difference is None for n in world.names)
+    make(world, "T", 3)
+    assert engine.asset("$G", "T") is not None
 
 
 def test_alone_a_damaged_meta_snapshot_is_said_and_nothing_is_touched(

@@ -124,6 +124,23 @@ def test_raw_records_make_an_equal_copy_on_another_log(store, tmp_path):
     assert jscore.scan_records(follower.copy(1, 100, 1 << 20)[0]) == [(1, 1, 30), (31, 2, 70)]
 
 
+def test_what_rots_where_no_checksum_looks_is_not_copied(store, tmp_path):
+    """Zeros fill a record up to a multiple of 8: replicas compare copies byte for byte, and these bytes say nothing."""
+    log = store.open(tmp_path / "log")
+    log.append(jscore.KIND_HOST, b"abc")
+    log.close()
+    path = tmp_path / "log" / segments(tmp_path / "log")[0]
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b"abc") + 4
+    assert raw[place] == 0
+    raw[place] = 64
+    path.write_bytes(raw)
+    log = store.open(tmp_path / "log")
+    copied = log.copy(1, 1, 1 << 20)[0]
+    assert copied.endswith(b"abc" + bytes(5))
+    assert jscore.scan_records(copied) == [(1, 0, 1)]
+
+
 def test_raw_records_already_held_are_skipped(store, tmp_path):
     leader, follower = store.open(tmp_path / "a"), store.open(tmp_path / "b")
     fill(leader, 10)

@@ -108,6 +108,19 @@ def test_a_repair_is_looked_at_and_ends_the_report() -> None:
     assert any("are equal everywhere" in text for _, text in cluster.servers["a"].lines)
 
 
+def test_a_follower_hears_that_no_difference_is_left() -> None:
+    cluster = filled(["a", "b"])
+    cluster.alter("b", 7)
+    cluster.run(5000)
+    assert [cluster.servers[name].group.difference is None for name in ("a", "b")] == [False, False]
+    cluster.stores["b"].logs["g"].records[6].data = cluster.stores["a"].logs["g"].records[6].data
+    leader = cluster.leader()
+    assert leader.name == "a"
+    leader.host.compare.started("b")
+    cluster.run(5000)
+    assert [cluster.servers[name].group.difference for name in ("a", "b")] == [None, None]
+
+
 def test_repairs_that_do_not_help_come_to_an_end() -> None:
     cluster = filled(THREE)
     cluster.alter("c", 7)

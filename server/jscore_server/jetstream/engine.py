@@ -45,6 +45,7 @@ from jscore_server.jetstream.meta import (
     Entry,
     Existed,
     MetaError,
+    MetaSnapshot,
     MetaState,
     Missing,
     RemoveServer,

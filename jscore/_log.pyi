@@ -37,6 +37,7 @@ def open(
     background: bool = True,
     scrub: int | None = None,
     exclusive: bool = False,
+    without_checkpoint: bool = False,
     disk: Disk | None = None,
 ) -> Log: ...
 

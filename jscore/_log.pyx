@@ -822,7 +822,7 @@ cdef class Log:
 
 def open(path, mode="a", *, sync="always", segment_bytes=64 << 20, memory=64 << 20,
          max_messages=None, max_bytes=None, max_age=None, max_per_subject=None, compression=None, keys=None,
-         bint background=True, scrub=None, bint exclusive=False, disk=None):
+         bint background=True, scrub=None, bint exclusive=False, bint without_checkpoint=False, disk=None):
     """Opens the log in directory `path` (its parent exists), creating it unless mode is "r".
 
     mode: "a" creates or opens, "x" creates, "r" reads, also beside a writer, whose durable messages refresh() takes in.
@@ -834,6 +834,8 @@ def open(path, mode="a", *, sync="always", segment_bytes=64 << 20, memory=64 << 
     background: a thread seals, compacts, compresses and scrubs; without it only maintain() does.
     scrub: bytes a second that it verifies of sealed segments, 0: none; None: 8 MiB.
     exclusive: with "r", refuses a log that a writer has, and keeps writers out until close.
+    without_checkpoint: where the checkpoint and its copy are lost, and the records do not say what limits and purges
+    with `keep` took, opens for writing with all of that back; without it that is Corrupt. Readers always do so.
     disk: a SimDisk or KillDisk, for tests.
 
     Raises: Locked, FileExistsError ("x"), FileNotFoundError ("r"), FormatError, KeyMissing, Corrupt, ValueError,
@@ -881,6 +883,7 @@ def open(path, mode="a", *, sync="always", segment_bytes=64 << 20, memory=64 << 
     o.memory_bytes = amount_of(memory, "memory")
     o.read_only = mode == "r"
     o.check_lock = exclusive and o.read_only
+    o.without_checkpoint = without_checkpoint
     o.background = background and not o.read_only
     o.scrub_bytes_per_s = 0 if scrub is None else amount_of(scrub, "scrub") if scrub else UINT64_MAX
     if disk is not None:
@@ -894,12 +897,15 @@ def open(path, mode="a", *, sync="always", segment_bytes=64 << 20, memory=64 << 
         rc = jsc_mlog_open(vfs, directory, &o, &log.husk, &found)
     if rc != JSC_OK:
         log.husk = NULL
+        if rc == JSC_ECORRUPT and found.unsure:
+            raise Corrupt("the checkpoint and its copy are lost, and the records alone do not say which messages "
+                          "limits and purges took; see without_checkpoint")
     log.check(rc)
     log.handle = log.husk
     log.always = o.sync_mode == JSC_SYNC_ALWAYS
     log.sync_mode = sync
     log.recovery = Recovery(found.log.torn_bytes, found.log.damaged_index, found.log.message.decode("utf-8", "replace"),
-                            found.sidecars_rebuilt, found.checkpoint_rebuilt)
+                            found.sidecars_rebuilt, found.checkpoint_rebuilt, found.unsure)
     open_logs.add(log)
     if not o.read_only:
         try:

@@ -26,6 +26,9 @@ SEGMENT = re.compile(r"[0-9a-f]{16}\.seg")
 REPAIR_RECORDS = 4096
 
 
+UNSURE = "the checkpoint and its copy are lost: messages that limits and purges with keep took are there again"
+
+
 class CouldNot(Exception):
     """The sentence says why nothing was done."""
 
@@ -42,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--key-file", metavar="FILE", help="keys of an encrypted log: lines of ID and 64 hex digits")
     words = root.add_subparsers(dest="word", metavar="verify|info|dump|repair|compact", required=True)
     words.add_parser("verify", parents=[common], help="check every byte").set_defaults(run=verify)
-    words.add_parser("info", parents=[common], help="what is in it").set_defaults(run=info)
+    words.add_parser("info", parents=[common], help="what is in it; only verify reads every byte").set_defaults(
+        run=info
+    )
     dump_ = words.add_parser("dump", parents=[common], help="print messages; --json: one object a line")
     dump_.add_argument("--subject", action="append", default=[], metavar="FILTER", help='as in "a.*.>"; repeatable')
     dump_.add_argument("--from", dest="lo", type=sequence, default=1, metavar="SEQ", help="first sequence")
@@ -52,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     dump_.set_defaults(run=dump)
     repair_ = words.add_parser("repair", parents=[common], help="take lost records back from a replica")
     repair_.add_argument("--from", dest="replica", metavar="DIR", help="directory of an intact copy of the log")
+    repair_.add_argument(
+        "--without-checkpoint",
+        action="store_true",
+        help="where it is lost with its copy: take what limits and purges deleted for live again",
+    )
     repair_.set_defaults(run=repair)
     compact_ = words.add_parser("compact", parents=[common], help="give back the space of deleted messages")
     compact_.add_argument("--all", action="store_true", help="wherever there is any, not only where it pays")
@@ -78,7 +88,8 @@ def open_log(path: str, args: argparse.Namespace, *, write: bool = False) -> jsc
     try:
         keys = read_keys(args.key_file) if args.key_file else None
         if write:
-            return jscore.open(path, "a", keys=keys, background=False)
+            accept = getattr(args, "without_checkpoint", False)
+            return jscore.open(path, "a", keys=keys, background=False, without_checkpoint=accept)
         return jscore.open(path, "r", keys=keys, exclusive=True)
     except jscore.Locked:
         raise CouldNot(f"{path}: in use by another process") from None
@@ -131,11 +142,13 @@ def verify(args: argparse.Namespace) -> int:
 def info(args: argparse.Namespace) -> int:
     with open_log(args.dir, args) as log:
         stats = log.stats()
-        damage = log.damage()
+        unsure = log.recovery.deletions_unsure
         ends = [edge(log, seq) for seq in (stats.first_seq, stats.last_seq)] if stats.messages else [None, None]
+        damage = log.damage()  # the ends were read: of the rest only what opening finds
     limits = stats.limits._asdict()
     value = {**stats._asdict(), "limits": limits, "first_ts": ends[0], "last_ts": ends[1]}
     value["damage"] = [place(d) for d in damage]
+    value["deletions_unsure"] = unsure
     span = f"{stats.first_seq} to {stats.last_seq}" if stats.messages else "none"
     lines = [
         f"messages      {stats.messages}",
@@ -145,9 +158,10 @@ def info(args: argparse.Namespace) -> int:
         f"disk bytes    {stats.disk_bytes} in {stats.segments} segments",
         "limits        " + (", ".join(f"{name} {n}" for name, n in limits.items() if n) or "none"),
         *(sentence(d) for d in damage),
+        *([UNSURE] if unsure else []),
     ]
     show(args, value, lines)
-    return DAMAGE if damage else SOUND
+    return DAMAGE if damage or unsure else SOUND
 
 
 def edge(log: jscore.Log, seq: int) -> int | None:
@@ -171,6 +185,9 @@ def dump(args: argparse.Namespace) -> int:
     out = sys.stdout.buffer
     code = SOUND
     with open_log(args.dir, args) as log:
+        if log.recovery.deletions_unsure:
+            print(f"jscore: {UNSURE}", file=sys.stderr)
+            code = DAMAGE
         messages = iter(log.subject(*args.subject).after(args.lo - 1))
         while left is None or left > 0:
             try:

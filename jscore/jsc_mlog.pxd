@@ -44,6 +44,7 @@ cdef extern from "log/jsc_mlog.h" nogil:
         const jsc_limits *limits
         bint read_only
         bint check_lock
+        bint without_checkpoint
         bint background
         int zstd_level
         jsc_keys *keys
@@ -61,6 +62,7 @@ cdef extern from "log/jsc_mlog.h" nogil:
         jsc_log_recovery log
         uint64_t sidecars_rebuilt
         bint checkpoint_rebuilt
+        bint unsure
 
     int jsc_mlog_open(const jsc_vfs *, const char *dir, const jsc_mlog_options *, jsc_mlog **out, jsc_mlog_recovery *)
     int jsc_mlog_shut(jsc_mlog *, bint write)

@@ -16,13 +16,15 @@ class Limits(NamedTuple):
 
 class Recovery(NamedTuple):
     """What opening found: bytes cut from a torn tail (never acknowledged), the first damaged record index (0: none), a
-    sentence when torn or damaged, and which caches had to be made anew."""
+    sentence when torn or damaged, which caches had to be made anew, and whether messages that limits or purges with
+    `keep` took are there again, as the checkpoint and its copy are lost."""
 
     torn_bytes: int
     damaged_index: int
     message: str
     sidecars_rebuilt: int
     checkpoint_rebuilt: bool
+    deletions_unsure: bool = False
 
 
 class Damage(NamedTuple):

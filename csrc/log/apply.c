@@ -111,6 +111,7 @@ int jsc_apply_message(jsc_mlog *m, const jsc_record *r, uint64_t offset) {
     m->messages++;
     m->last_ts = ts;
     m->applied = r->index;
+    if (JSC_UNLIKELY(m->spares_counted)) return JSC_OK;
     if (JSC_UNLIKELY(m->limits.max_per_subject) && offset && (rc = push_out_older(m, r, seq)) != JSC_OK) return rc;
     if (JSC_LIKELY(!m->limits.max_messages && !m->limits.max_bytes && !m->limits.max_age_ns)) return JSC_OK;
     return push_out(m);
@@ -242,6 +243,8 @@ static int purge_piece(purge *g, jsc_piece *p) {
 
 static int apply_purge(jsc_mlog *m, const jsc_span *text, uint64_t before, uint64_t keep) {
     jsc_filter *filter = NULL;
+    if (keep) m->counts = true;
+    if (keep && m->spares_counted) return JSC_OK;
     int rc = text->n ? jsc_filter_new(text, 1, &filter) : JSC_OK;
     if (rc != JSC_OK) return rc == JSC_EINVAL ? JSC_ECORRUPT : rc;
     purge g = {.m = m, .filter = filter, .end = before ? before : UINT64_MAX, .keep = keep};
@@ -267,6 +270,8 @@ static int apply_limits(jsc_mlog *m, uint64_t index, const uint8_t *p) {
     m->limits = l;
     m->limits_index = index;
     if (!m->limits_first) m->limits_first = index;
+    m->counts = true;
+    if (m->spares_counted) return JSC_OK;
     int rc = tighter ? push_out_subjects(m) : JSC_OK;
     return rc == JSC_OK ? push_out(m) : rc;
 }

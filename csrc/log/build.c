@@ -543,31 +543,24 @@ static int restore_piece(jsc_mlog *m, size_t i, uint64_t upto, builder *b, jsc_m
 }
 
 /* JSC_ENOTFOUND: none that can be used. */
-static int read_point(jsc_mlog *m, uint64_t upto, jsc_checkpoint **out, jsc_mlog_recovery *rec) {
-    int rc = jsc_checkpoint_read(m, out);
-    if (rc == JSC_OK && (*out)->index <= upto) return JSC_OK;
-    if (rc == JSC_OK) { /* of a log that went on where this one ends: a torn tail, or a reader that is behind */
-        jsc_checkpoint_free(*out);
+static int read_point(jsc_mlog *m, uint64_t upto, jsc_checkpoint **out, jsc_checkpoint_files *files) {
+    int rc = jsc_checkpoint_read(m, upto, out, files);
+    bool beyond = files->rc[0] == JSC_EORDER || files->rc[1] == JSC_EORDER;
+    if ((rc == JSC_OK || rc == JSC_ECORRUPT) && beyond && m->options.read_only && jsc_follow_bound(m) != UINT64_MAX) {
+        if (rc == JSC_OK) jsc_checkpoint_free(*out);
         *out = NULL;
-        if (m->options.read_only && jsc_follow_bound(m) != UINT64_MAX) return -ESTALE;
-        rc = JSC_ECORRUPT;
+        return -ESTALE; /* a reader that is behind */
     }
-    if (rc != JSC_ENOTFOUND && rc != JSC_ECORRUPT && rc != -EIO) return rc;
-    rec->checkpoint_rebuilt = rc != JSC_ENOTFOUND || m->log->nsegments > 1;
-    if (rc != JSC_ENOTFOUND && !m->options.read_only && (rc = jsc_checkpoint_remove(m)) != JSC_OK) return rc;
-    return JSC_ENOTFOUND;
+    return rc == JSC_ECORRUPT ? JSC_ENOTFOUND : rc;
 }
 
-int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
-    jsc_checkpoint *point = NULL;
-    int rc = read_point(m, upto, &point, rec);
-    if (rc != JSC_OK && rc != JSC_ENOTFOUND) return rc;
+static int restore(jsc_mlog *m, uint64_t upto, const jsc_checkpoint *point, jsc_mlog_recovery *rec) {
     builder b = {.m = m, .point = point, .above = point ? point->index : m->log->first - 1};
-    m->restoring = true;
+    int rc = JSC_OK;
     m->last_seq = 0;
     m->first_seq = 1;
     m->limits_first = 0;
-    rc = JSC_OK;
+    m->counts = false;
     for (size_t i = 0; i < m->log->nsegments; i++) borrow_head(point, m->log->segments[i]);
     for (size_t i = 0; i < m->log->nsegments && rc == JSC_OK; i++) {
         if (m->log->segments[i]->first > upto && i && m->log->segments[i]->count) break;
@@ -577,10 +570,78 @@ int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
         m->last_seq = b.seq;
         rc = begin_replay(m, point);
     }
+    return rc;
+}
+
+/* Records that were in it are in no file any more. */
+static bool has_gaps(const jsc_segment *s) {
+    if (!(s->flags & JSC_SF_REWRITTEN)) return false;
+    if (s->sealed) return s->info.records + (uint64_t)s->info.lost < s->count;
+    for (size_t i = 0; i < s->count; i++)
+        if ((uint64_t)s->at[i] * 8 == JSC_AT_GAP) return true;
+    return false;
+}
+
+static bool compacted(const jsc_mlog *m) {
+    for (size_t i = 0; i < m->log->nsegments; i++)
+        if (has_gaps(m->log->segments[i])) return true;
+    return false;
+}
+
+static bool was_there(const jsc_checkpoint_files *files) {
+    return files->rc[0] != JSC_ENOTFOUND || files->rc[1] != JSC_ENOTFOUND;
+}
+
+/* Replayed without a checkpoint: may what limits and purges keep be other messages than it was? They count the living, and
+ * among those that are there now are some that others had pushed out which compaction took since. The same where the
+ * front went with a change of limits; that takes a checkpoint, so there was one if it did. */
+static bool miscounts(const jsc_mlog *m, const jsc_checkpoint_files *files) {
+    return m->counts && (compacted(m) || (was_there(files) && m->log->first > 1));
+}
+
+static void forget(jsc_mlog *m) {
+    for (size_t i = 0; i < m->npieces; i++) jsc_piece_free(m, m->pieces[i]);
+    m->npieces = 0;
+    m->messages = m->message_bytes = 0;
+    jsc_subjects_forget_all(m);
+}
+
+/* From the records alone. */
+static int restore_alone(jsc_mlog *m, uint64_t upto, const jsc_checkpoint_files *files, jsc_mlog_recovery *rec) {
+    int rc = restore(m, upto, NULL, rec);
+    if (rc != JSC_OK || !miscounts(m, files)) return rc;
+    rec->unsure = true;
+    if (!m->options.read_only && !m->options.without_checkpoint) return JSC_ECORRUPT;
+    forget(m);
+    m->spares_counted = true;
+    rc = restore(m, upto, NULL, rec);
+    m->spares_counted = false;
+    return rc;
+}
+
+int jsc_mlog_restore(jsc_mlog *m, uint64_t upto, jsc_mlog_recovery *rec) {
+    jsc_checkpoint *point = NULL;
+    jsc_checkpoint_files files;
+    int rc = read_point(m, upto, &point, &files);
+    if (rc != JSC_OK && rc != JSC_ENOTFOUND) return rc;
+    rec->checkpoint_rebuilt = !point && (was_there(&files) || m->log->nsegments > 1);
+    m->restoring = true;
+    rc = point ? restore(m, upto, point, rec) : restore_alone(m, upto, &files, rec);
+    /* A change of limits to come must not find the gaps without a checkpoint: it is written before anything is. */
+    bool owed = rc == JSC_OK && !point && (rec->unsure || compacted(m));
+    if (rc == JSC_OK && !owed && !m->options.read_only) rc = jsc_checkpoint_tidy(m, &files);
     if (rc == JSC_OK) {
+        m->unsure = rec->unsure;
+        m->checkpoint_owed = owed;
         m->applied = upto < m->log->last ? upto : m->log->last;
-        m->checkpointed = point ? point->index : 0;
         m->checkpoint_salt = point ? point->salt : 0;
+        m->checkpoint_turn = point ? point->turn : 0;
+        m->checkpointed = point && !files.alone ? point->index : 0;
+        if (point && files.alone) {
+            /* The other one may become the only one: what it does not know stays on the disk until both are new. */
+            m->limits_first = 1;
+            m->keeper.checkpoint_due = true;
+        }
         uint64_t least = point ? point->last_seq : 0; /* the files that said so may be gone, or damaged */
         if (!m->options.read_only && m->applied == m->log->last && m->log->commit > least) least = m->log->commit;
         if (least > m->last_seq) { /* never given out twice */

@@ -1,5 +1,6 @@
-/* The checkpoint: the message log's state as of one record, so that opening it replays only what came later. A cache: who
- * finds it missing or bad replays the log. Layout: docs/format.md#checkpoint. */
+/* The checkpoint: the message log's state as of one record, so that opening it replays only what came later. Two files, the
+ * same twice: once compaction took records out, what limits and purges took may be known from nowhere else. Layout:
+ * docs/format.md#checkpoint. */
 #include "mlog_internal.h"
 
 #include <errno.h>
@@ -9,7 +10,12 @@
 
 #define MAGIC 0x31504b4343534aull /* "JSCCKP1" */
 #define BODY_MAX ((uint64_t)1 << 30)
-enum { VERSION = 1, HEAD = 64, STATE = 128, PIECE = 48 };
+enum { VERSION = 1, HEAD = 64, STATE = 128, PIECE = 48, COPIES = 2 };
+
+static const char *const names[COPIES] = {"checkpoint", "checkpoint.copy"};
+static const char *const drafts[COPIES] = {"checkpoint.tmp", "checkpoint.copy.tmp"};
+
+const char *jsc_checkpoint_name(int i) { return names[i]; }
 
 static char *path_of(const jsc_mlog *m, const char *name) {
     size_t n = strlen(m->dir) + strlen(name) + 2;
@@ -48,6 +54,7 @@ static int capture(jsc_mlog *m, uint8_t **out, uint64_t *body) {
     jsc_put64(p + 48, m->limits_index);
     jsc_control_limits_encode(&m->limits, p + 56);
     jsc_put64(p + 88, m->npieces);
+    jsc_put64(p + 96, m->checkpoint_turn + 1);
     p += STATE;
     for (size_t i = 0; i < m->npieces; i++) {
         const jsc_piece *piece = m->pieces[i];
@@ -91,22 +98,36 @@ static int finish(jsc_mlog *m, uint8_t *file, uint64_t body, uint64_t *size) {
     return JSC_OK;
 }
 
-static int replace_file(jsc_mlog *m, const uint8_t *file, uint64_t size) {
+static int write_draft(jsc_mlog *m, int i, const uint8_t *file, uint64_t size) {
     const jsc_vfs *vfs = m->vfs;
-    char *tmp = path_of(m, "checkpoint.tmp"), *name = path_of(m, "checkpoint");
+    char *path = path_of(m, drafts[i]);
     int fd = -1, rc = -ENOMEM;
-    if (!tmp || !name) goto out;
-    if ((rc = fd = vfs->open(vfs->self, tmp, O_RDWR | O_CREAT | O_TRUNC, 0644)) < 0) goto out;
+    if (!path) return rc;
+    if ((rc = fd = vfs->open(vfs->self, path, O_RDWR | O_CREAT | O_TRUNC, 0644)) < 0) goto out;
     if ((rc = vfs->truncate(vfs->self, fd, 0)) < 0) goto out;
     if ((rc = jsc_write_all(vfs, fd, file, size, 0)) < 0) goto out;
-    if ((rc = vfs->datasync(vfs->self, fd)) < 0) goto out;
-    if ((rc = vfs->rename(vfs->self, tmp, name)) < 0) goto out;
-    rc = vfs->syncdir(vfs->self, m->dir);
+    rc = vfs->datasync(vfs->self, fd);
 out:
     if (fd >= 0) vfs->close(vfs->self, fd);
-    free(tmp);
-    free(name);
+    free(path);
     return rc < 0 ? rc : JSC_OK;
+}
+
+static int name_draft(jsc_mlog *m, int i) {
+    char *from = path_of(m, drafts[i]), *to = path_of(m, names[i]);
+    int rc = from && to ? m->vfs->rename(m->vfs->self, from, to) : -ENOMEM;
+    free(from);
+    free(to);
+    return rc;
+}
+
+/* Both are on the disk before either takes the place of one that was: whatever a power cut keeps of the two renames, there
+ * are two whole files. */
+static int replace_files(jsc_mlog *m, const uint8_t *file, uint64_t size) {
+    int rc = JSC_OK;
+    for (int i = 0; i < COPIES && rc == JSC_OK; i++) rc = write_draft(m, i, file, size);
+    for (int i = 0; i < COPIES && rc == JSC_OK; i++) rc = name_draft(m, i);
+    return rc == JSC_OK ? m->vfs->syncdir(m->vfs->self, m->dir) : rc;
 }
 
 int jsc_checkpoint_write(jsc_mlog *m) {
@@ -120,23 +141,40 @@ int jsc_checkpoint_write(jsc_mlog *m) {
     /* A state of records that a power cut takes would outlive them. */
     rc = jsc_mlog_wait_synced(m, index, -1);
     if (rc == JSC_OK) rc = finish(m, file, body, &size);
-    if (rc == JSC_OK) rc = replace_file(m, file, size);
+    if (rc == JSC_OK) rc = replace_files(m, file, size);
     free(file);
     pthread_mutex_lock(&m->lock);
     if (rc != JSC_OK) return rc;
     m->checkpointed = index;
+    m->checkpoint_turn++;
     m->checkpoint_wanted = false;
     if (m->limits_first <= index) m->limits_first = m->limits_index > index ? index + 1 : 0;
     return JSC_OK;
 }
 
-int jsc_checkpoint_remove(jsc_mlog *m) {
-    char *name = path_of(m, "checkpoint");
+static int remove_one(jsc_mlog *m, int i) {
+    char *name = path_of(m, names[i]);
     if (!name) return -ENOMEM;
     int rc = m->vfs->unlink(m->vfs->self, name);
     free(name);
-    if (rc == -ENOENT) return JSC_OK;
+    return rc == -ENOENT ? JSC_OK : rc;
+}
+
+int jsc_checkpoint_remove(jsc_mlog *m) {
+    int rc = JSC_OK;
+    for (int i = 0; i < COPIES && rc == JSC_OK; i++) rc = remove_one(m, i);
     return rc < 0 ? rc : m->vfs->syncdir(m->vfs->self, m->dir);
+}
+
+int jsc_checkpoint_tidy(jsc_mlog *m, const jsc_checkpoint_files *files) {
+    bool any = false;
+    for (int i = 0; i < COPIES; i++) {
+        if (files->rc[i] == JSC_OK || files->rc[i] == JSC_ENOTFOUND) continue;
+        int rc = remove_one(m, i);
+        if (rc < 0) return rc;
+        any = true;
+    }
+    return any ? m->vfs->syncdir(m->vfs->self, m->dir) : JSC_OK;
 }
 
 /* ---- reading ---- */
@@ -172,6 +210,7 @@ static int parse(jsc_checkpoint *c, uint64_t n) {
                              .max_bytes = jsc_get64(p + 64),
                              .max_per_subject = jsc_get64(p + 72),
                              .max_age_ns = (int64_t)jsc_get64(p + 80)};
+    c->turn = jsc_get64(p + 96);
     uint64_t count = jsc_get64(p + 88), at = STATE;
     if (count > (n - STATE) / PIECE || c->limits.max_age_ns < 0) return JSC_ECORRUPT;
     if (!(c->pieces = calloc(count ? count : 1, sizeof *c->pieces))) return -ENOMEM;
@@ -223,15 +262,15 @@ static int read_body(jsc_mlog *m, int fd, const uint8_t *head, jsc_checkpoint *c
     return parse(c, body);
 }
 
-int jsc_checkpoint_read(jsc_mlog *m, jsc_checkpoint **out) {
+static int read_one(jsc_mlog *m, int i, jsc_checkpoint **out) {
     const jsc_vfs *vfs = m->vfs;
-    char *name = path_of(m, "checkpoint");
+    char *name = path_of(m, names[i]);
     uint8_t head[HEAD];
     if (!name) return -ENOMEM;
     int fd = vfs->open(vfs->self, name, O_RDONLY, 0), rc;
     free(name);
     if (fd == -ENOENT) return JSC_ENOTFOUND;
-    if (fd < 0) return fd;
+    if (fd < 0) return fd == -EIO ? JSC_ECORRUPT : fd;
     jsc_checkpoint *c = calloc(1, sizeof *c);
     ssize_t got = vfs->pread(vfs->self, fd, head, HEAD, 0);
     if (!c) rc = -ENOMEM;
@@ -243,5 +282,35 @@ int jsc_checkpoint_read(jsc_mlog *m, jsc_checkpoint **out) {
     vfs->close(vfs->self, fd);
     if (rc == JSC_OK) *out = c;
     else jsc_checkpoint_free(c);
-    return rc;
+    return rc == -EIO ? JSC_ECORRUPT : rc; /* what cannot be read is as good as rotten */
+}
+
+static bool newer(const jsc_checkpoint *a, const jsc_checkpoint *b) {
+    return a->index != b->index ? a->index > b->index : a->turn > b->turn;
+}
+
+int jsc_checkpoint_read(jsc_mlog *m, uint64_t upto, jsc_checkpoint **out, jsc_checkpoint_files *files) {
+    jsc_checkpoint *c[COPIES] = {NULL};
+    int best = -1, rc = JSC_ENOTFOUND;
+    for (int i = 0; i < COPIES; i++) {
+        files->rc[i] = read_one(m, i, &c[i]);
+        if (files->rc[i] == JSC_OK && c[i]->index > upto) files->rc[i] = JSC_EORDER;
+        if (files->rc[i] == JSC_OK && (best < 0 || newer(c[i], c[best]))) best = i;
+    }
+    files->best = best;
+    files->alone = best < 0 || !c[0] || !c[1] || c[0]->salt != c[1]->salt;
+    for (int i = 0; i < COPIES; i++) {
+        int one = files->rc[i];
+        if (one == JSC_EORDER) one = JSC_ECORRUPT;
+        /* Of a newer version, or another key, or no memory: nothing is done by what the other one says. */
+        if (one != JSC_OK && one != JSC_ENOTFOUND && (rc == JSC_ENOTFOUND || rc == JSC_ECORRUPT)) rc = one;
+        if (i != best) jsc_checkpoint_free(c[i]);
+    }
+    if (best < 0) return rc;
+    if (rc != JSC_ENOTFOUND && rc != JSC_ECORRUPT) {
+        jsc_checkpoint_free(c[best]);
+        return rc;
+    }
+    *out = c[best];
+    return JSC_OK;
 }

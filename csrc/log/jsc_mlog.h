@@ -27,6 +27,7 @@ typedef struct jsc_mlog_options {
     const jsc_limits *limits; /* NULL: as the log has them */
     bool read_only; /* takes no lock, changes nothing; sees what a writer adds by jsc_mlog_refresh */
     bool check_lock; /* read-only, but JSC_ELOCKED when a writer has the log; held until close */
+    bool without_checkpoint; /* else JSC_ECORRUPT, and nothing changed, where `unsure` below */
     bool background; /* a thread flushes, seals, compacts, packs and scrubs; else only jsc_mlog_maintain does */
     int zstd_level; /* 0: sealed segments are not compressed; 1..19 */
     jsc_keys *keys; /* NULL: not encrypted */
@@ -48,8 +49,11 @@ typedef struct jsc_mlog_recovery {
     jsc_log_recovery log;
     uint64_t sidecars_rebuilt; /* found missing or bad at open */
     bool checkpoint_rebuilt; /* deletions were worked out by reading the whole log */
+    bool unsure; /* neither file of the checkpoint verifies, compaction took records out, and limits or purges with
+                    `keep` were in force: all messages that are there and were not deleted by name are live again */
 } jsc_mlog_recovery;
 
+/* *recovery is set on failure too, as far as it came. */
 int jsc_mlog_open(const jsc_vfs *, const char *dir, const jsc_mlog_options *, jsc_mlog **out, jsc_mlog_recovery *);
 /* Submits, waits until durable, writes a checkpoint and the clean mark. First error met; closed in any case. No message
  * or cursor may be held. */
@@ -197,8 +201,8 @@ int jsc_mlog_damage(jsc_mlog *, jsc_damage *out, size_t max, size_t *n);
  * be zero, sidecars and checkpoint against the segments. each(ctx, file name, offset, sentence) for each finding;
  * progress(ctx, done, total bytes) returns other than 0 to stop: -ECANCELED. Neither is called under the lock that appends
  * take; they may not call for care (maintain, repair, verify, close). A sentence starts with its class: "damage: " of
- * segments; "torn: " the end of the log, which a crash or damage left; "cache: " a sidecar or the checkpoint, which the
- * next opening for writing makes again; "remains: " files that are nobody's. -ESTALE: a reader beside a writer that
+ * segments; "torn: " the end of the log, which a crash or damage left; "cache: " a sidecar or one copy of the checkpoint, which
+ * the next opening for writing makes again; "remains: " files that are nobody's. -ESTALE: a reader beside a writer that
  * exchanged files meanwhile; what was still there is verified. */
 typedef struct jsc_verify {
     void (*finding)(void *ctx, const char *file, uint64_t offset, const char *what);

@@ -251,8 +251,9 @@ static void pieces_free(jsc_mlog *m, jsc_piece **pieces, size_t n) {
 /* The log and its state, once. A reader beside a writer may find the two out of step: -ESTALE. */
 static int open_log(jsc_mlog *m, jsc_mlog_recovery *rec) {
     jsc_checkpoint *before = NULL;
+    jsc_checkpoint_files files;
     uint64_t salt = 0, synced = 0;
-    if (jsc_checkpoint_read(m, &before) == JSC_OK) {
+    if (jsc_checkpoint_read(m, UINT64_MAX, &before, &files) == JSC_OK) {
         salt = before->salt;
         synced = before->index;
     }
@@ -307,6 +308,17 @@ static int open_tries(jsc_mlog *m, jsc_mlog_recovery *rec) {
     return rc;
 }
 
+/* What the records gave is the state from now on, whatever comes. */
+static int owed_checkpoint(jsc_mlog *m) {
+    pthread_mutex_lock(&m->care);
+    pthread_mutex_lock(&m->lock);
+    int rc = jsc_checkpoint_write(m);
+    m->checkpoint_owed = m->unsure = false;
+    pthread_mutex_unlock(&m->lock);
+    pthread_mutex_unlock(&m->care);
+    return rc;
+}
+
 static int start(jsc_mlog *m, const jsc_limits *limits) {
     m->durable_index = m->submitted_index = m->options.read_only ? m->applied : jsc_log_last(m->log);
     m->asked_index = m->submitted_index;
@@ -314,8 +326,10 @@ static int start(jsc_mlog *m, const jsc_limits *limits) {
     if (m->options.read_only) return JSC_OK;
     jsc_follow_publish(m);
     m->pid = (int)getpid();
+    int rc = m->checkpoint_owed ? owed_checkpoint(m) : JSC_OK;
+    if (rc != JSC_OK) return rc;
     pthread_mutex_lock(&m->lock);
-    int rc = limits ? set_limits(m, limits) : JSC_OK;
+    rc = limits ? set_limits(m, limits) : JSC_OK;
     if (rc == JSC_OK && m->npieces && !jsc_piece_live(m->pieces[0])) rc = jsc_mlog_trim(m);
     pthread_mutex_unlock(&m->lock);
     return rc == JSC_OK && m->options.background ? jsc_maintain_start(m) : rc;
@@ -355,6 +369,7 @@ int jsc_mlog_open(const jsc_vfs *vfs, const char *dir, const jsc_mlog_options *o
     *out = m;
     return JSC_OK;
 fail:
+    if (recovery) *recovery = rec;
     jsc_mlog_shut(m, false);
     jsc_mlog_free(m);
     return rc;
@@ -407,7 +422,8 @@ int jsc_mlog_reload(jsc_mlog *m) {
 
 /* ---- close ---- */
 
-/* Everything is synced: the state goes with it. A checkpoint is a cache, so a full disk does not matter. */
+/* Everything is synced: the state goes with it. What it says the records do too, so a full disk does not
+ * matter. */
 static int last_checkpoint(jsc_mlog *m) {
     pthread_mutex_lock(&m->care);
     pthread_mutex_lock(&m->lock);

@@ -77,8 +77,10 @@ struct jsc_mlog {
     uint64_t messages, message_bytes; /* live */
     int64_t last_ts;
     uint64_t applied; /* index of the last record applied */
-    uint64_t checkpointed; /* index of the last checkpoint on the disk */
+    uint64_t checkpointed; /* index of the last checkpoint that both files on the disk hold; 0: none */
     uint64_t checkpoint_salt; /* of the one that was loaded; 0: none */
+    bool checkpoint_owed; /* without one nothing may be appended */
+    uint64_t checkpoint_turn; /* how many were written before, as the last one says */
     int broken; /* memory ran out between a record and its index: the state is no longer that of the
                                      log, which has failed; no checkpoint is written */
     bool trim_wanted; /* the first piece became wholly dead */
@@ -129,6 +131,9 @@ struct jsc_mlog {
     int pid; /* that opened it */
     bool shut;
     bool restoring; /* records are replayed: pieces are not complete */
+    bool counts; /* restoring: records were met whose effect hangs on how many messages there are */
+    bool spares_counted; /* restoring: these have none */
+    bool unsure; /* no checkpoint was found that would say what they took: it is all there */
     uint64_t limits_index; /* of the record that set the limits; 0: none */
     uint64_t limits_first; /* no change of limits between the last checkpoint and it; 0: none at all */
     bool checkpoint_wanted; /* `dropped` waits for one */
@@ -208,7 +213,7 @@ void jsc_piece_adopt_sidecar(jsc_mlog *, jsc_piece *);
 /* Brings a log that was just opened to its state: pieces for all segments up to record `last`, checkpoint, replay. */
 int jsc_mlog_restore(jsc_mlog *, uint64_t last, jsc_mlog_recovery *);
 
-/* checkpoint.c: file `checkpoint`: the state as of an index, and each piece's dead bits */
+/* checkpoint.c: files `checkpoint` and `checkpoint.copy`: the state as of an index, and each piece's dead bits */
 
 typedef struct jsc_checkpoint_piece {
     uint64_t first, salt; /* of the segment */
@@ -222,6 +227,7 @@ struct jsc_checkpoint {
     int64_t last_ts;
     uint64_t limits_index; /* of the record that set them; 0: none */
     uint64_t salt; /* of the file */
+    uint64_t turn; /* counts the checkpoints of the log */
     jsc_limits limits;
     jsc_checkpoint_piece *pieces; /* ascending by first */
     size_t npieces;
@@ -230,11 +236,20 @@ struct jsc_checkpoint {
 /* Called with `care` and the lock held: the state is that of now. Lets the lock go while it waits until every applied
  * record is synced and while it writes (tmp, sync, rename, sync of the directory), and takes it again. */
 int jsc_checkpoint_write(jsc_mlog *);
-/* JSC_ENOTFOUND, JSC_ECORRUPT, JSC_EFORMAT, JSC_EKEY. No lock needed; nothing of the log is changed. */
-int jsc_checkpoint_read(jsc_mlog *, jsc_checkpoint **out);
+typedef struct jsc_checkpoint_files {
+    int rc[2]; /* of each of the two: JSC_OK, JSC_ENOTFOUND, JSC_ECORRUPT, JSC_EORDER (index above upto), another */
+    int best; /* the one that was taken; -1: none */
+    bool alone; /* the other one does not say the same */
+} jsc_checkpoint_files;
+/* The newest of the two files that verifies and has an index up to `upto`. JSC_ENOTFOUND: there is neither; JSC_ECORRUPT:
+ * none can be used. JSC_EFORMAT, JSC_EKEY, -errno: of either. No lock needed; nothing of the log is changed. */
+int jsc_checkpoint_read(jsc_mlog *, uint64_t upto, jsc_checkpoint **out, jsc_checkpoint_files *);
+const char *jsc_checkpoint_name(int i); /* of file 0 or 1 */
+/* Removes those that cannot be used, durably: a log that grows beyond their index would take them for good. */
+int jsc_checkpoint_tidy(jsc_mlog *, const jsc_checkpoint_files *);
 void jsc_checkpoint_free(jsc_checkpoint *);
 const jsc_checkpoint_piece *jsc_checkpoint_find(const jsc_checkpoint *, uint64_t first); /* or NULL */
-int jsc_checkpoint_remove(jsc_mlog *); /* durably */
+int jsc_checkpoint_remove(jsc_mlog *); /* both files, durably */
 
 /* cursor.c: places in the list of pieces */
 size_t jsc_pieces_from(const jsc_mlog *, uint64_t seq); /* the first with a last sequence >= seq; npieces: none */

@@ -47,7 +47,8 @@ static void leave_over(listing *l, const char *name) {
 static void each_name(void *ctx, const char *name) {
     listing *l = ctx;
     uint64_t first;
-    static const char *const unfinished[] = {"checkpoint.tmp", "snapshot.tmp", "snapshot.copy.tmp"};
+    static const char *const unfinished[] = {"checkpoint.tmp", "checkpoint.copy.tmp", "snapshot.tmp",
+                                             "snapshot.copy.tmp"};
     for (size_t i = 0; i < sizeof unfinished / sizeof *unfinished; i++)
         if (strcmp(name, unfinished[i]) == 0) leave_over(l, name);
     if (strlen(name) < 20 || !is_hex(name, &first)) return;

@@ -368,8 +368,8 @@ static bool is_name(const char *name, const char *suffix) {
 static void check_name(jsc_verify_run *run, const names *l, const char *name) {
     char segment[24], *key = segment;
     run->findings = 0;
-    if (is_name(name, ".seg") || !strcmp(name, "LOCK") || !strcmp(name, "READERS") || !strcmp(name, "checkpoint"))
-        return;
+    if (is_name(name, ".seg") || !strcmp(name, "LOCK") || !strcmp(name, "READERS")) return;
+    if (!strcmp(name, jsc_checkpoint_name(0)) || !strcmp(name, jsc_checkpoint_name(1))) return;
     if (is_name(name, ".idx")) {
         snprintf(segment, sizeof segment, "%.16s.seg", name);
         if (!bsearch(&key, l->at, l->n, sizeof *l->at, by_name))

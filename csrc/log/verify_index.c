@@ -200,8 +200,6 @@ void jsc_index_check_end(jsc_index_check *x, uint64_t last) {
 
 /* ---- the checkpoint ---- */
 
-static const char *const checkpoint_name = "checkpoint";
-
 /* With the lock. The first piece that the checkpoint does not fit, or NULL. Those rewritten, trimmed or added since are
  * none of its business. now: it is of this very state. */
 static const jsc_piece *misfit(const jsc_mlog *m, const jsc_checkpoint *c, bool now) {
@@ -230,7 +228,7 @@ static bool sound(const jsc_mlog *m) {
     return true;
 }
 
-static void compare_checkpoint(jsc_verify_run *run, const jsc_checkpoint *c) {
+static void compare_checkpoint(jsc_verify_run *run, const char *name, const jsc_checkpoint *c) {
     jsc_mlog *m = run->m;
     pthread_mutex_lock(&m->lock);
     uint64_t applied = m->applied;
@@ -242,26 +240,36 @@ static void compare_checkpoint(jsc_verify_run *run, const jsc_checkpoint *c) {
     uint64_t first = p ? p->segment->first : 0;
     pthread_mutex_unlock(&m->lock);
     if (c->index > applied && alone)
-        jsc_verify_say(run, checkpoint_name, 0, "cache: the checkpoint is of record %llu, the log ends with %llu",
+        jsc_verify_say(run, name, 0, "cache: the checkpoint is of record %llu, the log ends with %llu",
                        (unsigned long long)c->index, (unsigned long long)applied);
-    if (other_state) jsc_verify_say(run, checkpoint_name, 0, "cache: the checkpoint's sums are not those of the log");
+    if (other_state) jsc_verify_say(run, name, 0, "cache: the checkpoint's sums are not those of the log");
     if (first)
-        jsc_verify_say(run, checkpoint_name, 0, "cache: the checkpoint does not fit segment %016llx",
-                       (unsigned long long)first);
+        jsc_verify_say(run, name, 0, "cache: the checkpoint does not fit segment %016llx", (unsigned long long)first);
+}
+
+static void judge_checkpoint(jsc_verify_run *run, int i, int rc) {
+    const char *name = jsc_checkpoint_name(i);
+    run->findings = 0;
+    if (rc == JSC_EKEY) jsc_verify_say(run, name, 0, "cache: no key that fits the checkpoint");
+    else if (rc < 0 && rc > JSC_ENOTFOUND)
+        jsc_verify_say(run, name, 0, "cache: the checkpoint cannot be read: %s", strerror(-rc));
+    else if (rc != JSC_OK && rc != JSC_ENOTFOUND) /* none: a new log, or one whose next opening replays it */
+        jsc_verify_say(run, name, 0, "cache: the checkpoint does not verify");
 }
 
 int jsc_verify_checkpoint(jsc_verify_run *run) {
     jsc_checkpoint *c = NULL;
-    run->findings = 0;
-    int rc = jsc_checkpoint_read(run->m, &c);
-    if (rc == JSC_ENOTFOUND) return JSC_OK; /* a new log, or one whose next opening replays it */
+    jsc_checkpoint_files files;
+    int rc = jsc_checkpoint_read(run->m, UINT64_MAX, &c, &files);
     if (rc == -ENOMEM) return rc;
-    if (rc == JSC_EKEY) jsc_verify_say(run, checkpoint_name, 0, "cache: no key that fits the checkpoint");
-    else if (rc <= JSC_ENOTFOUND) jsc_verify_say(run, checkpoint_name, 0, "cache: the checkpoint does not verify");
-    else if (rc != JSC_OK)
-        jsc_verify_say(run, checkpoint_name, 0, "cache: the checkpoint cannot be read: %s", strerror(-rc));
+    for (int i = 0; i < 2; i++) judge_checkpoint(run, i, files.rc[i]);
+    run->findings = 0;
+    if (run->m->unsure && rc != JSC_OK)
+        jsc_verify_say(run, jsc_checkpoint_name(0), 0,
+                       "damage: it is lost with its copy, and the records alone do not say which messages limits and "
+                       "purges took: these are there again");
     if (rc != JSC_OK) return JSC_OK;
-    compare_checkpoint(run, c);
+    compare_checkpoint(run, jsc_checkpoint_name(files.best), c);
     jsc_checkpoint_free(c);
     return JSC_OK;
 }

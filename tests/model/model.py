@@ -23,7 +23,8 @@ class Limits(NamedTuple):
 
 
 class Message:
-    """One message; `born`, `killed` are ticks, killed 0: it lives. `named`: deleted by name, `pushed`: by a limit."""
+    """One message; `born`, `killed` are ticks, killed 0: it lives. `named`: deleted by name, `pushed`: by what counts
+    messages, a limit or a purge that keeps some."""
 
     __slots__ = ("born", "data", "headers", "killed", "named", "pushed", "seq", "size", "subject", "ts")
 
@@ -164,7 +165,7 @@ class Model:
         self.purges.append(purge)
         gone = self._chosen(purge)
         for m in gone:
-            self._kill(m)
+            self._kill(m, pushed=keep > 0)
         return len(gone)
 
     def _chosen(self, purge: Purge) -> list[Message]:

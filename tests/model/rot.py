@@ -35,6 +35,8 @@ class Rot:
         if not self.flip(a, b, c):
             player.found()
             return
+        if self.hit.startswith("checkpoint") and c & 3 == 0:
+            self.lose_both(b)
         with player.opened("r") as log:
             self.look(log, first=True)
             player.say(f"    lost: {sorted(self.lost)}")
@@ -83,6 +85,48 @@ class Rot:
         player.held = [(got, want) for got, want in player.held if bytes(got) == want.data]
         return True
 
+    def lose_both(self, b: int) -> None:
+        """The other file of the checkpoint too: the records say the same, or the log says that they cannot."""
+        player, model = self.player, self.model
+        for name in ("checkpoint", "checkpoint.copy"):
+            if name != self.hit:
+                player.disk.flip(f"{PATH}/{name}", player.rng.randrange(64), b >> 5 & 7)
+        with player.opened("r") as log:
+            unsure = log.recovery.deletions_unsure
+            if unsure:
+                assert any(f.what.startswith("damage: ") for f in log.verify()), "verify() finds the records enough"
+                self.all_there(log)
+        player.say(f"    the other one too; unsure: {unsure}")
+        if not unsure:
+            return
+        try:
+            player.open()
+        except jscore.Corrupt:
+            pass
+        else:
+            raise AssertionError("opened for writing, without a word")
+        player.open(without_checkpoint=True)
+        self.all_there(player.log)
+        last = player.log.append(b"behind", "a", ts=player.clock)
+        assert last == model.last + 1
+        player.log.close()
+        player.open()
+        assert bytes(player.log[last]) == b"behind"
+        raise Stop  # the state is another from here on
+
+    def all_there(self, log: Any) -> None:
+        """All that lived, and beside it nothing but what limits, and purges that keep some, took."""
+        model = self.model
+        assert log.last == model.last
+        live = {m.seq: m for m in log}
+        for seq, want in model.live.items():
+            assert seq in live, f"message {seq} lived, and is not there"
+            self.player.same(live[seq], want)
+        for seq in live.keys() - model.live.keys():
+            want = model.all[seq - 1]
+            assert want.pushed, f"message {seq} was deleted, and is back"
+            self.player.same(live[seq], want)
+
     def last_segment(self) -> bool:
         """It is the one that has room behind its records."""
         return self.hit == max((name for name in self.player.disk.list(PATH) if name.endswith(".seg")), default="")
@@ -107,8 +151,6 @@ class Rot:
                 if want is not None:
                     lost.add(seq)
                 continue
-            if want is None and self.hit == "checkpoint" and model.all[seq - 1].pushed:
-                raise Stop  # docs/durability.md: what limits pushed out may be back, and then the state is another
             assert want is not None, f"message {seq} was deleted, and is back"
             self.player.same(got, want)
         good = [seq for seq in model.live if seq not in lost]

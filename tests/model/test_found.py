@@ -312,6 +312,96 @@ def test_a_lost_head_without_a_sidecar_is_damage_and_the_log_goes_on(keys: bytes
             assert [m.seq for m in log] == [*live, 51]
 
 
+def without_checkpoint(disk: jscore.SimDisk, live: list[int], more: int | None = None) -> None:
+    """One file of it rots, then the other too: nobody is served less than what lived, nor more without a word."""
+    for name in ("checkpoint", "checkpoint.copy"):
+        disk.flip(f"{PATH}/{name}", 100, 1)
+        with opened(disk, "r") as log:
+            assert not log.recovery.deletions_unsure
+            assert [f.file for f in log.verify()] == [name]
+            assert [m.seq for m in log] == live
+        disk.flip(f"{PATH}/{name}", 100, 1)
+    for name in ("checkpoint", "checkpoint.copy"):
+        disk.flip(f"{PATH}/{name}", 100, 1)
+    with pytest.raises(jscore.Corrupt, match="checkpoint and its copy"):
+        opened(disk)
+    with opened(disk, "r") as log:
+        assert log.recovery.deletions_unsure
+        assert set(live) <= {m.seq for m in log}
+        assert any(f.what.startswith("damage: ") for f in log.verify())
+        if more is not None:
+            assert more in {m.seq for m in log} - set(live)
+    with opened(disk, without_checkpoint=True) as log:
+        assert log.recovery.deletions_unsure
+        there = [m.seq for m in log]
+        log.abandon()
+    with opened(disk) as log:
+        assert not log.recovery.deletions_unsure
+        assert [m.seq for m in log] == there
+        assert log.verify() == []
+
+
+def test_what_compaction_took_pushes_nothing_out_when_a_checkpoint_rots():
+    """Message 6 died for a later one, which was deleted and compacted: replayed it lived, and pushed out 1."""
+    disk = jscore.SimDisk(1)
+    with opened(disk, max_per_subject=1, max_messages=14) as log:
+        log.extend([(f"a{i}", b"x" * 300) for i in range(5)] + [("z", b"x" * 30)])
+        log.extend([(f"b{i}", b"x" * 300) for i in range(6)])
+        log.append(b"x" * 300, "z")
+        last = log.last
+        log.extend([("y", b"x" * 300)] * 70)
+        log.delete(last)
+        log.seal()
+        log.append(b"tail", "q")
+        log.compact()
+        log.append(b"x" * 300, "d")
+        live = [m.seq for m in log]
+        assert live[0] == 1
+        assert len(live) == 14
+    without_checkpoint(disk, live, 6)
+
+
+def test_a_purge_that_keeps_some_is_not_undone_when_a_checkpoint_rots():
+    disk = jscore.SimDisk(1)
+    with opened(disk) as log:
+        log.extend([(f"a{i}", b"x" * 300) for i in range(5)] + [("z", b"x" * 30)])
+        log.extend([(f"b{i}", b"x" * 300) for i in range(6)])
+        log.append(b"x" * 300, "z")
+        last = log.last
+        log.extend([("y", b"x" * 300)] * 70)
+        log.purge(subject="z", keep=1)
+        log.delete(last)
+        log.purge(subject="y", keep=1)
+        log.seal()
+        log.append(b"t", "q")
+        log.compact()
+        live = [m.seq for m in log]
+        assert 6 not in live
+    without_checkpoint(disk, live, 6)
+
+
+def test_both_checkpoints_may_go_while_records_say_it_all():
+    """No limit, no purge that counts: what is deleted by name is replayed exactly, and a limit set then holds."""
+    disk = jscore.SimDisk(1)
+    with opened(disk) as log:
+        log.extend([(f"a{i}", b"x" * 300) for i in range(60)])
+        for seq in range(1, 60):
+            if seq % 9:
+                log.delete(seq)
+        log.seal()
+        log.compact(all=True)
+        live = [m.seq for m in log]
+    for name in ("checkpoint", "checkpoint.copy"):
+        disk.flip(f"{PATH}/{name}", 100, 1)
+    with opened(disk) as log:
+        assert log.recovery.checkpoint_rebuilt
+        assert [m.seq for m in log] == live
+        log.set_limits(max_messages=5)
+        log.abandon()
+    with opened(disk) as log:
+        assert [m.seq for m in log] == live[-5:]
+
+
 def test_limits_stay_in_the_log_while_messages_that_died_under_them_do():
     """Compaction took a replaced change of limits out although it was to push out messages in segments behind."""
     disk = jscore.SimDisk(1)
@@ -324,9 +414,7 @@ def test_limits_stay_in_the_log_while_messages_that_died_under_them_do():
         log.compact()
         assert log.stats().compactions > 0
         live = [m.seq for m in log]
-    disk.flip(f"{PATH}/checkpoint", 100, 1)
-    with opened(disk) as log:
-        assert [m.seq for m in log] == live
+    without_checkpoint(disk, live)
 
 
 def test_a_change_of_limits_stays_in_the_log_while_one_before_it_does():
@@ -344,6 +432,4 @@ def test_a_change_of_limits_stays_in_the_log_while_one_before_it_does():
         log.compact()
         assert log.stats().compactions > 0
         live = [m.seq for m in log]
-    disk.flip(f"{PATH}/checkpoint", 100, 1)
-    with opened(disk) as log:
-        assert [m.seq for m in log] == live
+    without_checkpoint(disk, live)

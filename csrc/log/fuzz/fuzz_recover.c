@@ -125,7 +125,7 @@ static void mend(const char *name, uint8_t *p, size_t n) {
     } else if (ends(name, ".idx") && n >= 256) {
         jsc_put64(p + 176, XXH3_64bits(p + 256, n - 256));
         jsc_put32(p + 252, jsc_crc32c(0, p, 252));
-    } else if (strcmp(name, "checkpoint") == 0 && n >= 64) {
+    } else if (strncmp(name, "checkpoint", 10) == 0 && n >= 64) {
         jsc_put64(p + 32, XXH3_64bits(p + 64, n - 64));
         jsc_put32(p + 60, jsc_crc32c(0, p, 60));
     }

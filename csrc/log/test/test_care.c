@@ -303,6 +303,11 @@ static void follows_live(int zstd, jsc_keys *keys) {
     free(m);
 }
 
+static void without_checkpoint(const jsc_vfs *vfs) {
+    (void)vfs->unlink(vfs->self, "/d/checkpoint");
+    (void)vfs->unlink(vfs->self, "/d/checkpoint.copy");
+}
+
 /* Almost everything is deleted one by one, but the first stays: its segment, the holes and the tombstones shrink. */
 static void merges(void) {
     jsc_sim *sim = jsc_sim_new(seed);
@@ -332,7 +337,7 @@ static void merges(void) {
     check(log, m);
     /* Without the checkpoint the records alone say the same. */
     OK(jsc_mlog_close(log));
-    (void)vfs->unlink(vfs->self, "/d/checkpoint");
+    without_checkpoint(vfs);
     log = open_log(vfs, "/d", &o);
     check(log, m);
     /* All the rest goes too. */
@@ -593,7 +598,7 @@ static void tombstones_stay(void) {
     for (size_t i = log->npieces - 1; i-- > 1;) {
         OK(rewrite(log, i));
         OK(jsc_mlog_close(log));
-        (void)vfs->unlink(vfs->self, "/d/checkpoint");
+        without_checkpoint(vfs);
         log = open_log(vfs, "/d", &o);
         check(log, m);
     }

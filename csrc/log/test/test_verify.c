@@ -183,7 +183,7 @@ typedef struct names {
 static void note_name(void *ctx, const char *name) {
     names *l = ctx;
     CHECK(l->n < 64);
-    if (strlen(name) == 20 || !strcmp(name, "checkpoint")) snprintf(l->at[l->n++], 40, "%s", name);
+    if (strlen(name) == 20 || !strncmp(name, "checkpoint", 10)) snprintf(l->at[l->n++], 40, "%s", name);
 }
 
 /* Opens to look at a log that has one changed byte. false: it does not even open, which is fine. */
@@ -349,8 +349,8 @@ static void touch(jsc_sim *disk, const char *path) {
 }
 
 static void test_names(void) {
-    static const char *const strays[] = {"notes.txt", "checkpoint.tmp", "00000000000000ff.tmp", "00000000000000ff.idx",
-                                         "00000000000000fg.seg"};
+    static const char *const strays[] = {"notes.txt", "checkpoint.copy.tmp", "00000000000000ff.tmp",
+                                         "00000000000000ff.idx", "00000000000000fg.seg"};
     const kind *k = &KINDS[1];
     jsc_sim *disk = jsc_sim_new(1);
     snprintf(about, sizeof about, "stray files");

@@ -160,6 +160,44 @@ def test_compact_gives_space_back(tmp_path, capsys):
         assert [m.seq for m in log] == list(range(10, 8001, 10))
 
 
+def test_info_tells_damage_to_what_it_shows(tmp_path, capsys):
+    """The last message of a sealed file, which opening does not read."""
+    with jscore.open(tmp_path / "log", background=False) as log:
+        log.extend([b"%04d" % i * 20 for i in range(1, 101)])
+        log.seal()
+    segment = tmp_path / "log" / "0000000000000001.seg"
+    raw = bytearray(segment.read_bytes())
+    raw[raw.index(b"0100" * 20) + 7] ^= 16
+    segment.write_bytes(raw)
+    code, found = as_json(capsys, "info", tmp_path / "log")
+    assert (code, found["last_ts"]) == (1, None)
+    assert [d["first"] for d in found["damage"]] == [100]
+
+
+def test_a_log_without_its_checkpoints_says_so(tmp_path, capsys):
+    path = tmp_path / "log"
+    with jscore.open(path, max_per_subject=1, segment_bytes=4096, background=False) as log:
+        log.extend([("a", b"x" * 500)] * 50)
+        log.delete(50)
+        log.extend([("b", b"x" * 500)] * 20)
+        log.compact(all=True)
+        live = len(log)
+    for name in ("checkpoint", "checkpoint.copy"):
+        raw = bytearray((path / name).read_bytes())
+        raw[100] ^= 1
+        (path / name).write_bytes(raw)
+    before = files(path)
+    for word in ("info", "verify", "dump", "compact", "repair"):
+        assert cli.main([word, str(path)]) == 1
+        out, err = capsys.readouterr()
+        assert "checkpoint" in out + err
+        assert files(path) == before
+    assert cli.main(["repair", str(path), "--without-checkpoint"]) == 0
+    assert cli.main(["verify", str(path)]) == 0
+    with jscore.open(path) as log:
+        assert len(log) >= live
+
+
 @pytest.mark.parametrize("word", ["verify", "info", "dump", "repair", "compact"])
 def test_what_cannot_run_exits_with_2_and_changes_nothing(word, store, tmp_path, capsys):
     (tmp_path / "empty").mkdir()

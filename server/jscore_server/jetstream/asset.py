@@ -123,6 +123,7 @@ class Asset:
         self.failed = ""
         self.closed = False
         self.config: StreamConfig | None = None
+        self.full = False  # no space for what is published, while leading
         self.version = 0
         self.consumers: dict[str, ConsumerReplica] = {}
         self._by_id: dict[int, ConsumerReplica] = {}

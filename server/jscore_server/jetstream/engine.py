@@ -74,6 +74,7 @@ ANSWER_AGE_NS = 10_000_000_000
 OWED_MAX = 10_000
 OPEN_RETRY_S = 0.1
 HAND_OVER_S = 0.5
+RELIEVE_S = 1.0
 LOOK_S = 1.0
 CODE_CORRUPT = -10002  # JSC_ECORRUPT in csrc/base/jsc_base.h
 
@@ -538,10 +539,18 @@ class JetStream:
         if asset is None:
             return
         name = f"stream {asset.assignment.account}/{asset.assignment.name}"
+        asset.full = full
         if full:
             self.lines.error(f"{name}: no space left in {asset.log.path}; publishes are refused until there is some")
+            self._relieve(asset)
         else:
             self.lines.info(f"{name}: there is space again; publishes are taken")
+
+    def _relieve(self, asset: Asset) -> None:
+        """Others may have space for what this server has none for."""
+        if asset.full and asset.leading and not asset.closed and asset.group is not None:
+            if not asset.group.relieve():
+                self.after(RELIEVE_S, lambda: self._relieve(asset))
 
     def quota_exceeded(self, stream_id: int, file: bool) -> None:
         """A publish to a stream led here was too much for its account (JSC_EV_QUOTA)."""

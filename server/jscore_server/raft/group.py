@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,9 +77,9 @@ class Group:
     """A replica of one Raft group, created by RaftHost.create_group. One thread calls everything."""
 
     __slots__ = (
-        "_difference", "_draining", "_failed", "_left", "_raw_id", "_reads", "core", "due", "held", "host", "id",
-        "leader_since", "log", "mended", "on_behind", "on_commit", "on_damage", "on_differs", "on_hold", "on_role",
-        "paused", "told_leader", "wanted",
+        "_difference", "_draining", "_failed", "_left", "_raw_id", "_reads", "_refuses", "_relieved", "core", "due",
+        "held", "host", "id", "leader_since", "log", "mended", "on_behind", "on_commit", "on_damage", "on_differs",
+        "on_hold", "on_role", "paused", "told_leader", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,8 @@ class Group:
         self._failed = False
         self._reads: dict[int, Callable[[bool], None]] = {}
         self._left = 0  # term in which it tried to hand over before going
+        self._relieved = 0  # tick before which it does not hand over again for want of space
+        self._refuses = False  # the log took no records when it was last to
 
     # ---- what the server asks --------------------------------------------------------------------------------------
 
@@ -423,8 +425,11 @@ class Group:
             core.append_failed(log.last, lo)
             if log.error:
                 core.disk_failed()
-            self.host.log_line("error", f"raft group {self.id}: the log took no records from {lo} on: {err}")
+            if not self._refuses:  # each frame tries again
+                self.host.log_line("error", f"raft group {self.id}: the log took no records from {lo} on: {err}")
+            self._refuses = True
             return
+        self._refuses = False
         if may_hold_members:
             for index in range(lo, log.last + 1):
                 record = log.read(index)
@@ -762,15 +767,33 @@ class Group:
             self.host._write_hard(self, self.core.hard_seq)
         self.on_commit(commit)
 
+    def _heir(self, names: Iterable[str]) -> str:
+        """Who of these can lead at once, best of all; nobody: empty."""
+        core = self.core
+        up = [core.progress[n] for n in names if n in core.progress and self.host.transport.connected(n)]
+        voters = set(core.members.voters) - {core.name}
+        ready = [p for p in up if p.counted and p.match >= core.caught and p.name in voters]
+        return max(ready, key=lambda p: (p.match, p.name)).name if ready else ""
+
     def _leave_lead(self) -> bool:
         """A leader that is to go hands over before it goes, if one that stays is ready (R-26); tried once a term."""
-        core = self.core
-        up = [core.progress[n] for n in self.wanted if n in core.progress and self.host.transport.connected(n)]
-        ready = [p for p in up if p.counted and p.match >= core.caught and p.name in core.members.voters]
-        if not ready or self._left == core.term:
+        heir = self._heir(self.wanted)
+        if not heir or self._left == self.core.term:
             return False
-        self._left = core.term
-        self.transfer(max(ready, key=lambda p: (p.match, p.name)).name)
+        self._left = self.core.term
+        self.transfer(heir)
+        return True
+
+    def relieve(self) -> bool:
+        """The disk here takes no more: another one that keeps up is to lead (R-48). False: there is none now, or that
+        was so a moment ago, too: where every disk is full leadership does not go round.
+        """
+        core, ticks = self.core, self.host.ticks
+        heir = self._heir(core.members.voters) if core.led and ticks >= self._relieved else ""
+        if not heir or core.transferee:
+            return False
+        self._relieved = ticks + core.timing.slow_ticks
+        self.transfer(heir)
         return True
 
     def _reconcile(self) -> None:

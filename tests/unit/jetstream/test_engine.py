@@ -264,6 +264,22 @@ def test_leadership_is_handed_over_on_request(world: RealWorld) -> None:
     assert no_errors(world)
 
 
+def test_a_leader_without_space_leaves_the_lead_to_another(world: RealWorld) -> None:
+    """And where no disk has any, leadership does not go round without end."""
+    make(world, "S", 3)
+    led = []
+    for _ in range(4):
+        led.append(leader_of(world, "S"))
+        engine = world.engines[led[-1]]
+        engine.stream_full(engine.asset("$G", "S").id, True)
+        world.settle(0.8)
+    assert led[1] != led[0]
+    assert led[3] in led[:3]
+    assert leader_of(world, "S") == led[3]
+    world.settle(10)
+    assert leader_of(world, "S") != led[3]
+
+
 def test_a_server_that_comes_later_becomes_a_member_and_gets_streams(world: RealWorld) -> None:
     make(world, "S", 3)
     world.names.append("n3")

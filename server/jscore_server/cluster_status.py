@@ -164,6 +164,12 @@ def _decide(status: Status) -> None:
             status.next_step = f"Start {_all(away)}, which {verb} not answer, and stop nothing else until then{spare}."
         else:
             behind = sorted({name for item in status.unhealthy for name in item.get("missing", ())})
+            here = {server.name for server in status.servers}
+            gone = [name for name in behind if name not in here]
+            if gone:
+                whose = "a replica's" if len(gone) == 1 else "replicas'"
+                status.next_step = f"Start a new server to take {whose} place: {_all(gone)} left the cluster{spare}."
+                return
             whom = f"until {_all(behind)} caught up" if behind else "and ask again"
             status.next_step = f"Stop nothing: wait {whom}{spare}."
         return

@@ -58,6 +58,12 @@ def test_who_would_be_missed_may_not_stop() -> None:
     assert status.next_step.startswith("Stop nothing: wait until n3 caught up")
 
 
+def test_a_replica_whose_server_left_the_cluster_waits_for_a_new_server() -> None:
+    ill = [{"name": "A > S", "reason": "replicas are not current", "missing": ["n9"], "lag": 1}]
+    status = judge([view("n1", unhealthy=ill, unhealthy_total=1), view("n2"), view("n3")])
+    assert status.next_step.startswith("Start a new server to take a replica's place: n9 left the cluster")
+
+
 def test_of_five_two_may_be_away() -> None:
     views = [view(name, size=5, well=NAMES[:4]) for name in NAMES[:4]]
     for each in views:

@@ -633,7 +633,7 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
 int jsc_conn_go_on(jsc_plane *p, uint64_t id) {
     jsc_conn *c = jsc_conn_find(p, id);
     if (!c || c->closing) return JSC_ENOTFOUND;
-    if (c->kind != JSC_CONN_CLIENT || !c->waiting) return JSC_EINVAL;
+    if (c->kind > JSC_CONN_ROUTE || !c->waiting) return JSC_EINVAL;
     c->waiting = 0;
     jsc_conn_resume(c);
     return JSC_OK;

@@ -136,7 +136,8 @@ int jsc_conn_ping_every(jsc_plane *, uint64_t id, int64_t interval_ns); /* inste
 int jsc_conn_permit(jsc_plane *, uint64_t id, jsc_permissions *);
 /* Other bounds of its own, as in jsc_conn_options. Subscriptions beyond stay: whoever counts them may close it. */
 int jsc_conn_limit(jsc_plane *, uint64_t id, uint32_t max_subs, uint32_t max_payload);
-/* The answer to JSC_EV_INFO of a client, which waits for it or for jsc_conn_close. */
+/* The answer to JSC_EV_INFO of a client or of a route that is not active yet: they wait for it, or for one that makes
+ * the route compressed or active, or for jsc_conn_close. */
 int jsc_conn_go_on(jsc_plane *, uint64_t id);
 /* Makes a route active: all local interest is sent (RS+) and later changes follow. Until then only CONNECT, INFO, PING,
  * PONG, -ERR and JSLINK are taken from it: with the first interest or message reading stops, and goes on now. */
@@ -165,6 +166,7 @@ typedef struct jsc_conn_info {
     uint64_t stalls; /* how often it was not read on because a receiver of its messages was behind */
     const jsc_account *account;
     int fd, kind;
+    int8_t level; /* of compression, -1: none */
     uint8_t greeted; /* the INFO that follows the first PONG was sent: another one may follow at any time */
 } jsc_conn_info;
 int jsc_conn_stat(jsc_plane *, uint64_t id, jsc_conn_info *out);
@@ -216,6 +218,17 @@ typedef struct jsc_ws_options {
 } jsc_ws_options;
 /* The answer to JSC_EV_HTTP that accepts; one that refuses is jsc_conn_write and jsc_conn_close. */
 int jsc_conn_ws_open(jsc_plane *, uint64_t id, const jsc_ws_options *);
+/* From here on all of a route's bytes are S2, in both directions: those behind the INFO that was told last, and those
+ * written from now on. Either end chooses its own level by itself. */
+enum { JSC_COMPRESS_STORE, JSC_COMPRESS_FAST, JSC_COMPRESS_BETTER, JSC_COMPRESS_BEST };
+typedef struct jsc_compress_options {
+    uint8_t level; /* at first; for good when there are no thresholds */
+    uint8_t thresholds_n;
+    /* The level is the first whose threshold the round-trip time does not exceed. 0: that level is not used; beyond all
+     * of them it is the best where three or more are given, else the last. */
+    int64_t thresholds_ns[4];
+} jsc_compress_options;
+int jsc_conn_compress(jsc_plane *, uint64_t id, const jsc_compress_options *);
 typedef struct jsc_conn_tls_info {
     const char *version, *cipher; /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" */
     uint8_t first;
@@ -297,7 +310,7 @@ int jsc_link_send_records(jsc_plane *, uint64_t id, uint8_t kind, const void *he
 /* ---- events for the host language ---- */
 enum {
     JSC_EV_CONNECT = 1, /* data: the JSON of CONNECT; the connection waits for jsc_conn_accept or _close */
-    JSC_EV_INFO = 2, /* data: the JSON of INFO; a client waits for jsc_conn_go_on or _close */
+    JSC_EV_INFO = 2, /* data: the JSON of INFO; a client, or a route that is not active, waits as below */
     JSC_EV_LINK = 3, /* data: the JSON of JSLINK; waits for jsc_conn_become_link or _close */
     JSC_EV_CLOSED =
         4, /* data: reason; headers: its last jsc_conn_info; reply: of a client's subscriptions the first few,

@@ -14,6 +14,7 @@ static void drop(jsc_conn *c) {
     jsc_layer *l = c->layer;
     jsc_tls_close(c);
     jsc_ws_free(c);
+    jsc_packed_free(c);
     jsc_tls_release(l->tls);
     free(l->proxy);
     free(l->rest.p);
@@ -202,7 +203,7 @@ ssize_t jsc_layer_recv(jsc_conn *c, char *b, size_t cap) {
         step(c, JSC_STAGE_SHAKE);
         if (c->closing) return nothing_yet();
     }
-    k = l->ws ? jsc_ws_recv(c, b, cap) : jsc_layer_pull(c, b, cap);
+    k = l->ws ? jsc_ws_recv(c, b, cap) : l->packed ? jsc_packed_recv(c, b, cap) : jsc_layer_pull(c, b, cap);
     c->more |= l->again;
     return k;
 }
@@ -241,6 +242,10 @@ void jsc_layer_send(jsc_conn *c) {
     if (l->hold) return;
     if (l->ws) {
         jsc_ws_send(c);
+        return;
+    }
+    if (l->packed) {
+        jsc_packed_send(c);
         return;
     }
     while (jsc_pending(c)) {

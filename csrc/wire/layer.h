@@ -1,5 +1,5 @@
-/* What lies between a connection's socket and its parser: a PROXY header, TLS, websocket frames. A plain connection has
- * no layer: one test of a pointer per read and per write. */
+/* What lies between a connection's socket and its parser: a PROXY header, TLS, websocket frames, S2 on a compressed route.
+ * A plain connection has no layer: one test of a pointer per read and per write. */
 #ifndef JSC_WIRE_LAYER_H
 #define JSC_WIRE_LAYER_H
 #include "plane.h"
@@ -34,6 +34,7 @@ struct jsc_layer {
     int64_t timeout_ns, fallback_ns, http_ns, ping;
     jsc_proxy *proxy;
     struct jsc_ws *ws;
+    struct jsc_packed *packed; /* a compressed route */
     jsc_buf rest; /* ciphertext that the socket did not take */
     size_t rest_at;
 };
@@ -58,4 +59,9 @@ ssize_t jsc_tls_send(jsc_conn *, const char *, size_t); /* bytes taken; may leav
 int jsc_tls_flush(jsc_conn *); /* what the socket did not take before; 0 when all is out, 1 blocked, -1 broken */
 void jsc_tls_close(jsc_conn *); /* close_notify where it still makes sense; frees the session */
 void jsc_tls_fail(jsc_conn *, const char *why);
+/* packed.c */
+ssize_t jsc_packed_recv(jsc_conn *, char *, size_t);
+void jsc_packed_send(jsc_conn *);
+void jsc_packed_rtt(jsc_conn *); /* of one that is compressed: its round-trip time was measured */
+void jsc_packed_free(jsc_conn *);
 #endif

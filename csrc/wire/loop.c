@@ -98,6 +98,9 @@ void jsc_plane_free(jsc_plane *p) {
     free(p->ready);
     free(p->cipher_in);
     free(p->cipher_out.p);
+    free(p->s2);
+    free(p->packed_in);
+    free(p->packed_out);
     jsc_layer_free(p);
     free(p->calls);
     if (p->epoll >= 0) close(p->epoll);

@@ -1,5 +1,5 @@
 /* The protocol of clients and routes, parsed in place: an operation is taken whole or left in the buffer. */
-#include "plane.h"
+#include "layer.h"
 #include <errno.h>
 
 enum {
@@ -544,6 +544,7 @@ static void do_pong(jsc_conn *c) {
     if (c->pings_out) {
         c->rtt = p->mono - c->ping_sent > 0 ? p->mono - c->ping_sent : 1;
         c->rtt_at = p->mono;
+        if (JSC_UNLIKELY(c->layer != NULL) && c->layer->packed) jsc_packed_rtt(c);
     }
     c->pings_out = 0;
     if (c->ready && !c->pong_seen) {
@@ -589,7 +590,7 @@ static void do_line(jsc_conn *c, int v, const char *b, const char *e) {
         jsc_emit_text(c, JSC_EV_CONNECT, b, (size_t)(e - b));
         break;
     case V_INFO:
-        c->waiting = c->kind == JSC_CONN_CLIENT;
+        c->waiting = !c->ready; /* a client, or a route: what follows may be compressed */
         jsc_emit_text(c, JSC_EV_INFO, b, (size_t)(e - b));
         break;
     case V_LINK:

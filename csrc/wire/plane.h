@@ -294,6 +294,8 @@ struct jsc_plane {
     size_t cipher_in_at, cipher_in_n;
     jsc_buf cipher_out;
     struct z_stream_s *deflate;
+    struct jsc_s2_work *s2; /* with packed_in and packed_out: made when the first route is compressed */
+    char *packed_in, *packed_out;
     int64_t shake_turn, shake_spent; /* the turn of shake_spent */
     jsc_buf spare[JSC_SPARE];
     uint32_t spare_n;
@@ -448,6 +450,8 @@ void jsc_count_slow(jsc_conn *);
 void jsc_count_stale(jsc_conn *);
 void jsc_count_gone(jsc_conn *);
 void jsc_emit_closed(jsc_conn *); /* while its subscriptions are still there */
+/* packed.c */
+int jsc_packed_level(const jsc_conn *); /* of compression, -1: there is none */
 /* event.c */
 void jsc_emit_text(jsc_conn *, int type, const char *, size_t n);
 

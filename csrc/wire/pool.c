@@ -48,7 +48,7 @@ int jsc_conn_route_ready(jsc_plane *p, uint64_t id, const jsc_route_options *o) 
     c->ready = 1;
     jsc_conn_first_ping(c, 1000000000);
     jsc_interest_tell(c, NULL);
-    c->held = 0;
+    c->held = c->waiting = 0;
     jsc_conn_resume(c); /* what it told us before counts from now */
     return JSC_OK;
 }

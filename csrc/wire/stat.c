@@ -48,6 +48,7 @@ static jsc_conn_info info_of(const jsc_conn *c) {
                            .account = c->account,
                            .fd = c->fd,
                            .kind = c->kind,
+                           .level = (int8_t)jsc_packed_level(c),
                            .greeted = c->greeted};
 }
 

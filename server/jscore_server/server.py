@@ -321,6 +321,8 @@ class Server:
             error_reports=max(1, self.options.connect_error_reports),
             dynamic=dynamic,
             permissions=cluster.permissions,
+            compression=cluster.compression.mode,
+            rtt_thresholds_ns=cluster.compression.thresholds_ns,
         )
 
     def cluster_changed(self, tls: ClusterTls | None) -> None:
@@ -616,9 +618,11 @@ class Server:
 
     def _on_broken(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         client = self.clients.get(conn)
-        if client is None:
-            return
         text = data.decode("utf-8", "replace")
+        if client is None:
+            if kind == CONN_ROUTE and self.routes is not None:
+                self.log.error(f"{self.routes.described(conn)}rid:{conn} - read error: {text}")
+            return
         if client.web is None:
             self.log.warn(f"Error reading PROXY protocol header from {shown(client.ip, client.port)}: {text}")
         else:
@@ -683,6 +687,7 @@ class Server:
             self.links.info(conn, data)
         elif self.routes is not None:
             self.routes.info(conn, data)
+            self.plane.go_on(conn)  # one that is not active yet has waited
 
     def _on_link(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         assert self.routes is not None

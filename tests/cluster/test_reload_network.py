@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -108,3 +110,37 @@ def test_routes_come_and_go(lab: Lab, cmd: list[str]) -> None:
         # Clients of either server stay through it.
         reload(two, lambda was: was + "max_payload: 2000\n")
         wait_for(heard, 20, "a message after the other one's reload")
+
+
+def test_a_route_in_the_middle_of_its_handshake_does_not_outlive_what_it_was_made_by(lab: Lab) -> None:
+    port = free_ports(1)[0]
+    said = {"server_id": "X", "server_name": "X", "version": "2.14.5", "proto": 3, "host": "h", "port": 1}
+    said |= {"headers": True, "cluster": "c", "lnoc": True, "route_pool_size": 3}
+    info = b"INFO " + json.dumps(said).encode() + b"\r\nPING\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(15)
+        routes = f"routes: [nats://127.0.0.1:{other.getsockname()[1]}],"
+        server = started(
+            lab, "s", f"listen: 127.0.0.1:PORT\ncluster {{ name: c, listen: 127.0.0.1:{port}, {routes}\n}}\n"
+        )
+        dialled, _ = other.accept()
+        dialled.settimeout(15)
+        with dialled, Wire(port) as accepted, Wire(server.port).client() as client:
+            while not dialled.recv(4096).endswith(b"\r\n"):
+                pass
+            accepted.until(b"\r\n")
+            accepted.send(b'CONNECT {"name":"X","cluster":"c"}\r\n')
+            accepted.seen = b""
+            reload(server, lambda was: was.replace(routes, "authorization { user: u, password: p }, pool_size: 5"))
+            for sock in (dialled, accepted.sock):
+                with contextlib.suppress(ConnectionError):
+                    sock.sendall(info)
+            with contextlib.suppress(ConnectionResetError):
+                assert dialled.recv(4096) == b""  # no INFO of its own, no PONG
+            assert accepted.until_closed() == b""
+            client.send(b"PING\r\n")
+            client.until(b"PONG\r\n")
+        with Wire(port) as accepted:
+            assert b'"route_pool_size":5' in accepted.until(b"\r\n")
+            accepted.send(b'CONNECT {"name":"X","cluster":"c","user":"u","pass":"p"}\r\n' + info)
+            accepted.until(b"PONG\r\n")

@@ -30,6 +30,7 @@ class Route(msgspec.Struct, eq=False):
     explicit: bool = False  # dialled as the configuration says
     trusted: bool = True  # it has shown the cluster's password, or none is needed
     introduced: bool = False  # our INFO was sent
+    compression: str = ""  # the mode that was agreed on; '' before the peer's first INFO
     remote_id: str = ""
     remote_name: str = ""
     info: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 A route's life: dialled (CONNECT; our INFO follows when the peer's has said whether it keeps a pool) or accepted (INFO
 at once; CONNECT and INFO come). The peer's first INFO registers it in a slot of its peer; from then on C sends our
-interest and forwards messages. Source: cluster-protocol.md 2.
+interest and forwards messages. Where both want compression, a first INFO each way agrees on it, and all of that comes
+after it. Source: cluster-protocol.md 1.1, 2.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 import msgspec
 
 from jscore_server.cluster import exchange
+from jscore_server.cluster.compression import agreed, compresses, first_level
 from jscore_server.cluster.dial import Address, address_url, dial, pause, url_address
 from jscore_server.cluster.peer import Peer, Route, agree_on_name, pool_index, pool_size, quoted, traces
 from jscore_server.cluster.secure import ClusterTls
+from jscore_server.config.compression import AUTO, NOT_SUPPORTED, OFF
 from jscore_server.config.users import Permissions
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
@@ -49,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True):
     error_reports: int = 120  # every how many failed attempts are told again
     dynamic: bool = False  # the cluster's name is made up: a configured one replaces it
     permissions: Permissions | None = None
+    compression: str = OFF  # a mode
+    rtt_thresholds_ns: tuple[int, ...] = ()
 
     @property
     def apart(self) -> tuple[str, ...]:
@@ -135,17 +140,11 @@ class Routes:
                 del self.targets[address]
                 if target.task is not None:
                     target.task.cancel()
-                peer = self.peers.get(self.id_at.get(address, ""))
-                for route in peer.routes() if peer is not None else ():
+                for route in list(self.routes.values()):  # those in the middle of their handshake, too
                     if route.address == address:
                         self.plane.close_conn(route.conn, "Route Removed")
         self.start()
-        if (old.pool_size, old.accounts, old.authorization, old.permissions) != (
-            settings.pool_size,
-            settings.accounts,
-            settings.authorization,
-            settings.permissions,
-        ):
+        if any(getattr(old, name) != getattr(settings, name) for name in AGREED):
             self.close_all("Route Removed")
 
     def close_all(self, reason: str) -> None:
@@ -176,6 +175,7 @@ class Routes:
             more["tls_required"] = more["tls_verify"] = True
         if settings.dynamic:
             more["cluster_dynamic"] = True
+        more["compression"] = (route.compression if route is not None else "") or settings.compression
         if settings.pool_size > 0:
             more["route_pool_size"] = settings.pool_size
             if route is not None and route.account:
@@ -316,7 +316,7 @@ class Routes:
         if target.user:
             connect["user"], connect["pass"] = target.user, target.password
         self.plane.write(conn, b"CONNECT " + msgspec.json.encode(connect) + b"\r\n")
-        if self.settings.pool_size < 1:
+        if self.settings.pool_size < 1 and self.settings.compression in (OFF, NOT_SUPPORTED):
             self._introduce(route)
         return await settled
 
@@ -436,13 +436,30 @@ class Routes:
             return
         if not route.remote_id:
             try:
-                self._register(route, remote_id, fields)
+                if not self._compress(route, fields):
+                    self._register(route, remote_id, fields)
             except Refused as err:
                 self._refuse(conn, err)
         elif remote_id == route.remote_id:
             self._updated(remote_id, route, fields)
         else:
             self._gossip_heard(remote_id, fields)
+
+    def _compress(self, route: Route, fields: dict[str, Any]) -> bool:
+        """The first INFO decides on compression. True: with it another INFO comes, compressed. Raises Refused."""
+        if route.compression:
+            return False
+        settings = self.settings
+        route.compression = agreed(settings.compression, fields.get("compression"))
+        if not compresses(route.compression):
+            return False
+        line = self.own_info(route)
+        if route.solicited:  # what says so to the side that accepted goes as it is
+            self.plane.write(route.conn, line)
+        thresholds = settings.rtt_thresholds_ns if route.compression == AUTO else ()
+        if self.plane.compress(route.conn, first_level(route.compression), thresholds) and not route.solicited:
+            self.plane.write(route.conn, line)
+        return True
 
     def _updated(self, remote_id: str, route: Route, fields: dict[str, Any]) -> None:
         peer = self.peers.get(remote_id)
@@ -640,3 +657,5 @@ class Routes:
 
 
 NOT_TOLD = frozenset({"nonce", "route_pool_idx", "route_account", "route_acc_add_reqid", "gossip_mode", "jscore"})
+AGREED = ("pool_size", "accounts", "authorization", "permissions", "compression", "rtt_thresholds_ns")
+"""Settings that both ends of a connection agreed on when it was made."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from .accounts import permissions
+from .compression import Compression
 from .kinds import (
     MAX_SECONDS,
     Reader,
@@ -17,10 +18,8 @@ from .kinds import (
     each,
     forbidden,
     integer,
-    later,
     listens,
     map_of,
-    maps,
     mistyped,
     name_without_spaces,
     one_of,
@@ -45,19 +44,22 @@ WRITE_TIMEOUT = one_of("default", "close", "retry", any_case=False)
 
 _COMPRESSION = table(
     [
-        checked("mode", kind=string),
-        checked("rtt_thresholds", "thresholds", "rtts", "rtt", kind=each(strict_duration)),
+        sets("word", string, name="mode"),
+        sets("rtt_thresholds", each(strict_duration), "thresholds", "rtts", "rtt"),
     ]
 )
 
 
-def compression(reader: Reader, entry: Entry) -> Any:
+def compression(reader: Reader, entry: Entry) -> Compression:
     """A word, a boolean, or a map with `mode` and `rtt_thresholds`; which words there are is checked at a start."""
+    found = Compression()
     if isinstance(entry.node.value, dict):
-        return maps(_COMPRESSION)(reader, entry)
-    if not isinstance(entry.node.value, str | bool):
+        reader.block(map_of(entry), _COMPRESSION, found, "cluster.compression.")
+    elif isinstance(entry.node.value, str | bool):
+        found.word = entry.node.value
+    else:
         raise mistyped(entry, "a string, a boolean or a map")
-    return entry.node.value
+    return found
 
 
 def _routes(reader: Reader, entry: Entry) -> list[Url]:
@@ -122,7 +124,7 @@ _CLUSTER = table(
         sets("connect_backoff", boolean),
         sets("pool_size", integer),
         sets("accounts", strings),
-        later("compression", kind=compression),
+        sets("compression", compression),
         sets("ping_interval", _ping_interval),
         sets("ping_max", or_default(integer)),
         sets("write_deadline", or_default(duration, MAX_SECONDS)),

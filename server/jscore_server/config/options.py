@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from .compression import Compression
 from .lexer import Position
 from .subject_mapping import Mapping
 from .transport import Tls, Websocket
@@ -121,6 +122,7 @@ class Cluster(msgspec.Struct):
     permissions: Permissions | None = None
     """`publish`: what is imported over routes, `subscribe`: what is exported."""
     tls: Tls | None = None
+    compression: Compression = msgspec.field(default_factory=Compression)
     ping_interval: float | None = None
     """None = the top-level one, at most 30 s."""
     ping_max: int | None = None

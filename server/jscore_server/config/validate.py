@@ -42,6 +42,8 @@ def faults(options: Options) -> list[str]:
         fault("solicited routes require cluster capabilities, e.g. --cluster")
     if any(c in ".*> \t" for c in js.domain):
         fault(f'expected a domain without ".", "*", ">" and spaces, got "{js.domain}"', "jetstream.domain")
+    if cluster.port and (why := cluster.compression.fault()):
+        fault(why, "cluster.compression")
     if js.enabled and cluster.port:
         # A replica is known by its server's name: a name that changes at every start would lose it its data.
         if not options.server_name:

@@ -4,7 +4,7 @@
 One Plane belongs to one thread. Python objects are made per event, never per message on the hot path.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from posix.unistd cimport close as close_fd
@@ -85,6 +85,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         uint64_t stalls
         const jsc_account *account
         int fd, kind
+        int8_t level
         uint8_t greeted
     ctypedef struct jsc_plane_stats:
         uint64_t in_msgs, out_msgs, in_bytes, out_bytes, slow_consumers, subscriptions, clients, routes
@@ -181,6 +182,9 @@ cdef extern from "wire/jsc_plane.h" nogil:
         const char *response
         size_t response_len
         uint8_t unmasked, deflate, browser
+    ctypedef struct jsc_compress_options:
+        uint8_t level, thresholds_n
+        int64_t thresholds_ns[4]
     ctypedef struct jsc_conn_tls_info:
         const char *version
         const char *cipher
@@ -189,6 +193,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     void jsc_tls_release(jsc_tls *)
     int jsc_conn_layer(jsc_plane *, uint64_t, const jsc_layer_options *)
     int jsc_conn_ws_open(jsc_plane *, uint64_t, const jsc_ws_options *)
+    int jsc_conn_compress(jsc_plane *, uint64_t, const jsc_compress_options *)
     int jsc_conn_tls_stat(jsc_plane *, uint64_t, jsc_conn_tls_info *)
     int jsc_conn_tls_certificate(jsc_plane *, uint64_t, int, unsigned char **, size_t *)
     const char *jsc_account_name(const jsc_account *, size_t *)
@@ -305,7 +310,8 @@ ConsumerState = namedtuple(
 )
 ConnInfo = namedtuple(
     "ConnInfo",
-    "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind greeted stalls account",
+    "id in_msgs out_msgs in_bytes out_bytes pending subs rtt_ns last_activity_ns start_ns kind greeted stalls account "
+    "level",
 )
 TlsInfo = namedtuple("TlsInfo", "version cipher first")
 PlaneStats = namedtuple(
@@ -672,7 +678,7 @@ cdef class Plane:
         check(jsc_account_trace(self._account(account), d, len(d), percent))
 
     def go_on(self, uint64_t conn):
-        """The answer to EV_INFO of a client."""
+        """The answer to EV_INFO of a client, or of a route that is not active. False: nothing waited for it."""
         return jsc_conn_go_on(self.live(), conn) >= 0
 
     def route_ready(self, uint64_t conn, *, str account="", apart=(), uint32_t pool_size=0, uint32_t pool_index=0,
@@ -735,6 +741,18 @@ cdef class Plane:
         o.unmasked, o.deflate, o.browser = unmasked, deflate, browser
         return jsc_conn_ws_open(self.live(), conn, &o) >= 0
 
+    def compress(self, uint64_t conn, int level, thresholds_ns=()):
+        """A route speaks S2 from here on, at this level or, with thresholds, at the one its round-trip time asks for;
+        see jsc_conn_compress. False: the connection is gone.
+        """
+        cdef jsc_compress_options o
+        if not 0 <= level <= 3 or len(thresholds_ns) > 4:
+            raise ValueError(f"level {level}, {len(thresholds_ns)} thresholds")
+        o.level, o.thresholds_n = <uint8_t>level, <uint8_t>len(thresholds_ns)
+        for i, threshold in enumerate(thresholds_ns):
+            o.thresholds_ns[i] = threshold
+        return jsc_conn_compress(self.live(), conn, &o) >= 0
+
     def tls_info(self, uint64_t conn):
         """Version and cipher of a connection whose TLS handshake is done, else None."""
         cdef jsc_conn_tls_info i
@@ -766,7 +784,7 @@ cdef class Plane:
         name = jsc_account_name(s.account, &n)
         return ConnInfo(s.id, s.in_msgs, s.out_msgs, s.in_bytes, s.out_bytes, s.pending, s.subs, s.rtt_ns,
                         s.last_activity_ns, s.start_ns, s.kind, bool(s.greeted), s.stalls,
-                        name[:n].decode("utf-8", "replace"))
+                        name[:n].decode("utf-8", "replace"), s.level)
 
     def stats(self):
         cdef jsc_plane_stats s

@@ -15,7 +15,7 @@ from jscore_server.jetstream import placement
 from jscore_server.jetstream.between import SYSTEM_ACCOUNT
 from jscore_server.jetstream.decode import decode_json, must_not_be_empty, optional_body
 from jscore_server.jetstream.errors import ApiError, problem
-from jscore_server.jetstream.meta import Assignment, RemoveServer
+from jscore_server.jetstream.meta import Assignment, DeleteStream, RemoveServer
 from jscore_server.jetstream.models import (
     MoveRequest,
     ServerRemoveRequest,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PREFIX = "$JS.API."
 ANSWER_S = 10.0
 LOOK_AGAIN_S = 0.05
+PURGE_SLICE = 256  # streams whose end is proposed at once
 
 
 class SystemRequest(msgspec.Struct):
@@ -71,8 +72,9 @@ class SystemApi:
             ("SERVER.REMOVE", "meta_server_remove", self.remove_server),
             ("ACCOUNT.STREAM.MOVE.*.*", "stream_update", self.move),
             ("ACCOUNT.STREAM.CANCEL_MOVE.*.*", "stream_update", self.cancel_move),
+            ("ACCOUNT.PURGE.*", "account_purge", self.purge_account),
         ]
-        self._served = tuple(subject.removesuffix(".*.*") for subject, _, _ in calls)
+        self._served = tuple(subject.split(".*")[0] for subject, _, _ in calls)
         everything = self._engine.plane.subscribe(self._engine.options.system_account, f"{PREFIX}>", self._refuse)
         self._subscriptions = [*(self._serve(*call) for call in calls), everything]
 
@@ -174,6 +176,24 @@ class SystemApi:
         self._engine.plane.publish(self._engine.options.system_account, subject, body)
 
     # ---- streams ----
+
+    def purge_account(self, request: SystemRequest) -> None:
+        """Deletes all streams of an account, which need not be configured any more. The answer comes before that."""
+        (account,) = request.args
+        streams = self._engine.state.streams(account)
+        has = "true" if account in self._engine.accounts else "false"
+        self._engine.lines.info(f"Purge request for account {account} (streams: {len(streams)}, hasAccount: {has})")
+        request.answer(initiated=True)
+        self._delete_some(streams)
+
+    def _delete_some(self, streams: list[Assignment]) -> None:
+        engine = self._engine
+        if not engine.is_meta_leader:  # the new one can be asked again
+            return
+        for gone in streams[:PURGE_SLICE]:
+            engine.propose_meta(DeleteStream(gone.account, gone.name, gone.group))
+        if streams[PURGE_SLICE:]:
+            engine.after(LOOK_AGAIN_S, lambda: self._delete_some(streams[PURGE_SLICE:]))
 
     def _stream(self, request: SystemRequest) -> Assignment:
         account, name = request.args

@@ -20,7 +20,7 @@ from jscore_server.monitoring.jsz import OPTIONS as JSZ
 from jscore_server.monitoring.jsz import jsz
 from jscore_server.monitoring.monitor import PAGE, SECOND, Body, Monitor, Sliced, resident_bytes
 from jscore_server.monitoring.query import nothing
-from jscore_server.monitoring.routez import active_routes
+from jscore_server.monitoring.routez import active_routes, compression
 from jscore_server.monitoring.subsz import OPTIONS as SUBSZ
 from jscore_server.monitoring.subsz import subsz
 from jscore_server.monitoring.varz import OPTIONS as VARZ
@@ -134,7 +134,7 @@ def _routes(families: Families, monitor: Monitor, server: Labels) -> None:
             continue
         rid = {**server, "rid": route.conn}
         told = {"remote_id": route.remote_id, "remote_name": route.remote_name, "account": "", "ip": route.peer_ip}
-        families.add("gnatsd_routez_route_info", 1, {**rid, **told, "compression": "off"})
+        families.add("gnatsd_routez_route_info", 1, {**rid, **told, "compression": compression(route, info)})
         if info.rtt_ns:
             families.add("gnatsd_routez_route_rtt_seconds", info.rtt_ns / SECOND, rid)
         families.add("gnatsd_routez_route_subscriptions", info.subs, rid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jscore_server.config.compression import LEVELS
 from jscore_server.jetstream.models import format_time
 from jscore_server.monitoring.monitor import SECOND, Body, Monitor
 from jscore_server.monitoring.query import Asked, Option, uptime
@@ -12,6 +13,7 @@ from jscore_server.protocol.duration import go_duration
 
 if TYPE_CHECKING:
     from jscore_server.cluster.peer import Route
+    from jscore_server.dataplane import ConnInfo
 
 OPTIONS = (Option("subscriptions", "subs", "subs"),)
 
@@ -20,6 +22,11 @@ def active_routes(monitor: Monitor) -> list[Route]:
     """The route connections that have introduced themselves."""
     routes = monitor.server.routes
     return [route for route in list(routes.routes.values()) if route.remote_id] if routes is not None else []
+
+
+def compression(route: Route, info: ConnInfo) -> str:
+    """The level in use, or why there is none."""
+    return LEVELS[info.level] if info.level >= 0 else route.compression
 
 
 def routez(monitor: Monitor, asked: Asked) -> Body:
@@ -64,7 +71,7 @@ def routez(monitor: Monitor, asked: Asked) -> Body:
                 ]
             elif subs:
                 body["subscriptions_list"] = [s.subject for s in subs]
-        body["compression"] = "off"
+        body["compression"] = compression(route, info)
         shown.append(body)
     return {
         "server_id": monitor.server_id,

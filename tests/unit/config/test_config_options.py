@@ -167,7 +167,7 @@ def test_what_only_a_start_refuses(text, message):
     assert options(text).refusals == [message]
 
 
-@pytest.mark.parametrize("text", ["prof_port: 1", "cluster { compression: s2_fast }"])
+@pytest.mark.parametrize("text", ["prof_port: 1"])
 def test_a_harmless_key_is_a_warning(text):
     _, notes = read(text)
     assert [note.strict for note in notes] == [False]

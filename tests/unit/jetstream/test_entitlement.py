@@ -50,6 +50,21 @@ def test_the_same_name_in_two_accounts_is_two_streams(world: World) -> None:
     assert ask(world, "B", "STREAM.NAMES")["streams"] == ["S"]
 
 
+def test_all_streams_of_an_account_go_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jscore_server.jetstream.system_api.PURGE_SLICE", 2)
+    for account, names in (("A", "STUVW"), ("B", "S")):
+        for name in names:
+            body = {"name": name, "subjects": [name], "max_bytes": 100}
+            assert ask(world, account, f"STREAM.CREATE.{name}", body)["did_create"]
+    initiated = {"type": "io.nats.jetstream.api.v1.account_purge_response", "initiated": True}
+    assert ask(world, "$SYS", "ACCOUNT.PURGE.A") == initiated
+    world.settle(1)
+    assert ask(world, "A", "STREAM.NAMES")["streams"] is None
+    assert ask(world, "B", "STREAM.NAMES")["streams"] == ["S"]
+    assert ask(world, "$SYS", "ACCOUNT.PURGE.unheard-of", {"any": "thing"}) == initiated
+    assert ask(world, "B", "STREAM.NAMES")["streams"] == ["S"]
+
+
 def test_an_account_without_jetstream_is_told_so(world: World) -> None:
     assert code(ask(world, "$G", "INFO")) == 10039
     assert ask(world, "$G", "STREAM.NAMES") == {

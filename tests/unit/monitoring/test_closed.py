@@ -5,7 +5,7 @@ from __future__ import annotations
 from jscore_server.dataplane import ConnInfo
 from jscore_server.monitoring.closed import Closed, ClosedConnections, Who, subs_of
 
-INFO = ConnInfo(1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, True, 0, "$G")
+INFO = ConnInfo(1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, True, 0, "$G", -1)
 
 
 def gone(cid: int, subs: bytes = b"") -> Closed:

@@ -611,7 +611,8 @@ static int restore_alone(jsc_mlog *m, uint64_t upto, const jsc_checkpoint_files 
     int rc = restore(m, upto, NULL, rec);
     if (rc != JSC_OK || !miscounts(m, files)) return rc;
     rec->unsure = true;
-    if (!m->options.read_only && !m->options.without_checkpoint) return JSC_ECORRUPT;
+    if (!m->options.read_only && !m->options.without_checkpoint)
+        return files->rc[0] == -EIO || files->rc[1] == -EIO ? -EIO : JSC_ECORRUPT;
     forget(m);
     m->spares_counted = true;
     rc = restore(m, upto, NULL, rec);

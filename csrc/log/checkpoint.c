@@ -270,7 +270,7 @@ static int read_one(jsc_mlog *m, int i, jsc_checkpoint **out) {
     int fd = vfs->open(vfs->self, name, O_RDONLY, 0), rc;
     free(name);
     if (fd == -ENOENT) return JSC_ENOTFOUND;
-    if (fd < 0) return fd == -EIO ? JSC_ECORRUPT : fd;
+    if (fd < 0) return fd;
     jsc_checkpoint *c = calloc(1, sizeof *c);
     ssize_t got = vfs->pread(vfs->self, fd, head, HEAD, 0);
     if (!c) rc = -ENOMEM;
@@ -282,7 +282,7 @@ static int read_one(jsc_mlog *m, int i, jsc_checkpoint **out) {
     vfs->close(vfs->self, fd);
     if (rc == JSC_OK) *out = c;
     else jsc_checkpoint_free(c);
-    return rc == -EIO ? JSC_ECORRUPT : rc; /* what cannot be read is as good as rotten */
+    return rc;
 }
 
 static bool newer(const jsc_checkpoint *a, const jsc_checkpoint *b) {
@@ -301,7 +301,7 @@ int jsc_checkpoint_read(jsc_mlog *m, uint64_t upto, jsc_checkpoint **out, jsc_ch
     files->alone = best < 0 || !c[0] || !c[1] || c[0]->salt != c[1]->salt;
     for (int i = 0; i < COPIES; i++) {
         int one = files->rc[i];
-        if (one == JSC_EORDER) one = JSC_ECORRUPT;
+        if (one == JSC_EORDER || one == -EIO) one = JSC_ECORRUPT; /* what cannot be read is as good as rotten */
         /* Of a newer version, or another key, or no memory: nothing is done by what the other one says. */
         if (one != JSC_OK && one != JSC_ENOTFOUND && (rc == JSC_ENOTFOUND || rc == JSC_ECORRUPT)) rc = one;
         if (i != best) jsc_checkpoint_free(c[i]);

@@ -85,6 +85,8 @@ static int add_segment(jsc_log *log, uint64_t limit) {
         if (!pending && !atomic_load_explicit(&s->entered, memory_order_acquire)) {
             atomic_store(&s->left, false);
             next->before = s;
+            /* One with a sidecar, or packed, has nothing reserved behind what it holds. */
+            next->cuts_before = !s->sealed && !(s->flags & (JSC_SF_PACKED | JSC_SF_REWRITTEN));
         }
     }
     log->batch_start = next->used;
@@ -601,6 +603,18 @@ static int write_clean_mark(jsc_log *log) {
     return JSC_OK;
 }
 
+/* A closed log of messages is as long as what it holds. Who reads it elsewhere looks at nothing behind the last batch but by
+ * calls that may end early; what a power cut takes of this is space. Where the end is damaged nothing is cut. */
+static void give_back_reserve(jsc_log *log) {
+    jsc_segment *s = log->nsegments ? log->segments[log->nsegments - 1] : NULL;
+    if (!log->keep_images || !s || s->closed || !s->created || s->allocated <= s->used) return;
+    bool ours = log->open_segment == s && log->fd >= 0;
+    int fd = ours ? log->fd : jsc_segment_open(log, s, O_RDWR);
+    if (fd < 0) return;
+    if (log->vfs->truncate(log->vfs->self, fd, (off_t)s->used) == 0) s->allocated = s->used;
+    if (!ours) log->vfs->close(log->vfs->self, fd);
+}
+
 int jsc_log_close(jsc_log *log) {
     int rc = atomic_load(&log->error);
     if (rc == JSC_OK && !log->read_only) {
@@ -614,6 +628,7 @@ int jsc_log_close(jsc_log *log) {
         if (rc == JSC_OK) rc = write_clean_mark(log);
         if (atomic_load(&log->error) != JSC_OK) rc = atomic_load(&log->error);
         else if (rc == JSC_OK && atomic_load(&log->full)) rc = JSC_EFULL;
+        if (rc == JSC_OK) give_back_reserve(log);
     }
     jsc_log_abandon(log);
     return rc;

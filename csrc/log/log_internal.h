@@ -55,6 +55,7 @@ typedef struct jsc_segment {
     const jsc_vfs *vfs;
     jsc_block_cache *blocks;
     struct jsc_segment *before; /* sync thread: to be marked as left when this one's file is there */
+    bool cuts_before; /* and to be cut to its length */
     /* Of a full one that is not synced yet, see trail.c: its descriptor, else -1; what is behind it; its last record. */
     int fd;
     struct jsc_segment *behind, *after; /* after: the next of the trail */

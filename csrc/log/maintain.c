@@ -385,11 +385,22 @@ static int until_none(jsc_mlog *m, int (*step)(jsc_mlog *, bool), bool force) {
 
 static int seal_step(jsc_mlog *m, bool force) { return seal_one(m); }
 
+/* Whoever wants space back gains something where the open segment ends: it holds what is dead, or is to be packed. Else
+ * its sidecar would make the log larger. */
+static bool gains(jsc_mlog *m) {
+    pthread_mutex_lock(&m->lock);
+    const jsc_piece *p = m->npieces ? m->pieces[m->npieces - 1] : NULL;
+    bool yes = p && (p->segment->count > jsc_piece_live(p) || m->keys || m->options.zstd_level > 0);
+    pthread_mutex_unlock(&m->lock);
+    return yes;
+}
+
 int jsc_mlog_maintain(jsc_mlog *m, int what, bool force) {
     int rc, first = JSC_OK;
     if (m->options.read_only) return JSC_EREADONLY;
     jsc_care_take(m);
-    if (what) first = settle(m, force && what & JSC_CARE_SEAL);
+    bool roll = force && what & JSC_CARE_SEAL && (!(what & JSC_CARE_COMPACT) || gains(m));
+    if (what) first = settle(m, roll);
     if (first == JSC_OK && what & JSC_CARE_SEAL) {
         first = until_none(m, seal_step, force);
         if ((rc = checkpoint(m)) != JSC_OK && first == JSC_OK) first = rc;

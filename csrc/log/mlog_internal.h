@@ -237,12 +237,13 @@ struct jsc_checkpoint {
  * record is synced and while it writes (tmp, sync, rename, sync of the directory), and takes it again. */
 int jsc_checkpoint_write(jsc_mlog *);
 typedef struct jsc_checkpoint_files {
-    int rc[2]; /* of each of the two: JSC_OK, JSC_ENOTFOUND, JSC_ECORRUPT, JSC_EORDER (index above upto), another */
+    int rc
+        [2]; /* of each of the two: JSC_OK, JSC_ENOTFOUND, JSC_ECORRUPT, JSC_EORDER (index above upto), -EIO, another */
     int best; /* the one that was taken; -1: none */
     bool alone; /* the other one does not say the same */
 } jsc_checkpoint_files;
 /* The newest of the two files that verifies and has an index up to `upto`. JSC_ENOTFOUND: there is neither; JSC_ECORRUPT:
- * none can be used. JSC_EFORMAT, JSC_EKEY, -errno: of either. No lock needed; nothing of the log is changed. */
+ * none can be used. JSC_EFORMAT, JSC_EKEY, another -errno: of either. No lock needed; nothing of the log is changed. */
 int jsc_checkpoint_read(jsc_mlog *, uint64_t upto, jsc_checkpoint **out, jsc_checkpoint_files *);
 const char *jsc_checkpoint_name(int i); /* of file 0 or 1 */
 /* Removes those that cannot be used, durably: a log that grows beyond their index would take them for good. */

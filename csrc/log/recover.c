@@ -444,6 +444,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         take_scan(s, &c);
         rc = whole ? finish_open(log, s, &c, rec) : finish_full(log, s, &c, reached, end, rec);
         if (rc < 0) goto out;
+        if (!whole) s->allocated = s->used; /* what is behind is no reserve, and stays */
         if (c.durable > log->stated) log->stated = c.durable;
         s->unsettled = f->open && !open;
         if (s->flags & JSC_SF_ENCRYPTED) s->closed = true; /* no nonce may be used twice */

@@ -97,6 +97,19 @@ static int sync_all(jsc_log *log) {
     return rc == JSC_OK ? sync_open(log) : rc;
 }
 
+/* What was reserved beyond the end is given back; losing this to a power cut costs nothing. */
+static void cut_reserve(const jsc_log *log, jsc_segment *s, int fd) {
+    if (log->vfs->truncate(log->vfs->self, fd, (off_t)s->used) == 0) s->allocated = s->used;
+}
+
+/* The same of one that was recovered, and not written to since. */
+static void cut_recovered(jsc_log *log, jsc_segment *s) {
+    int fd = s->allocated > s->used ? jsc_segment_open(log, s, O_RDWR) : -ENOENT;
+    if (fd < 0) return;
+    cut_reserve(log, s, fd);
+    log->vfs->close(log->vfs->self, fd);
+}
+
 /* Makes s the open segment. In the always mode the one before is synced first: a file is never created before all
  * that precedes it is on the disk, so only the last file of a log can have a torn tail. In the others it joins the trail,
  * and the head of the new one says so. */
@@ -109,9 +122,9 @@ static int segment_switch(jsc_log *log, jsc_segment *s, bool *full) {
         later = !patient && (log->fd_dirty || jsc_trail_any(log));
         rc = patient ? sync_open(log) : later ? jsc_trail_room(log) : JSC_OK;
         if (rc < 0) return rc;
-        /* What was reserved beyond the end is given back; losing this to a power cut costs nothing. */
-        vfs->truncate(vfs->self, log->fd, (off_t)before->used);
-        before->allocated = before->used;
+        cut_reserve(log, before, log->fd);
+    } else if (s->before && s->cuts_before) {
+        cut_recovered(log, s->before);
     }
     char *path = jsc_segment_path(log, s->first, ".seg");
     if (!path) return -ENOMEM;

@@ -108,6 +108,8 @@ typedef int64_t (*jsc_turn_fn)(void *ctx, int64_t mono_ns, int64_t unix_ns);
 int jsc_plane_hook(jsc_plane *, jsc_turn_fn, void *ctx);
 int64_t jsc_plane_mono(const jsc_plane *); /* this turn's clocks, ns */
 int64_t jsc_plane_unix(const jsc_plane *);
+/* From now on its clocks stand where they are told: simulated time. */
+void jsc_plane_tell_time(jsc_plane *, int64_t mono, int64_t unix_ns);
 void jsc_plane_flush(jsc_plane *); /* what the loop does at a turn's end, for a caller outside the loop */
 
 /* ---- connections ---- */

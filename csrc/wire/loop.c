@@ -15,6 +15,7 @@ int64_t jsc_clock(clockid_t id) {
 }
 
 static void clocks(jsc_plane *p) {
+    if (p->told_time) return;
     p->mono = jsc_clock(CLOCK_MONOTONIC);
     p->unix_ns = jsc_clock(CLOCK_REALTIME);
 }
@@ -143,6 +144,12 @@ int jsc_plane_hook(jsc_plane *p, jsc_turn_fn fn, void *ctx) {
     p->hook_ctx = ctx;
     p->hook_next = fn ? p->mono : INT64_MAX;
     return JSC_OK;
+}
+
+void jsc_plane_tell_time(jsc_plane *p, int64_t mono, int64_t unix_ns) {
+    p->told_time = 1;
+    p->mono = mono;
+    p->unix_ns = unix_ns;
 }
 
 int64_t jsc_plane_mono(const jsc_plane *p) { return p->mono; }

@@ -261,6 +261,7 @@ struct jsc_plane {
     int epoll;
     size_t busy_hi, busy_lo;
     int64_t mono, unix_ns, next_timer;
+    uint8_t told_time; /* the clocks stand where jsc_plane_tell_time put them */
     jsc_conn **conns;
     uint64_t *gens;
     uint32_t *free_slots;

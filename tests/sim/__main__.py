@@ -8,6 +8,7 @@ import time
 
 from .engine import EngineSimulator
 from .simulator import Simulator
+from .streams import StreamSimulator
 
 
 def main() -> int:
@@ -18,8 +19,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0, help="no new seed after so long; 0: all of them")
     parser.add_argument("--trace", action="store_true", help="print every event of the (single) seed")
     parser.add_argument("--engine", action="store_true", help="over the real log engine on simulated disks")
+    parser.add_argument("--streams", action="store_true", help="and what is applied are real streams over that")
     options = parser.parse_args()
-    kind = EngineSimulator if options.engine else Simulator
+    kind: type[Simulator] = EngineSimulator if options.engine else Simulator
+    if options.streams:
+        kind = StreamSimulator
     began = time.monotonic()
     events = acked = elections = reads = slept = taken = 0
     played = 0
@@ -35,8 +39,8 @@ def main() -> int:
             if sim is not None and sim.trace is not None:
                 print("\n".join(sim.trace))
             print(f"seed {seed}: {type(err).__name__} {err}")
-            engine = " --engine" if options.engine else ""
-            print(f"replay: python -m tests.sim --start {seed} --seeds 1 --trace{engine}")
+            over = " --streams" if options.streams else " --engine" if options.engine else ""
+            print(f"replay: python -m tests.sim --start {seed} --seeds 1 --trace{over}")
             return 1
         finally:
             if isinstance(sim, EngineSimulator):

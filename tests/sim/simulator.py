@@ -280,6 +280,8 @@ class Simulator(Troubles):
         again = True
         while again:
             again = False
+            if out.role:
+                self.tell_loss(node)
             if out.truncate >= 0:
                 last, out.truncate = out.truncate, -1
                 self.check_truncate(node, last)
@@ -318,7 +320,10 @@ class Simulator(Troubles):
             if out.reads:
                 self.answer_reads(node)
             if out.role:
-                out.role.clear()
+                roles, out.role = out.role, []
+                for role, term in roles:
+                    self.tell_role(node, role, term)
+                again = True
             if out.needs_snapshot:
                 names = out.needs_snapshot[:]
                 out.needs_snapshot.clear()
@@ -329,6 +334,19 @@ class Simulator(Troubles):
             self.check_leader(node)
         if not node.wake or node.when(core.deadline) < node.wake:
             self.arm(node)
+
+    def tell_loss(self, node: Node) -> None:
+        """As Group does it: that leadership was lost is told before the log changes or more is applied."""
+        assert node.core is not None
+        roles = node.core.out.role
+        lost = max((i for i, (role, _) in enumerate(roles) if role is Role.FOLLOWER), default=-1)
+        if lost >= 0:
+            term = roles[lost][1]
+            del roles[: lost + 1]
+            self.tell_role(node, Role.FOLLOWER, term)
+
+    def tell_role(self, node: Node, role: Role, term: int) -> None:
+        """For streams: it leads from now on, or no more."""
 
     def store(self, node: Node) -> None:
         """A follower's records go into its log, or do not."""

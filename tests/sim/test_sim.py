@@ -7,10 +7,13 @@ import pytest
 from .engine import EngineLog, run_engine_seed
 from .model import Violation
 from .planted import PLANTED
+from .planted_streams import PLANTED_STREAMS
 from .simulator import Simulator, run_seed
+from .streams import run_stream_seed
 
 SEEDS = 1700
 ENGINE_SEEDS = 120
+STREAM_SEEDS = 6
 WITHIN = 1500
 
 
@@ -78,4 +81,24 @@ def test_an_engine_that_promises_before_it_syncs_is_found(monkeypatch: pytest.Mo
             run_engine_seed(seed)
 
     with pytest.raises(Violation, match=r"^[67]: "):
+        play()
+
+
+def test_random_histories_hold_over_real_streams() -> None:
+    deliveries = published = 0
+    for seed in range(STREAM_SEEDS):
+        sim = run_stream_seed(seed, duration=3000)
+        deliveries += sim.deliveries
+        published += len(sim.published)
+    assert published > 10 * STREAM_SEEDS
+    assert deliveries > 3 * STREAM_SEEDS
+
+
+@pytest.mark.parametrize("name", PLANTED_STREAMS)
+def test_a_bug_between_log_and_state_is_found(name: str) -> None:
+    def play() -> None:
+        for seed in range(4, WITHIN // 20):
+            run_stream_seed(seed, replica_class=PLANTED_STREAMS[name])
+
+    with pytest.raises(Violation, match=r"^(5|6|13): "):
         play()

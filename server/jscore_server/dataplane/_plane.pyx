@@ -143,6 +143,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_plane_poll(jsc_plane *, int64_t, jsc_ready *, int)
     void jsc_plane_flush(jsc_plane *)
     int64_t jsc_plane_unix(const jsc_plane *)
+    void jsc_plane_tell_time(jsc_plane *, int64_t, int64_t)
     int jsc_conn_adopt(jsc_plane *, int, int, const char *, size_t, uint64_t *)
     int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
     int jsc_conn_default(jsc_plane *, uint64_t, const jsc_conn_options *)
@@ -545,6 +546,10 @@ cdef class Plane:
 
     def unix_ns(self):
         return jsc_plane_unix(self.live())
+
+    def tell_time(self, int64_t mono_ns, int64_t unix_ns):
+        """From now on its clocks stand where they are told: simulated time."""
+        jsc_plane_tell_time(self.live(), mono_ns, unix_ns)
 
     def dispatch(self, handler):
         """Hands waiting events (at most 512) to callbacks of subscriptions and to

@@ -81,11 +81,15 @@ class EngineLog(ModelLog):
 
     # ---- letting go of a start, and beginning anew ----
 
-    def trim(self, keep: int) -> None:
+    def roll(self) -> None:
+        """What comes next is in another file."""
         self.real.submit()
         self.real.wait(self.real.last, 10)
         self.real.roll()
         self.real.wait(self.real.last, 10)
+
+    def trim(self, keep: int) -> None:
+        self.roll()
         self.platter.store.poll()
         self.real.trim(min(keep, self.last))
         self.forget(self.real.first)

@@ -112,7 +112,8 @@ class Replica:
     ) -> None:
         self.node = node
         self.upto = 0
-        self.snapping = False
+        self.snapping = False  # a snapshot is being taken
+        self.writing = False  # or on its way to the disk
         self.plane = Plane()
         self.plane.tell_time(*now)
         self.plane.attach_store(node.log.platter.store)  # type: ignore[attr-defined]

@@ -35,18 +35,27 @@ HELD = 40  # deliveries that clients may still acknowledge
 
 
 class StreamSimulator(EngineSimulator):
-    """`replica_class` lets a test plant a bug."""
+    """`replica_class` lets a test plant a bug. `limits`: the configuration at first, else it is drawn."""
 
-    def __init__(self, seed: int, *, replica_class: type[Replica] = Replica, **options: Any) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        replica_class: type[Replica] = Replica,
+        limits: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self.replica_class = replica_class
+        made = config(zlib.crc32(b"%d" % seed), first=True) if limits is None else {**config(0), **limits}
         self.assigned = Assignment(
             account=ACCOUNT, name=STREAM, group="g", peers=["n0", "n1", "n2"], created_ns=1, version=1,
-            config=config(zlib.crc32(b"%d" % seed), first=True),
+            config=made,
         )  # fmt: skip
         self.keys: dict[str, tuple[str, int]] = {}  # inbox: (what was asked, of which consumer)
         self.held: list[tuple[str, str, int]] = []  # (where to acknowledge, consumer's name, sequence)
         self.settled: dict[tuple[int, int], int] = {}  # (consumer, sequence): where its acknowledgement is applied
-        self.published: dict[str, int] = {}  # what clients were told
+        self.published: dict[str, int] = {}  # what clients were told of their messages
+        self.told: dict[str, dict[str, Any]] = {}  # and what they were answered at all
         self.answers = self.deliveries = 0
         super().__init__(seed, machine=Rules, **options)  # type: ignore[arg-type]
         self.at(TURN_MS, self.turns)
@@ -184,14 +193,14 @@ class StreamSimulator(EngineSimulator):
 
     def look_at(self, node: Node, worth: int) -> None:
         log, replica = node.log, self.replica(node)
-        if self.now - node.given < GIVES_MS or node.applied - log.first + 1 < max(worth, 1) or replica.snapping:
+        if self.now - node.given < GIVES_MS or node.applied - log.first + 1 < max(worth, 1) or replica.writing:
             return
         host = replica.asset.host_state()
         if host is None or node.applied < log.first:
             return
         self.note(f"{node.name} begins a snapshot of {node.applied}")
         replica.asset.stream.snapshot_begin(host)
-        replica.snapping = True
+        replica.snapping = replica.writing = True  # one at a time, as trim.py does it
         delay = 1 + int(self.dice.random() * 40)
         self.at(delay, self.snapshot_taken, node, node.life)
 
@@ -201,6 +210,8 @@ class StreamSimulator(EngineSimulator):
         found = self.replica(node).snapshot()
         if found is not None:
             self.write_when_durable(node, life, *found)
+        else:
+            self.replica(node).writing = False
 
     def write_when_durable(self, node: Node, life: int, data: bytes, index: int) -> None:
         """R-30: what it refers to is on the disk first."""
@@ -212,6 +223,11 @@ class StreamSimulator(EngineSimulator):
         node.writing = data
         delay = 1 + int(self.dice.random() * self.disk_delay * node.disk)
         self.at(delay, self.snapshot_written, node, life, data)
+
+    def snapshot_written(self, node: Node, life: int, data: bytes) -> None:
+        super().snapshot_written(node, life, data)
+        if node.life == life and not node.writing:
+            self.replica(node).writing = False
 
     # ---- clients ----
 
@@ -336,13 +352,12 @@ class StreamSimulator(EngineSimulator):
             seq, number = self.keys.pop(msg.subject)
             self.settled[number, int(seq)] = self.replica(node).asset.stream.applied
             self.answers += 1
-        elif b'"seq"' in msg.data:
-            self.stored(node, msg)
+        elif msg.data:
+            self.answered(msg.subject.removeprefix("_INBOX."), json.loads(msg.data))
 
-    def stored(self, node: Node, msg: Any) -> None:
+    def answered(self, key: str, answer: dict[str, Any]) -> None:
         """An acknowledged message has that sequence for ever."""
-        key = msg.subject.removeprefix("_INBOX.")
-        answer = json.loads(msg.data)
+        self.told[key] = answer
         if "error" in answer or "stream" not in answer:
             return
         self.published[key] = seq = answer["seq"]

@@ -10,24 +10,18 @@ from typing import Any
 
 import pytest
 
-from . import scenarios_leaders, scenarios_log, scenarios_members, scenarios_snapshots
+from . import scenarios_leaders, scenarios_log, scenarios_members, scenarios_snapshots, scenarios_streams
 
 ELSEWHERE = {
     43: "the engine syncs directories: csrc/log/test/test_kill.c loses what it did not",
     47: "hosts tell old files by the number of their start: tests/unit/raft/test_raft_host.py, an old copy",
-    58: "limits are applied in csrc/stream/apply.c: csrc/stream/test",
-    59: "purges are records that csrc/stream/apply.c applies: csrc/stream/test",
-    60: "a group's id is drawn anew for each creation: tests/unit/jetstream/test_meta.py",
-    62: "apply is csrc/stream/apply.c, from the record alone: csrc/stream/test",
-    63: "consumers live in their stream's log: csrc/stream/test",
-    64: "the window of duplicates is made of log and snapshot by csrc/stream: its tests, tests/cluster/test_trim.py",
     72: "small frames pass bulk in csrc/wire/link.c: csrc/wire/test/test_wire.c",
 }
 
 
 def scenarios() -> dict[str, Callable[..., None]]:
     found = {}
-    for module in (scenarios_members, scenarios_leaders, scenarios_log, scenarios_snapshots):
+    for module in (scenarios_members, scenarios_leaders, scenarios_log, scenarios_snapshots, scenarios_streams):
         for name, play in vars(module).items():
             if re.fullmatch(r"k\d+_\w+", name):
                 found[name] = play

@@ -43,6 +43,7 @@ typedef struct jsc_segment {
     uint32_t prev_term, flags, key_id, key_check;
     bool closed; /* owner: takes no more appends */
     bool base_known; /* although the head is lost: base_seq */
+    bool overlong; /* its file has more bytes than any segment: never written to, nor sealed as it is */
     bool head_lost; /* the head on the disk is damaged: flags, prev_term and base_seq are not known */
     jsc_pack *pack; /* when packed and opened */
     jsc_fresh *fresh;

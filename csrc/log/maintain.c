@@ -92,7 +92,10 @@ void jsc_maintain_poke(jsc_mlog *m) {
 
 /* ---- steps (with care, without the lock) ---- */
 
-static bool is_unsealed(const jsc_piece *p) { return p->tail && p->segment->at && !p->segment->sealed && !p->skip; }
+static bool is_unsealed(const jsc_piece *p) {
+    const jsc_segment *s = p->segment;
+    return p->tail && s->at && !s->sealed && !s->overlong && !p->skip;
+}
 
 /* A full segment without a sidecar; *waiting: there is one that is still being written. */
 static bool find_unsealed(const jsc_mlog *m, size_t *i, bool *waiting) {

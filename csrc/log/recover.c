@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 
+#define FIRST_BYTES ((uint64_t)64 << 10) /* beside its largest record, in a file made for that */
+
 typedef struct found_file {
     uint64_t first;
     int head; /* JSC_OK or why its header does not verify */
@@ -13,6 +15,7 @@ typedef struct found_file {
     bool borrowed; /* the header is its sidecar's copy */
     bool superseded; /* a rewritten segment before it covers its records */
     bool open; /* nothing proves that it was synced: it may end torn, and with it the log */
+    bool overlong; /* than any segment may be: read up to `size`, and left as it is */
     int64_t size;
 } found_file;
 
@@ -166,6 +169,16 @@ static void give_back(jsc_log *log, const char *path, const jsc_segment_head *h,
     jsc_segment_head_encode(h, head);
     if (fits(log, fd, h, used) && jsc_write_all(vfs, fd, head, sizeof head, 0) == 0) (void)vfs->datasync(vfs->self, fd);
     vfs->close(vfs->self, fd);
+}
+
+/* How much is looked at of a file that is longer than any segment: what its sidecar says, or what a segment usually has. */
+static int64_t sane_size(jsc_log *log, const found_file *f) {
+    jsc_sidecar_info info;
+    uint64_t most = JSC_PAD((uint64_t)JSC_RECORD_MAX) + FIRST_BYTES;
+    bool good = f->head == JSC_OK && f->fields.first == f->first;
+    if (peek(log, f->first, &info) && (!good || info.salt == f->fields.salt) && info.segment_bytes <= JSC_SEGMENT_MAX)
+        return (int64_t)info.segment_bytes;
+    return (int64_t)(log->segment_bytes > most ? log->segment_bytes : most);
 }
 
 /* A damaged header is in the sidecar too. */
@@ -375,13 +388,24 @@ static bool header_came(const jsc_log *log, found_file *f, int fd) {
     return true;
 }
 
+/* Out of the log's way, under a name that nothing here removes. */
+static int set_aside(const jsc_log *log, const char *path) {
+    size_t n = strlen(path) + 16;
+    char *to = malloc(n);
+    if (!to) return -ENOMEM;
+    snprintf(to, n, "%s.overlong", path);
+    int rc = log->vfs->rename(log->vfs->self, path, to);
+    free(to);
+    return rc;
+}
+
 /* -EAGAIN: a reader's, once more. */
 static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, jsc_log_recovery *rec, bool *gone) {
     const jsc_vfs *vfs = log->vfs;
     found_file *f = &l->at[i];
     bool good_head = f->head == JSC_OK && f->fields.first == f->first;
     bool rewritten = good_head && f->fields.flags & JSC_SF_REWRITTEN, is_last = i + 1 == l->n,
-         open = is_last && !rewritten;
+         open = is_last && !rewritten && !f->overlong;
     jsc_sidecar_info info;
     jsc_scan c = {0};
     jsc_segment *s = jsc_segment_new(log, f->first);
@@ -392,9 +416,11 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
     if (!path || !s) goto out;
     if (f->borrowed) say(log, rec, f->first, 0, "damaged file header; its sidecar has it. Records start at", f->first);
     if ((rc = fd = vfs->open(vfs->self, path, O_RDONLY, 0)) < 0) goto out;
-    int64_t size = vfs->size(vfs->self, fd);
+    int64_t size = f->overlong ? f->size : vfs->size(vfs->self, fd);
     rc = size<0 ? (int)size : size>(int64_t) JSC_SEGMENT_MAX ? JSC_ECORRUPT : JSC_OK;
     if (rc < 0) goto out;
+    if (f->overlong)
+        say(log, rec, f->first, (uint64_t)size, "longer than a segment may be; its records start at", f->first);
     uint64_t next = rewritten && next_first(l, i) != UINT64_MAX ? UINT64_MAX : next_first(l, i);
     if (good_head && !open && vouched(log, f, size, &info) && (rewritten || info.last + 1 == next_first(l, i))) {
         jsc_segment_trust(s, &f->fields, &info);
@@ -421,6 +447,11 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             *gone = true;
             goto out;
         }
+        if (unread && f->overlong && is_last && f->first > log->known) { /* nobody's, and its name may be needed */
+            *gone = unfinished = true;
+            rc = log->read_only ? JSC_OK : set_aside(log, path);
+            goto out;
+        }
         if (good_head) {
             jsc_segment_take_head(s, &f->fields);
         } else {
@@ -429,6 +460,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
             s->head_lost = true;
         }
         s->created = true;
+        s->overlong = f->overlong;
         s->allocated = (uint64_t)size;
         if (s->limit < image->size) s->limit = image->size;
         if (open) jsc_segment_widen(log, s);
@@ -438,7 +470,7 @@ static int recover_file(jsc_log *log, listing *l, size_t i, jsc_image *image, js
         uint64_t reached = c.expected, end = reached < next_first(l, i) ? next_first(l, i) : next;
         /* Of the last one too the end may be lost: then nothing is written over what was there. */
         bool whole = open && reached > log->known && (c.torn || !c.pending);
-        if (open) end = log->known + 1;
+        if (open || (f->overlong && is_last)) end = log->known + 1;
         if (!whole && end != UINT64_MAX && (rc = jsc_scan_lose(&c, end - 1)) < 0) goto out;
         for (size_t k = 0; k < c.nlost; k++) damaged(log, rec, s->first, c.lost[k].at, c.lost[k].first);
         take_scan(s, &c);
@@ -492,6 +524,8 @@ static int read_heads(jsc_log *log, listing *l) {
         f->size = size;
         f->head = jsc_segment_head_decode(head, &f->fields);
         if (f->head == JSC_EFORMAT) return JSC_EFORMAT;
+        f->overlong = size > (int64_t)JSC_SEGMENT_MAX;
+        if (f->overlong) f->size = size = sane_size(log, f);
         if (f->head != JSC_OK || f->fields.first != f->first) borrow_head(log, f, size);
     }
     return JSC_OK;
@@ -506,7 +540,7 @@ static void find_open(jsc_log *log, listing *l) {
         bool good = f->head == JSC_OK && f->fields.first == f->first;
         if (!proven && good && f->fields.flags & JSC_SF_REWRITTEN) proven = true;
         if (!proven && good && i + 1 < l->n) proven = vouched(log, f, f->size, &info);
-        f->open = !proven;
+        f->open = !proven && !f->overlong;
         if (good && !(f->fields.flags & JSC_SF_AHEAD)) proven = true;
     }
 }

@@ -262,7 +262,9 @@ static int check_file(jsc_verify_run *run, jsc_segment *real, jsc_segment *s, bo
         rc = JSC_OK;
     }
     if (rc == JSC_OK && w.at != w.batch && !w.lost) no_trailer(&w);
-    if (rc == JSC_OK) rc = check_rest(&w, real, last, fd);
+    bool overlong = w.bytes > JSC_SEGMENT_MAX;
+    if (overlong) jsc_verify_say(run, w.name, JSC_SEGMENT_MAX, "damage: the file is longer than a segment may be");
+    if (rc == JSC_OK && !overlong) rc = check_rest(&w, real, last, fd);
     /* Damage that was found has its place; the digest says that there is some, for what nothing else covers. */
     if (rc == JSC_OK && s->sealed && !run->findings) rc = check_digest(&w, &s->info, fd);
     if (rc == JSC_OK) jsc_index_check_end(w.index, jsc_segment_last(s));

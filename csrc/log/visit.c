@@ -13,6 +13,7 @@ static int load(jsc_log *log, const jsc_segment *s, jsc_image *image, jsc_segmen
     ssize_t got = vfs->pread(vfs->self, fd, head, sizeof head, 0);
     int64_t size = vfs->size(vfs->self, fd);
     rc = got < 0 ? (int)got : size < 0 ? (int)size : JSC_OK;
+    if (size > (int64_t)JSC_SEGMENT_MAX) size = (int64_t)(s->sealed ? s->info.segment_bytes : s->limit);
     if (rc == JSC_OK) {
         *good_head = jsc_segment_head_decode(head, h) == JSC_OK && h->first == s->first;
         if (*good_head && h->salt != s->salt) rc = log->read_only ? -ESTALE : JSC_ECORRUPT;

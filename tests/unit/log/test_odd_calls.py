@@ -150,3 +150,33 @@ def test_what_is_no_file_is_an_error_and_nothing_behind_a_link_is_touched(tmp_pa
         except (OSError, jscore.Error):
             pass
     assert victim.read_bytes() == b"not ours"
+
+
+@pytest.mark.parametrize("which", ["sealed", "full", "open", "stray"])
+def test_a_file_longer_than_any_segment_hides_nothing_else(tmp_path, which):
+    path = tmp_path / "log"
+    with jscore.open(path, segment_bytes=4096, background=False) as log:
+        log.extend([b"%04d" % i * 100 for i in range(1, 41)])
+        if which == "sealed":
+            log.maintain()
+        segments = sorted(path.glob("*.seg"))
+    victim = segments[{"sealed": 1, "full": 1, "open": -1, "stray": -1}[which]]
+    if which == "stray":
+        victim = path / f"{41:016x}.seg"
+        victim.touch()
+    os.truncate(victim, 17 << 30)
+    for mode in ("r", "a", "a"):
+        with jscore.open(path, mode, background=False) as log:  # type: ignore[call-overload]
+            assert [bytes(m) for m in log] == [b"%04d" % i * 100 for i in range(1, 41)]
+            if which != "stray":
+                assert any(f.file == victim.name and "longer" in f.what for f in log.verify())
+            elif mode == "a":
+                assert not victim.exists() or victim.stat().st_size < 1 << 20
+                assert (path / f"{victim.name}.overlong").stat().st_size == 17 << 30
+    with jscore.open(path, background=False) as log:
+        assert log.append(b"more") == 41
+        log.maintain()
+    with jscore.open(path) as log:
+        assert len(log) == 41
+    if which in ("full", "open"):
+        assert victim.stat().st_size == 17 << 30, "it is left as it is"

@@ -231,7 +231,7 @@ async def shortened(t: Trial) -> None:
 
 async def short_messages(t: Trial) -> list[tuple[int, str]]:
     """(sequence, payload) of all that the short stream has."""
-    state = (await eventually(lambda: api(t.client, "STREAM.INFO.SHORT"), 20, "the short stream"))["state"]
+    state = (await eventually(lambda: t.info("SHORT"), 20, "the short stream"))["state"]
     found = []
     for seq in range(state["first_seq"], state["last_seq"] + 1):
         got = await eventually(lambda seq=seq: api(t.client, "STREAM.MSG.GET.SHORT", {"seq": seq}), 20, f"short {seq}")
@@ -251,15 +251,8 @@ async def snapshot_damage(t: Trial) -> None:
     for path in files if t.round % 2 else [t.rng.choice(files)]:
         t.tell(f"{host.name}: {damage(t, path, kind)}")
     await whole_again(t, [host])
-
-    async def leads() -> bool:
-        if (await api(t.client, "STREAM.INFO.SHORT"))["cluster"].get("leader") == host.name:
-            return True
-        await api(t.client, "STREAM.LEADER.STEPDOWN.SHORT", {"placement": {"preferred": host.name}})
-        return False
-
     try:
-        await eventually(leads, 30, f"{host.name} leads the short stream")
+        await t.lead(host, stream="SHORT")
         t.must(await short_messages(t) == wanted, f"{host.name} has other messages")
     except TimeoutError as err:
         t.must(False, str(err))

@@ -119,8 +119,8 @@ class Trial:
 
         await eventually(created, 60, "stream created")
 
-    async def info(self) -> dict[str, Any]:
-        return await api(self.client, f"STREAM.INFO.{STREAM}", seconds=2)
+    async def info(self, stream: str = STREAM) -> dict[str, Any]:
+        return await api(self.client, f"STREAM.INFO.{stream}", seconds=2)
 
     async def leader(self, seconds: float = 60) -> Host:
         async def known() -> str:
@@ -133,13 +133,13 @@ class Trial:
         names = [r["name"] for r in (await self.info())["cluster"].get("replicas", [])]
         return self.hosts[self.rng.choice(sorted(n for n in names if n != leader.name))]
 
-    async def lead(self, host: Host, seconds: float = 30) -> None:
+    async def lead(self, host: Host, seconds: float = 30, stream: str = STREAM) -> None:
         """Makes a host the leader of the stream. Raises: TimeoutError."""
 
         async def leads() -> bool:
-            if (await self.info())["cluster"].get("leader") == host.name:
+            if (await self.info(stream))["cluster"].get("leader") == host.name:
                 return True
-            await api(self.client, f"STREAM.LEADER.STEPDOWN.{STREAM}", {"placement": {"preferred": host.name}})
+            await api(self.client, f"STREAM.LEADER.STEPDOWN.{stream}", {"placement": {"preferred": host.name}})
             await asyncio.sleep(0.3)
             return False
 

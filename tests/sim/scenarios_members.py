@@ -261,6 +261,45 @@ def k16_fenced_by_its_directory_though_nobody_told_it() -> None:
     assert s.core(s.leader())._is_itself(wiped), "its new directory takes the old one's place"
 
 
+def k16_who_counts_again_by_an_election_is_named_by_its_new_directory() -> None:
+    """Or a second emptied disk, at the moment of a later change of members, would be one too many."""
+    s = Stage()
+    former = s.leader()
+    s.put(5)
+    wiped, leader = s.others(former)
+    s.lose(wiped)
+    s.back(wiped)
+    s.whole(wiped)
+    s.core(former).transfer(leader)
+    s.drain(s.nodes[former])
+    s.until(lambda: s.leads() == leader and s.core(wiped).hard.mute < 0)
+    s.put(3)
+    s.lose(former)
+    s.back(former)
+    s.change("n0", "n1", "n2", "n3", at=leader)
+    assert s.core(leader).members.directory_id(wiped) == s.nodes[wiped].directory
+    s.until(lambda: s.core(leader).commit >= s.core(leader).members.index)
+    s.put(3)
+    s.settle()
+
+
+def k16_a_change_about_others_lets_nobody_in_again() -> None:
+    """Not by the directory of a leader's first meeting either, which may have been after the disk was lost."""
+    s = Stage(5)
+    leader = s.leader()
+    s.put(5)
+    wiped = s.others(leader)[0]
+    s.lose(wiped)
+    s.nodes[leader].known[wiped] = s.nodes[wiped].directory
+    s.back(wiped)
+    s.whole(wiped)
+    assert s.core(wiped).hard.mute >= 0
+    s.change("n0", "n1", "n2", "n3", "n4", "n5", at=leader)
+    s.until(lambda: s.core(wiped).members.index)
+    assert s.core(wiped).hard.mute >= 0, "what it promised is lost as before"
+    s.settle()
+
+
 def k17_a_lost_vote_is_no_new_birth() -> None:
     s = Stage()
     leader = s.leader()

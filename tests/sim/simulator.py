@@ -431,6 +431,7 @@ class Simulator(Troubles):
             return
         node.log = self.make_log(name)
         node.directory = f"{name}.{node.wipes}"
+        node.known = {other.name: other.directory for other in self.nodes.values()}  # whom it meets now it meets first
         for other in self.nodes.values():
             other.met[name] = node.directory
             if other.core is not None and not self.bugs.trust_wiped:

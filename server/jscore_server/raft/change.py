@@ -182,12 +182,20 @@ class Change(Reads):
         self.out.proposals.append((MEMBERS, replace(new, removed=removed[-MAX_REMOVED:], ids=pairs)))
 
     def _directory_of(self, name: str) -> str:
-        """The directory id that a new configuration names for `name`: a member's is never exchanged on the way."""
+        """The directory id that a new configuration names for `name`; "" where it is not sure.
+
+        A member's recorded one is never exchanged on the way. Where none is recorded, only the self that counts now may
+        be named: one that lost its promises would take it for having been let in again, and a former one may have been
+        counted out for good by an election (spec/raft.md §5). Unnamed, a member counts by its own word, as before.
+        """
         current = self.members
         recorded = current.directory_id(name)
-        if not recorded and name not in current.everybody:
-            recorded = self.met.get(name, "")
-        return recorded or self.known.get(name, "")
+        if recorded or name == self.name:
+            return recorded or self.known.get(name, "")
+        if name in current.everybody:
+            p = self.progress.get(name)
+            return self.met.get(name, "") if p is not None and p.counted and p.match else ""
+        return self.met.get(name) or self.known.get(name, "")
 
     def replace_directory(self, name: str, directory_id: str) -> None:
         """Makes `directory_id` the one under which `name` counts: its former disk is gone for good (R-3).

@@ -205,6 +205,8 @@ class Troubles(Snapshots):
             self.start(name)
             for other in self.names:
                 if other != name:
+                    if name in self.nodes[other].present:
+                        self.link(other, name, False)  # whoever missed the end of the old link learns it by the new one
                     self.link(other, name, True)
                     self.link(name, other, True)
 

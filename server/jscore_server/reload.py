@@ -122,7 +122,7 @@ class Reload:
         removed = not new.no_auth_user and old.no_auth_user not in named_users(new)
         if old.no_auth_user != new.no_auth_user and not removed:
             raise ConfigError(_unsupported("NoAuthUser", old.no_auth_user, new.no_auth_user))
-        for name in ("host", "port"):
+        for name in ("host", "port", "udp_hints"):
             before, after = (getattr(o.cluster, name) if o.cluster.port else "" for o in (old, new))
             if before != after:
                 raise ConfigError(_unsupported(f"cluster {name}", str(before), str(after)))

@@ -205,6 +205,8 @@ class Server:
             self.routes.start()
         if self.links is not None:
             self.links.start()
+        if self.jetstream is not None and self.jetstream.hints is not None:
+            self.jetstream.hints.start()
 
     def _advertised(self) -> None:
         """Host and port that INFO shows."""
@@ -294,6 +296,12 @@ class Server:
         if not cluster.name:
             self.log.warn("Cluster name was dynamically generated, consider setting one")
         self.log.info(f"Listening for route connections on {shown(*listening)}")
+        if cluster.udp_hints and self.jetstream is not None:
+            from jscore_server.cluster.hints import Hints
+
+            self.jetstream.hints = Hints(self.facts.server_name, self.log, self.jetstream.hinted)
+            self.jetstream.hints.bind(sock)
+            self.log.info(f"Listening for liveness hints on {shown(*listening)}")
         self.routes = Routes(
             self.plane,
             self.log,
@@ -422,6 +430,8 @@ class Server:
             self.routes.stop()
         if self.links is not None:
             self.links.stop()
+        if self.jetstream is not None and self.jetstream.hints is not None:
+            self.jetstream.hints.close()
         if self.jetstream is not None:
             self.jetstream.stop()
         self.admission.close()

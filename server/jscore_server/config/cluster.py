@@ -129,6 +129,7 @@ _CLUSTER = table(
         sets("ping_max", or_default(integer)),
         sets("write_deadline", or_default(duration, MAX_SECONDS)),
         sets("write_timeout", WRITE_TIMEOUT),
+        sets("udp_hints", boolean),
     ]
 )
 

@@ -128,6 +128,8 @@ class Cluster(msgspec.Struct):
     ping_max: int | None = None
     write_deadline: float | None = None
     write_timeout: str = "retry"
+    udp_hints: bool = False
+    """Datagrams beside the links, on the same port, by which a host that went silent is noticed sooner. Ours alone."""
 
 
 @dataclass(slots=True)

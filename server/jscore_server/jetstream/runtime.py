@@ -29,6 +29,7 @@ from jscore_server.jetstream.engine import Options as EngineOptions
 from jscore_server.raft import Adopt, Birth, Bootstrap, ProtocolError, RaftHost, Wait
 
 if TYPE_CHECKING:
+    from jscore_server.cluster.hints import Hints
     from jscore_server.cluster.links import Links
     from jscore_server.jetstream.stream_config import JetStreamLimits
     from jscore_server.server import Server
@@ -68,6 +69,7 @@ class Runtime:
         self.log = server.log
         self.loop = loop
         self.links: Links | None = None
+        self.hints: Hints | None = None
         self.plain_routes: set[str] = set()
         self.rng = random.Random(os.urandom(32))
         self.directory = os.path.join(options.store_dir or os.path.join(tempfile.gettempdir(), "nats"), "jetstream")
@@ -241,10 +243,15 @@ class Runtime:
 
     def hello(self) -> dict[str, Any]:
         tags = sorted(self.server.options.server_tags)
-        return {**self.raft.hello(), "jetstream": True, "tags": tags, "removed": self.engine.state.removed}
+        said = {**self.raft.hello(), "jetstream": True, "tags": tags, "removed": self.engine.state.removed}
+        if self.hints is not None:
+            said["hints"] = self.hints.offer
+        return said
 
     def link_up(self, peer: str, hello: dict[str, Any]) -> None:
         self.raft.link_up(peer)
+        if self.hints is not None and self.links is not None:
+            self.hints.link_up(peer, self.links.peers[peer].address[0], hello.get("hints"))
         self.link_hello(peer, hello)
 
     def link_hello(self, peer: str, hello: dict[str, Any]) -> None:
@@ -276,7 +283,13 @@ class Runtime:
         (self.engine.foreign.add if foreign else self.engine.foreign.discard)(peer)
         return foreign
 
+    def hinted(self, peer: str) -> None:
+        self.raft.tick(time.monotonic_ns())  # it may rest
+        self.raft.hinted(peer)
+
     def link_down(self, peer: str) -> None:
+        if self.hints is not None:
+            self.hints.link_down(peer)
         self.engine.foreign.discard(peer)
         self.raft.link_down(peer)
         self.engine.peer_left(peer)

@@ -128,6 +128,7 @@ class RaftHost:
         self.present: set[str] = set()  # linked peers that are not silent
         self._told: dict[str, int] = {}  # tick of the last frame to them
         self._silent: dict[str, None] = {}  # linked peers that say nothing
+        self._hinted: dict[str, int] = {}  # linked peers: tick of the last datagram from them
         self._waiting: dict[str, dict[Group, None]] = {}  # peer -> groups with records for it, when its link was full
         self._waits_since: dict[str, int] = {}
         self.compare = Comparer(self)
@@ -465,9 +466,15 @@ class RaftHost:
         self._heard.pop(peer, None)
         self._told.pop(peer, None)
         self._silent.pop(peer, None)
+        self._hinted.pop(peer, None)
         self._waiting.pop(peer, None)
         self.present.discard(peer)
         self._each(lambda group: group.peer(peer, False))
+
+    def hinted(self, peer: str) -> None:
+        """A datagram of `peer` came, beside its link: it proves nothing, but now their end is a hint as well."""
+        if peer in self._heard:
+            self._hinted[peer] = self.ticks
 
     def waits(self, peer: str, group: Group) -> None:
         """The link to `peer` took no more records: `group` goes on when there is room, after those before it."""
@@ -604,10 +611,21 @@ class RaftHost:
             if ticks - told >= timing.heartbeat_ticks and peer not in self._outbox:
                 self._outbox[peer] = []
         for peer, heard in self._heard.items():
-            if ticks - heard >= timing.election_min_ticks and peer not in self._silent:
+            if peer not in self._silent and self._is_silent(peer, ticks - heard):
+                nor = ", nor by datagrams" if ticks - heard < timing.election_min_ticks else ""
+                self.log_line("warn", f"{peer} is silent: nothing for {(ticks - heard) * timing.tick_ms} ms{nor}")
                 self._silent[peer] = None
                 self.present.discard(peer)
                 self._each(lambda group, peer=peer: group.peer(peer, False))  # type: ignore[misc]
+
+    def _is_silent(self, peer: str, since: int) -> bool:
+        """`since`: ticks without a frame. Datagrams shorten it, never lengthen it, if some came lately."""
+        timing = self.timing
+        if since >= timing.election_min_ticks:
+            return True
+        if since < timing.silence_ticks or peer not in self._hinted:
+            return False
+        return timing.silence_ticks <= self.ticks - self._hinted[peer] < timing.election_max_ticks
 
     def _greet(self, group: Group) -> None:
         """First tick of a group here: what was known committed is applied, messages that came early are heard."""

@@ -75,6 +75,7 @@ class Timing:
     again_min_ticks: int = 5  # a candidacy that met a rival, or was asked too early: the next one after 100 to 200 ms
     again_max_ticks: int = 10
     hurries: int = 3  # pre-votes asked in quick succession after a reset link to the leader
+    silence_ticks: int = 10  # 200 ms: a host that sent datagrams, and no more, and nothing over its link
     retry_ticks: int = 10  # records unanswered for so long on a live link were lost
     slow_ticks: int = 250  # 5 s: a leader whose disk syncs nothing for so long gives up what another can lead
     slow_sync_ticks: int = 25  # 500 ms: a leader whose disk is behind a quorum's for so long,

@@ -75,7 +75,7 @@ def test_options_of_every_block():
           limits { max_ack_pending: 7, duplicate_window: "1m", batch { timeout: 2s } } }
         cluster { name: c, host: h, port: 6000, authorization { user: u, pass: p, timeout: 0.5 }
           routes: ["nats://u:p%40@r:1", "r2"], no_advertise: true, connect_retries: 4, pool_size: -1
-          ping_interval: 10s }
+          ping_interval: 10s, udp_hints: true }
         """
     )
     assert (opts.host, opts.port, opts.server_tags, opts.server_metadata) == ("::1", -1, ["a", "b c"], {"k": "v"})
@@ -101,6 +101,7 @@ def test_options_of_every_block():
         -1,
         10.0,
     )
+    assert cluster.udp_hints
 
 
 def test_keys_are_known_in_any_case():

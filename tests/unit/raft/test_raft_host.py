@@ -444,6 +444,38 @@ def test_an_idle_group_notices_that_its_leader_went_silent(cluster: Cluster) -> 
     assert cluster.leader() is not old
 
 
+def missed(cluster: Cluster, ms: int, *, quiet_ms: int = 0, datagrams_go_on: bool = False) -> bool:
+    """Whether all miss a leader after `ms` without a frame of it; its datagrams ended `quiet_ms` before."""
+    leader = cluster.leader()
+    others = [s.host for s in cluster.servers.values() if s is not leader]
+    for host in others:
+        host.hinted(leader.name)
+    cluster.run(quiet_ms)
+    cluster.cut = {frozenset((leader.name, n)) for n in THREE if n != leader.name}
+    for _ in range(ms // 20):
+        cluster.run(20)
+        for host in others if datagrams_go_on else ():
+            host.hinted(leader.name)
+    return all(leader.name not in host.present for host in others)
+
+
+def test_datagrams_that_end_together_with_the_link_hasten_an_election(cluster: Cluster) -> None:
+    old = cluster.leader()
+    assert missed(cluster, 340)
+    cluster.run(300)
+    assert any(s.group.is_leader and s.group.term > old.group.term for s in cluster.servers.values())
+
+
+def test_datagrams_alone_keep_nobody_alive(cluster: Cluster) -> None:
+    assert not missed(cluster, 340, datagrams_go_on=True)
+    assert missed(cluster, 300, datagrams_go_on=True)
+
+
+def test_datagrams_that_ended_before_the_link_say_nothing(cluster: Cluster) -> None:
+    assert not missed(cluster, 340, quiet_ms=1000)
+    assert missed(cluster, 300, quiet_ms=0)
+
+
 def test_an_idle_group_stays_with_its_leader(cluster: Cluster) -> None:
     old, term = cluster.leader(), cluster.leader().group.term
     cluster.run(20_000)

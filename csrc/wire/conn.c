@@ -369,6 +369,8 @@ static void part(jsc_conn *c) {
     if (c->dirty) {
         unlist(&p->dirty, NULL, c, offsetof(jsc_conn, next_dirty));
         unlist(&p->late, &p->late_tail, c, offsetof(jsc_conn, next_dirty));
+        for (int sent = 0; sent < 2; sent++)
+            unlist(&p->later[sent], &p->later_tail[sent], c, offsetof(jsc_conn, next_dirty));
     }
     if (c->queued) unlist(&p->run, &p->run_tail, c, offsetof(jsc_conn, next_run));
     if (c->slow_down) unlist(&p->paused, NULL, c, offsetof(jsc_conn, next_paused));

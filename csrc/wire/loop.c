@@ -52,6 +52,8 @@ int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
     p->busy_lo = p->busy_hi / 4;
     p->ev_tail = &p->ev_head;
     p->late_tail = &p->late;
+    for (int sent = 0; sent < 2; sent++) p->later_tail[sent] = &p->later[sent];
+    p->pack_left = JSC_PACK_TURN;
     p->run_tail = &p->run;
     p->hook_next = p->next_timer = INT64_MAX;
     clocks(p);
@@ -223,14 +225,16 @@ int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
     if (max < 1) return JSC_EINVAL;
     clocks(p);
     int64_t end = timeout_ns < 0 || timeout_ns > INT64_MAX - p->mono ? INT64_MAX : p->mono + timeout_ns;
+    jsc_out_turn(p);
     jsc_conn_reap(p);
     jsc_out_flush(p);
     for (int turn = 0; turn < JSC_TURNS && !ready; turn++) {
         p->turn_work = p->work + JSC_WORK_TURN;
+        if (turn) jsc_out_turn(p);
         jsc_conn_run(p);
         jsc_out_flush(p);
         if (p->ready_at == p->ready_n) {
-            int idle = !p->ev_head && !p->run && !p->closing && !p->dirty && !p->late;
+            int idle = !p->ev_head && !p->run && !p->closing && !p->dirty && !p->late && !p->later[0] && !p->later[1];
             if (idle && p->freed >= JSC_TRIM_BYTES) jsc_timer_by(p, p->trimmed + JSC_TRIM_NS);
             int n = epoll_wait(p->epoll, p->ready, JSC_EVENTS, idle ? until(p, end) : 0);
             if (n < 0) return errno == EINTR ? 0 : -errno;

@@ -5,6 +5,8 @@
 #include "plane.h"
 #include <errno.h>
 
+enum { PAST = 16 }; /* bytes behind a match's text that may be read: small pieces are copied in whole steps */
+
 static int grow(void **v, uint32_t *cap, uint32_t need, size_t size) {
     if (need <= *cap) return 0;
     uint32_t c = *cap ? *cap * 2 : 8;
@@ -194,7 +196,7 @@ static jsc_match *keep(const jsc_match *m, const char *subject, uint32_t n, uint
     size_t text = on ? prefix_bytes(m->plain, m->n_plain, n) + prefix_bytes(m->members, m->n_members, n) : 0;
     size_t groups = sizeof *m, plain = groups + m->n_groups * sizeof *m->groups,
            members = plain + m->n_plain * sizeof *m->plain, hops = members + m->n_members * sizeof *m->members,
-           chars = hops + m->n_hops * sizeof *m->hops, all = chars + n + text;
+           chars = hops + m->n_hops * sizeof *m->hops, all = chars + n + text + PAST;
     char *b = malloc(all);
     if (!b) return NULL;
     jsc_match *k = (jsc_match *)b;
@@ -202,6 +204,7 @@ static jsc_match *keep(const jsc_match *m, const char *subject, uint32_t n, uint
     k->cached = 1;
     k->pins = 0;
     k->gone = 0;
+    k->simple = on && !m->n_groups && !m->n_hops;
     k->bytes = all;
     k->hash = hash;
     k->groups = (jsc_group *)(b + groups);
@@ -216,6 +219,7 @@ static jsc_match *keep(const jsc_match *m, const char *subject, uint32_t n, uint
     if (m->n_hops) memcpy(k->hops, m->hops, m->n_hops * sizeof *m->hops);
     uint32_t at = render(k, k->plain, m->plain, m->n_plain, 0, on);
     render(k, k->members, m->members, m->n_members, at, on);
+    for (uint32_t i = 0; i < k->n_plain; i++) k->simple &= k->plain[i].sub->kind == JSC_SUB_CLIENT;
     return k;
 }
 

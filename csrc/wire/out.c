@@ -168,5 +168,27 @@ void jsc_out_flush(jsc_plane *p) {
 }
 
 void jsc_out_flush_all(jsc_plane *p) {
-    while (p->dirty || p->late) jsc_out_flush(p);
+    do {
+        while (p->dirty || p->late) jsc_out_flush(p);
+        jsc_out_turn(p);
+    } while (p->dirty || p->late);
+}
+
+void jsc_out_later(jsc_conn *c, int sent) {
+    jsc_plane *p = c->plane;
+    c->dirty = 1;
+    c->next_dirty = NULL;
+    *p->later_tail[sent] = c;
+    p->later_tail[sent] = &c->next_dirty;
+}
+
+void jsc_out_turn(jsc_plane *p) {
+    p->pack_left = JSC_PACK_TURN;
+    for (int sent = 0; sent < 2; sent++) {
+        if (!p->later[sent]) continue;
+        *p->late_tail = p->later[sent];
+        p->late_tail = p->later_tail[sent];
+        p->later[sent] = NULL;
+        p->later_tail[sent] = &p->later[sent];
+    }
 }

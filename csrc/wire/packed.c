@@ -10,6 +10,7 @@ typedef struct jsc_packed {
     uint8_t clear; /* it speaks without compression after all: only to say why it parts */
     uint8_t again; /* raw is to be looked at before more is read */
     uint8_t level;
+    uint8_t sent; /* something, since it last waited for a turn */
     jsc_compress_options o;
     size_t plain; /* bytes of the output from before: they go as they are */
     jsc_buf rest; /* packed bytes that the socket did not take */
@@ -52,6 +53,17 @@ static size_t push(jsc_conn *c, const char *b, size_t n) {
     return at;
 }
 
+/* Bytes that may be packed now, 0: others first. Its last words do not wait. */
+static size_t part_of_turn(const jsc_conn *c, int level) {
+    static const uint8_t costs[] = {[JSC_S2_STORE] = 1, [JSC_S2_FAST] = 4, [JSC_S2_BETTER] = 16, [JSC_S2_BEST] = 24};
+    jsc_plane *p = c->plane;
+    size_t n = jsc_pending(c) < JSC_READ_BYTES ? jsc_pending(c) : JSC_READ_BYTES, may = p->pack_left / costs[level];
+    if (n > may && !c->closing) n = may < JSC_PACK_LEAST ? 0 : may;
+    size_t cost = n * costs[level];
+    p->pack_left -= cost < p->pack_left ? cost : p->pack_left;
+    return n;
+}
+
 void jsc_packed_send(jsc_conn *c) {
     jsc_layer *l = c->layer;
     jsc_packed *z = l->packed;
@@ -70,8 +82,16 @@ void jsc_packed_send(jsc_conn *c) {
         if (z->plain) return;
     }
     while (jsc_pending(c) && !c->blocked) {
-        size_t n = jsc_pending(c) < JSC_READ_BYTES ? jsc_pending(c) : JSC_READ_BYTES;
-        size_t k = jsc_s2_pack(p->s2, z->level, c->out.p + c->out_head, n, p->packed_out);
+        int level = z->level > JSC_S2_FAST && jsc_pending(c) > JSC_PACK_BEHIND ? JSC_S2_FAST : z->level;
+        size_t n = part_of_turn(c, level);
+        if (!n) {
+            if (c->dirty) return; /* it comes here again in this turn */
+            jsc_out_later(c, z->sent);
+            z->sent = 0;
+            return;
+        }
+        z->sent = 1;
+        size_t k = jsc_s2_pack(p->s2, level, c->out.p + c->out_head, n, p->packed_out);
         size_t went = push(c, p->packed_out, k);
         if (l->broken) return;
         c->out_head += n;

@@ -27,6 +27,7 @@ enum {
     V_MORE
 };
 enum { FOR_CLIENT = 1, FOR_ROUTE = 2, BLANK = 4, IGNORES = 8 };
+#define VERB_PUB ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24) /* with the blank behind it */
 
 static const struct verb {
     char text[8];
@@ -187,14 +188,14 @@ static inline __attribute__((always_inline)) void publish_as(jsc_conn *c, jsc_fl
     if (!took && c->no_responders && m->reply_len) jsc_route_no_responders(c, f);
 }
 
-static void publish(jsc_conn *c, jsc_flow *f) { publish_as(c, f, NULL); }
+void jsc_conn_publish(jsc_conn *c, jsc_flow *f) { publish_as(c, f, NULL); }
 
 static __attribute__((noinline)) void publish_traced(jsc_conn *c, jsc_flow *f) {
     int drop;
     jsc_tracing *t = jsc_trace_begin(c, f, &drop);
     if (drop) return;
     if (!t) {
-        publish(c, f);
+        jsc_conn_publish(c, f);
         return;
     }
     publish_as(c, f, t);
@@ -299,7 +300,7 @@ static size_t do_pub(jsc_conn *c, int hdr, const char *op, const char *line, con
     }
     if (JSC_UNLIKELY(p->o.trace)) jsc_trace_in(c, op, (size_t)(le - op), body, (size_t)size);
     if (JSC_UNLIKELY(h) && JSC_UNLIKELY(jsc_trace_asked(c->account, body, (size_t)h))) publish_traced(c, &f);
-    else publish(c, &f);
+    else jsc_conn_publish(c, &f);
     return (size_t)size + 2;
 }
 
@@ -616,15 +617,22 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             c->unfinished = 1;
             break;
         }
-        pl->work++;
         uint32_t four = 0;
         int v;
         if (JSC_LIKELY(end - p >= 4)) memcpy(&four, p, 4);
+        if (kind == JSC_CONN_CLIENT && four == VERB_PUB && !c->skip_line) {
+            const char *to = jsc_express(c, p, end, enough);
+            if (to != p) {
+                p = to;
+                continue;
+            }
+        }
+        pl->work++;
         if (c->skip_line) {
             v = c->skip_line - 1;
         } else {
             if (JSC_UNLIKELY(c->fresh) && *p != 'C' && *p != 'c' && !jsc_conn_enter(c)) break;
-            if (kind == JSC_CONN_CLIENT && four == ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24)) v = V_PUB;
+            if (kind == JSC_CONN_CLIENT && four == VERB_PUB) v = V_PUB;
             else v = find_verb(c, p, (size_t)(end - p));
         }
         if (v == V_NONE) {

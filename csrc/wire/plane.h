@@ -16,6 +16,7 @@ typedef struct jsc_link jsc_link;
 typedef struct jsc_mappings jsc_mappings;
 typedef struct jsc_transform jsc_transform;
 typedef struct jsc_tracing jsc_tracing;
+struct jsc_flow;
 
 enum {
     JSC_READ_BYTES = 256 << 10,  /* one read; also the point of an early send */
@@ -35,6 +36,11 @@ enum {
     JSC_WORK_SUB = 16, /* a subscription more or less */
     JSC_CLOSE_SUBS = 1024, /* subscriptions of closing connections dropped in a turn, about 1 ms */
     JSC_SENDS = 512, /* connections written to in one flush, about 3 ms; twice that in a turn at most */
+    /* Packing of one turn for all compressed routes, about 2 ms, in what a byte costs: 160 KiB where it goes fast, 26
+     * KiB at best. A route with more than JSC_PACK_BEHIND waiting is packed fast whatever its level. */
+    JSC_PACK_TURN = 640 << 10,
+    JSC_PACK_LEAST = 4096, /* less than that only when it is all */
+    JSC_PACK_BEHIND = 256 << 10,
     JSC_EVENTS = 256, /* told by epoll at once */
     JSC_TRIM_NS = 1000000000,
     JSC_TRIM_BYTES = 16 << 20, /* so much given back at once: a burst is over, the allocator gives up what it holds */
@@ -56,7 +62,7 @@ enum { JSC_SUB_PARTLY = 128 }; /* flag: some of what matches it is denied to its
 /* There may be millions: 64 bytes and the text, subject, queue, sid one after the other. */
 struct jsc_sub {
     uint8_t kind, flags, dead, told; /* told: counted in the interest that routes know */
-    uint32_t pos;                    /* in its node's list; of a lone one: in its subject, where that token begins */
+    uint32_t pos; /* in its node's list; of a lone one: in its subject, where that token begins */
     uint32_t subject_len, queue_len, sid_len, sid_hash;
     jsc_account *account;
     jsc_conn *conn;
@@ -66,7 +72,7 @@ struct jsc_sub {
     };
     uint64_t delivered;
     union {
-        uint64_t max;    /* a client's; 0: none */
+        uint64_t max; /* a client's; 0: none */
         uint32_t weight; /* a route's */
     };
     char subject[];
@@ -107,7 +113,7 @@ typedef struct jsc_target {
 
 typedef struct jsc_group {
     uint32_t first, locals, remotes; /* members[first..): local ones, then routes' */
-    uint64_t weight;                 /* of the remote ones together */
+    uint64_t weight; /* of the remote ones together */
 } jsc_group;
 
 typedef struct jsc_hop {
@@ -124,6 +130,7 @@ struct jsc_match {
     uint32_t pins, subject_len, n_plain, n_members, n_groups, n_hops;
     uint32_t plain_cap, members_cap, groups_cap, hops_cap;
     uint8_t cached, gone;
+    uint8_t simple; /* cached, and only clients get them, each by its rendered line */
     jsc_target *plain, *members;
     jsc_group *groups;
     jsc_hop *hops;
@@ -163,7 +170,7 @@ struct jsc_account {
     uint32_t interest_n, interest_cap;
     uint64_t hash;
     jsc_tally gone, routed; /* of clients that are closed; over routes */
-    jsc_tally live;         /* work space of jsc_plane_accounts */
+    jsc_tally live; /* work space of jsc_plane_accounts */
     uint64_t subs_n, inserts, removes, matches, cache_hits, slow_consumers, conns, own_subs;
     uint8_t is_system;
     uint32_t pool_hash, name_len, clients, max_clients;
@@ -183,36 +190,36 @@ struct jsc_conn {
     uint32_t mask; /* what epoll is told */
     uint8_t kind, verbose, pedantic, echo, headers, no_responders;
     uint8_t link_version; /* a link: of its frames, as its ends agreed */
-    uint8_t connected;  /* a CONNECT was accepted */
-    uint8_t greeted;    /* and a PING after it answered: the second INFO comes no more */
-    uint8_t waiting;    /* for the host's answer to CONNECT or JSLINK */
-    uint8_t slow_down;  /* paused because a receiver of its messages is behind */
-    uint8_t flooding;   /* paused because its events wait */
-    uint8_t blocked;    /* the socket takes no more: waits for EPOLLOUT */
-    uint8_t held;       /* a route not active yet that sends what only active ones may */
+    uint8_t connected; /* a CONNECT was accepted */
+    uint8_t greeted; /* and a PING after it answered: the second INFO comes no more */
+    uint8_t waiting; /* for the host's answer to CONNECT or JSLINK */
+    uint8_t slow_down; /* paused because a receiver of its messages is behind */
+    uint8_t flooding; /* paused because its events wait */
+    uint8_t blocked; /* the socket takes no more: waits for EPOLLOUT */
+    uint8_t held; /* a route not active yet that sends what only active ones may */
     uint8_t closing, parted, flush_last, dirty, queued, ready, pong_seen, skip_line;
     uint8_t unfinished; /* there was more to parse than one turn may take */
-    uint8_t more;  /* the layer holds input that the socket no longer announces */
+    uint8_t more; /* the layer holds input that the socket no longer announces */
     uint8_t warned; /* the publish at hand has an invalid subject, and the client was told */
     uint8_t whole; /* what is being queued must not count as a slow consumer */
-    uint8_t fresh;   /* a client that has not shown yet who it is */
+    uint8_t fresh; /* a client that has not shown yet who it is */
     uint8_t full; /* it is behind and no_stall: what comes next is dropped */
     uint8_t must_connect; /* and may do nothing before it has */
     uint8_t counted; /* in its account's clients */
-    uint8_t track;   /* permissions: what it receives it may answer */
-    uint8_t traces;  /* a route whose peer knows of message tracing */
+    uint8_t track; /* permissions: what it receives it may answer */
+    uint8_t traces; /* a route whose peer knows of message tracing */
     jsc_account *account;
     jsc_layer *layer; /* between socket and parser; NULL: nothing */
-    jsc_link *link;   /* of a replication link: its frames that are not urgent */
+    jsc_link *link; /* of a replication link: its frames that are not urgent */
     jsc_buf in, out;
-    size_t out_head;  /* bytes of out already sent */
+    size_t out_head; /* bytes of out already sent */
     size_t write_left; /* of what waited when the socket stopped taking it, and until when that must be gone */
     int64_t write_due; /* 0: nothing waits, or there is no deadline */
-    size_t need;      /* bytes the operation at hand needs, 0 unknown */
-    uint64_t grace;   /* bytes to parse before another pause */
-    jsc_sub **subs;   /* by sid (routes: by "account subject queue"), open addressing */
+    size_t need; /* bytes the operation at hand needs, 0 unknown */
+    uint64_t grace; /* bytes to parse before another pause */
+    jsc_sub **subs; /* by sid (routes: by "account subject queue"), open addressing */
     uint32_t subs_n, subs_cap, drop_at; /* drop_at: of a closing one, where its table is still full */
-    uint32_t hint;    /* slot of the last subject published */
+    uint32_t hint; /* slot of the last subject published */
     uint64_t wait_for; /* the receiver that is behind */
     int64_t first_rtt; /* from our INFO to its CONNECT: what is known before the first PONG */
     int64_t pause_end, next_ping, ping_every, ping_sent, rtt, rtt_at, active, start_unix, active_unix;
@@ -268,6 +275,8 @@ struct jsc_plane {
     uint32_t conns_n, conns_cap, free_n;
     jsc_conn *dirty, *late, **late_tail; /* late: dirty ones that a turn before had no time for */
     jsc_conn *closing, *run, **run_tail, *paused;
+    jsc_conn *later[2], **later_tail[2]; /* dirty for the next turn: who sent nothing in this one, and who did */
+    size_t pack_left; /* of JSC_PACK_TURN */
     uint64_t work, turn_work; /* done so far; turn_work: where this turn has had enough */
     struct epoll_event *ready; /* what epoll told, and how far it was served */
     int ready_at, ready_n;
@@ -319,8 +328,8 @@ static inline void jsc_timer_by(jsc_plane *p, int64_t mono) {
     if (mono < p->next_timer) p->next_timer = mono;
 }
 /* link.c */
-int jsc_link_begin(jsc_conn *);          /* JSC_OK, or -ENOMEM */
-void jsc_link_feed(jsc_conn *);          /* sends what is not urgent, while the socket takes it */
+int jsc_link_begin(jsc_conn *); /* JSC_OK, or -ENOMEM */
+void jsc_link_feed(jsc_conn *); /* sends what is not urgent, while the socket takes it */
 size_t jsc_link_waits(const jsc_conn *); /* bytes of it */
 void jsc_link_free(jsc_conn *);
 /* loop.c */
@@ -353,12 +362,17 @@ void jsc_out_err(jsc_conn *, const char *text, const char *s, size_t n); /* -ERR
 void jsc_out_send(jsc_conn *);
 void jsc_out_try(jsc_conn *); /* the same for what is in `out` alone */
 void jsc_out_dirty(jsc_conn *);
+void jsc_out_later(jsc_conn *, int sent); /* this turn has done enough for it: not dirty; whether it sent something */
+void jsc_out_turn(jsc_plane *); /* a new one: those that waited for it are dirty */
 void jsc_out_flush(jsc_plane *); /* a bounded number of connections */
 void jsc_out_flush_all(jsc_plane *);
 void jsc_out_free(jsc_conn *);
 /* parse.c, link.c: take what they can of n bytes, return how many */
 size_t jsc_parse(jsc_conn *, const char *, size_t n);
 size_t jsc_link_parse(jsc_conn *, const char *, size_t n);
+void jsc_conn_publish(jsc_conn *, struct jsc_flow *); /* a client's message, whole */
+/* express.c: serves the publishes at b that it can, until the plane has done `enough`; where it came to */
+const char *jsc_express(jsc_conn *, const char *b, const char *end, uint64_t enough);
 /* sublist.c */
 int jsc_index_add(jsc_account *, jsc_sub *);
 void jsc_index_remove(jsc_sub *);
@@ -377,7 +391,7 @@ static inline int jsc_subject_own(const char *account, size_t an, const char *su
 }
 jsc_sub *jsc_sub_new(int kind, jsc_account *, const char *subject, size_t n, const char *queue, size_t qn,
                      const char *sid, size_t sn);
-int jsc_sub_enter(jsc_sub *);  /* index, caches, interest */
+int jsc_sub_enter(jsc_sub *); /* index, caches, interest */
 void jsc_sub_leave(jsc_sub *); /* the same back, and frees it once nobody iterates over it */
 void jsc_sub_free(jsc_sub *);
 /* match.c: pins what it returns; NULL: nesting too deep or no memory */
@@ -415,9 +429,9 @@ uint32_t jsc_pool_hash(const char *, size_t n);
 int jsc_pool_carries(const jsc_conn *route, const jsc_account *);
 /* route.c */
 typedef struct jsc_flow {
-    jsc_msg m;         /* as shown to receivers */
-    const char *tail;  /* the publisher's bytes from reply or size on, when they can be sent as they are */
-    const char *size;  /* its size token */
+    jsc_msg m; /* as shown to receivers */
+    const char *tail; /* the publisher's bytes from reply or size on, when they can be sent as they are */
+    const char *size; /* its size token */
     const char *match; /* matched subject */
     const char *queues, *queues_end; /* from a route: the groups named */
     jsc_conn *from;
@@ -433,6 +447,7 @@ int jsc_route_hop(jsc_plane *, const jsc_hop *, jsc_flow *, uint32_t base);
 uint32_t jsc_group_first(jsc_plane *, const jsc_match *, const jsc_group *, int remotes); /* who is tried first */
 int jsc_group_choose(jsc_plane *, jsc_sub *); /* a route's member is it */
 int jsc_group_chosen(const jsc_plane *, const jsc_conn *, uint32_t base); /* how many on that route, from base on */
+void jsc_route_stall(jsc_conn *to, jsc_conn *from); /* `from`, if a client, waits where `to` is far behind */
 uint64_t jsc_chance(jsc_plane *, uint64_t below); /* a throw of [0, below) */
 void jsc_route_no_responders(jsc_conn *, const jsc_flow *);
 /* traced.c: message tracing. Whether a message's headers may ask for it; a look at each line, no more. */

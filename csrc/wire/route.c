@@ -39,14 +39,8 @@ static int is_full(jsc_conn *c) {
     return c->full;
 }
 
-static inline void behind(jsc_conn *c, jsc_flow *f) {
-    if (JSC_LIKELY(jsc_pending(c) <= c->plane->busy_hi)) return;
-    f->busy = 1;
-    if (c->plane->o.no_stall) {
-        is_full(c);
-        return;
-    }
-    jsc_conn *from = f->from;
+/* Who publishes to a client that is far behind waits for it, a little. */
+static void stall(jsc_conn *c, jsc_conn *from) {
     if (!from || from->kind != JSC_CONN_CLIENT || from->slow_down || from->grace || from->closing) return;
     from->slow_down = 1;
     from->stalls++;
@@ -56,6 +50,21 @@ static inline void behind(jsc_conn *c, jsc_flow *f) {
     from->next_paused = c->plane->paused;
     c->plane->paused = from;
     jsc_conn_mask(from);
+}
+
+static inline void behind(jsc_conn *c, jsc_flow *f) {
+    if (JSC_LIKELY(jsc_pending(c) <= c->plane->busy_hi)) return;
+    f->busy = 1;
+    if (c->plane->o.no_stall) {
+        is_full(c);
+        return;
+    }
+    stall(c, f->from);
+}
+
+void jsc_route_stall(jsc_conn *c, jsc_conn *from) {
+    jsc_flow f = {.from = from};
+    behind(c, &f);
 }
 
 static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_flow *f) {

@@ -329,7 +329,76 @@ static void test_a_peer_that_reads_late(void) {
     jsc_plane_free(p);
 }
 
+/* A turn packs so much and not more, for all routes together; what is left goes on in the next, others are served between,
+ * and nobody is left out. */
+static void test_a_turn_packs_a_part(void) {
+    enum { ROUTES = 3, MANY = 200 << 10, ALL = 1 << 20 };
+    static const struct {
+        size_t waits, most; /* the most that goes in one turn */
+        uint8_t level;
+    } rows[] = {
+        {MANY, JSC_PACK_TURN / 24, JSC_S2_BEST},
+        {MANY, JSC_PACK_TURN / 16, JSC_S2_BETTER},
+        {MANY, JSC_PACK_TURN / 4, JSC_S2_FAST},
+        {ALL, JSC_PACK_TURN / 4, JSC_S2_BEST}, /* far behind: packed fast */
+    };
+    static char text[ALL], packed[ROUTES][2 * ALL], plain[2 * ALL];
+    for (size_t i = 0; i + 10 <= ALL; i += 10)
+        memcpy(text + i, "+OK 0000\r\n", 10), text[i + 4] += (char)(i * 7919 / 10 % 10),
+            text[i + 6] += (char)(i / 10 % 7);
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        size_t n = rows[row].waits / 10 * 10, got[ROUTES] = {0}, left = ROUTES * n;
+        jsc_plane *p = plane();
+        peer r[ROUTES], c = join(p, JSC_CONN_CLIENT);
+        jsc_ready ready[4];
+        char pong[64];
+        for (int i = 0; i < ROUTES; i++) {
+            int room = 4 << 20;
+            r[i] = join(p, JSC_CONN_ROUTE);
+            setsockopt(jsc_conn_find(p, r[i].id)->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+            compress(p, &r[i], (jsc_compress_options){.level = rows[row].level});
+        }
+        say(p, &c, "CONNECT {}\r\n", 12);
+        turn(p);
+        size_t first[ROUTES];
+        for (int i = 0; i < ROUTES; i++) {
+            jsc_conn *x = jsc_conn_find(p, r[i].id);
+            char *q = jsc_out_room(x, n);
+            assert(q);
+            memcpy(q, text, n);
+            x->out.len += n;
+            jsc_out_dirty(x);
+            first[i] = 0;
+        }
+        size_t turns = 0;
+        for (; left; turns++) {
+            size_t before = left;
+            assert(turns < 1000);
+            assert(send(c.fd, "PING\r\n", 6, 0) == 6);
+            assert(jsc_plane_poll(p, 0, ready, 4) >= 0);
+            left = 0;
+            for (int i = 0; i < ROUTES; i++) {
+                size_t waits = jsc_pending(jsc_conn_find(p, r[i].id));
+                if (waits < n && !first[i]) first[i] = turns + 1;
+                left += waits;
+                for (ssize_t k; (k = recv(r[i].fd, packed[i] + got[i], 2 * ALL - got[i], MSG_DONTWAIT)) > 0;)
+                    got[i] += (size_t)k;
+            }
+            assert(recv(c.fd, pong, sizeof pong, MSG_DONTWAIT) == 6);
+            assert(left < before && before - left <= rows[row].most + rows[row].most / 8);
+        }
+        for (int i = 0; i < ROUTES; i++) {
+            assert(first[i] && first[i] <= ROUTES + 1);
+            assert(unpack(packed[i], got[i], plain) == n && !memcmp(plain, text, n));
+            close(r[i].fd);
+        }
+        close(c.fd);
+        jsc_plane_free(p);
+    }
+}
+
 int main(void) {
+    test_a_turn_packs_a_part();
     test_any_cut();
     test_large_both_ways();
     test_a_block_larger_than_a_read();

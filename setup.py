@@ -18,7 +18,7 @@ LDFLAGS = ["-pthread"]
 if os.environ.get("JSCORE_DEBUG"):
     CFLAGS += ["-O0", "-DJSC_DEBUG"]
 if os.environ.get("JSCORE_SANITIZE"):
-    CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    CFLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     LDFLAGS += ["-fsanitize=address,undefined"]
 # Header -> its Debian package: zstd compresses sealed segments, XXH3 digests them, AES-GCM encrypts them; OpenSSL
 # serves TLS; zlib compresses websocket frames.

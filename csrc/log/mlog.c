@@ -377,7 +377,7 @@ fail:
 
 /* Under the lock. What is not yet written is read from the log's memory. */
 int jsc_mlog_reload(jsc_mlog *m) {
-    jsc_mlog_recovery rec;
+    jsc_mlog_recovery rec = {0};
     jsc_mlog old = *m;
     int rc;
     m->pieces = NULL;

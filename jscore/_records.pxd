@@ -91,6 +91,7 @@ cdef extern from "log/jsc.h" nogil:
     int jsc_store_hands(jsc_store *, int most)
     int jsc_store_eventfd(jsc_store *)
     int jsc_store_poll(jsc_store *, jsc_log **out, int max)
+    void jsc_store_relax(jsc_store *)
     void jsc_store_close(jsc_store *)
     ctypedef struct jsc_log_options:
         uint64_t segment_bytes

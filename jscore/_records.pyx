@@ -312,6 +312,10 @@ cdef class Store:
                     logs.append(log)
         return logs
 
+    def relax(self) -> None:
+        """Logs not written to since the call before give back memory and descriptors until they are written to again."""
+        jsc_store_relax(self.live())
+
     def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0, uint32_t first_term=0,
              uint64_t keep=0) -> RecordLog:
         """Opens or creates the log in directory `path` (its parent exists), reading all of it.

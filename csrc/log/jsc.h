@@ -72,6 +72,10 @@ int jsc_store_poll(jsc_store *, jsc_log **out, int max);
 /* Where many logs are written at once, up to `most` (32) threads more sync them, each log one at a time: a journaling file
  * system makes one commit of what is synced together. Before the first log is opened; not for simulated disks. */
 int jsc_store_hands(jsc_store *, int most);
+/* For a caller with thousands of logs, now and then: those that were not written to since the call before give back the
+ * memory of their tails and the descriptors of their files, which come back with the next write. Pointers that jsc_log_read
+ * gave are void. */
+void jsc_store_relax(jsc_store *);
 void jsc_store_close(jsc_store *); /* all logs must be closed */
 
 typedef struct jsc_log_options {

@@ -187,7 +187,8 @@ struct jsc_store {
     jsc_chunk *spare_small, *spare_large;
     int nspare_small, nspare_large;
     jsc_log *lru_newest, *lru_oldest;
-    uint64_t polls;
+    uint64_t polls; /* and calls of jsc_store_relax */
+    uint64_t relaxed; /* what polls was at the last one of these; 0: there was none */
 };
 
 /* store.c */

@@ -616,11 +616,38 @@ int jsc_store_poll(jsc_store *s, jsc_log **out, int max) {
     pthread_mutex_unlock(&s->lock);
     /* Logs that fell silent give their memory back. */
     s->polls++;
+    if (s->relaxed) return n;
     for (jsc_log *log = s->lru_oldest, *next; log && s->polls - log->touched > 64; log = next) {
         next = log->lru_prev;
         if (!log->read_from_chunk) jsc_chunks_recycle(log, 0);
     }
     return n;
+}
+
+/* Whether it is closed, or was: all that its file holds is synced, and nobody is at it. */
+static bool close_file(jsc_log *log) {
+    pthread_mutex_lock(&log->store->lock);
+    bool idle = !log->busy && log->queued == JSC_Q_NONE && !log->unsynced && !log->trail && !log->fd_dirty;
+    pthread_mutex_unlock(&log->store->lock);
+    /* The sync thread takes it up again when the owner hands something over, no sooner. */
+    if (idle && log->fd >= 0) {
+        log->vfs->close(log->vfs->self, log->fd);
+        log->fd = -1;
+        if (log->open_segment) atomic_store(&log->open_segment->entered, false);
+        log->open_segment = NULL;
+        log->hinted = 0;
+    }
+    return idle;
+}
+
+void jsc_store_relax(jsc_store *s) {
+    for (jsc_log *log = s->lru_oldest, *next; log && log->touched < s->relaxed; log = next) {
+        next = log->lru_prev;
+        if (log->keep_images || !close_file(log)) continue;
+        log->read_from_chunk = false;
+        jsc_chunks_recycle(log, 0);
+    }
+    s->relaxed = ++s->polls;
 }
 
 void jsc_store_close(jsc_store *s) {

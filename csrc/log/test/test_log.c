@@ -296,6 +296,48 @@ static void test_mark(void) {
     }
 }
 
+/* A log that nobody writes to has neither a tail in memory nor an open file, and is as before with the next write. */
+static void test_relax(void) {
+    for (int mode = JSC_SYNC_ALWAYS; mode <= JSC_SYNC_NEVER; mode++) {
+        jsc_sim *disk = jsc_sim_new(seed);
+        jsc_store *s = store_on(jsc_sim_vfs(disk), mode);
+        jsc_log *log = open_log(s, "/d/log", 65536, NULL), *busy = open_log(s, "/d/busy", 65536, NULL);
+        for (uint64_t i = 1, n = 1; i <= 600; n++) {
+            for (uint64_t to = i + n % 90; i <= to; i++) put_synced(log, i);
+            put_synced(busy, n);
+            while (jsc_log_synced(log) < i - 1 && mode == JSC_SYNC_INTERVAL) sched_yield();
+            jsc_store_settle(log);
+            jsc_store_relax(s);
+            CHECK(log->head && log->fd >= 0);
+            check_record(log, i - 1, 1);
+            OK(put(busy, ++n, 1));
+            OK(jsc_log_submit(busy));
+            jsc_store_relax(s);
+            CHECK(busy->head);
+            CHECK(!log->head == (mode != JSC_SYNC_NEVER) && (log->fd < 0) == (mode != JSC_SYNC_NEVER));
+            check_record(log, i - 1, 1);
+            check_record(log, i / 2 + 1, 1);
+            OK(jsc_log_wait(busy, n, -1));
+        }
+        uint64_t last = jsc_log_last(log);
+        CHECK(log->nsegments > 2);
+        for (size_t k = 0; k + 1 < log->nsegments; k++) CHECK(atomic_load(&log->segments[k]->left));
+        OK(jsc_log_truncate(log, last - 3));
+        put_synced(log, last - 2);
+        jsc_store_relax(s);
+        jsc_store_relax(s);
+        OK(jsc_log_close(log));
+        jsc_log_recovery rec;
+        log = open_log(s, "/d/log", 65536, &rec);
+        CHECK(jsc_log_last(log) == last - 2 && !rec.damaged_index && !rec.torn_bytes);
+        for (uint64_t i = 1; i <= last - 2; i++) check_record(log, i, 1);
+        OK(jsc_log_close(log));
+        OK(jsc_log_close(busy));
+        jsc_store_close(s);
+        jsc_sim_free(disk);
+    }
+}
+
 /* After a failed sync pages may be lost that still read right: opening again must not call them durable as they are. */
 static void test_dropped_pages(void) {
     jsc_sim *disk = jsc_sim_new(seed);
@@ -487,6 +529,7 @@ int main(int argc, char **argv) {
     test_crc();
     test_keys();
     test_mark();
+    test_relax();
     test_dropped_pages();
     test_late_head();
     test_lost_start();

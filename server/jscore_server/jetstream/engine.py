@@ -340,6 +340,7 @@ class JetStream:
         for asset in to_mark:
             if not asset.closed and not asset.failed and asset.group is None:
                 self._guard(asset, partial(self._mark, asset))
+        self.store.relax()
         self.after(LOOK_S, self._look)
 
     def _mark(self, asset: Asset) -> None:

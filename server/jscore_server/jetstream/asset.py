@@ -245,16 +245,25 @@ class Asset:
             on_commit=self.advance,
             on_role=self._on_role,
             on_hold=self._on_hold,
-            on_damage=lambda why: self._on_damage(self, why),
+            on_damage=self._damaged,
             preferred=assignment.preferred,
             lost=self._raft.lost(assignment.born),
             joins=self._raft.name in assignment.joined or self._raft.name not in assignment.birth,
             alone=alone,
-            on_behind=lambda first: self._on_behind(self, first),
-            on_differs=lambda found: self._on_differs(self, found),
+            on_behind=self._is_behind,
+            on_differs=self._differs,
             floor=self._floor,
             base=self._base,
         )
+
+    def _damaged(self, why: str) -> None:
+        self._on_damage(self, why)
+
+    def _is_behind(self, first: int) -> None:
+        self._on_behind(self, first)
+
+    def _differs(self, found: Difference) -> None:
+        self._on_differs(self, found)
 
     def _end_solo(self) -> None:
         """Others shall hold the stream too: Raft leads on where C did alone, with everything committed that was."""

@@ -73,6 +73,7 @@ ANSWER_AGE_NS = 10_000_000_000
 """A reply owed by a stream's leader is forgotten after this: the client has given up."""
 OWED_MAX = 10_000
 OPEN_RETRY_S = 0.1
+OPEN_SLICE_NS = 10_000_000  # for so long streams are opened one after the other; then others have a turn
 HAND_OVER_S = 0.5
 RELIEVE_S = 1.0
 LOOK_S = 1.0
@@ -156,6 +157,9 @@ class JetStream:
         self._replay_until = 0
         self._replay_ended = False
         self._to_open: dict[tuple[str, str], str] = {}  # streams whose replica here is new -> who is to be answered
+        self._to_resume: dict[tuple[str, str], str] = {}  # the same of those that are on the disk and wait for a turn
+        self._resuming = False
+        self._slice_end = 0
         self._loop = loop
         self._running = False
         self._too_old: set[str] = set()  # servers that were refused as members of the meta group, and told of so
@@ -507,6 +511,7 @@ class JetStream:
         self.accounts = self._named(accounts)
         if not self._running:
             return
+        self._slice_end = self.clock() + OPEN_SLICE_NS
         for asset in list(self.assets.values()):
             if self.limits(asset.assignment.account) is None:
                 self._close_asset(asset, asset.log.close, forget=False)
@@ -794,6 +799,7 @@ class JetStream:
         if not self.raft.elected:
             self.raft.meta_elected()  # once in the group's life; waits for one sync
         effects, self._loaded = self._loaded, []
+        self._slice_end = self.clock() + OPEN_SLICE_NS
         members = bool(effects)
         replayed = bool(effects) or self.state.applied + 1 <= self._replay_until
         try:
@@ -818,7 +824,7 @@ class JetStream:
     @property
     def settled(self) -> bool:
         """The streams that were there are open and led, or it is known why not. For a server that is alone."""
-        if self.meta_failed or not self._replay_ended:
+        if self.meta_failed or not self._replay_ended or self._to_resume:
             return bool(self.meta_failed)
         return all(a.ready or a.failed or a.closed or a.group is not None for a in self.assets.values())
 
@@ -907,7 +913,7 @@ class JetStream:
         account = names.account_directory(assignment.account)
         return os.path.join(self.options.directory, "streams", account, assignment.group)
 
-    def _open_asset(self, assignment: Assignment, reply: str) -> None:
+    def _open_asset(self, assignment: Assignment, reply: str, *, at_once: bool = False) -> None:
         key = (assignment.account, assignment.name)
         if key in self.assets:
             return
@@ -918,11 +924,34 @@ class JetStream:
             return
         directory = self.directory_of(assignment)
         if os.path.isdir(directory) or os.path.isdir(directory + heal.WHOLE):
-            self._open(assignment, reply)
+            if at_once or self.clock() < self._slice_end:
+                self._open(assignment, reply)
+            else:
+                self._to_resume[key] = reply
+                if not self._resuming:
+                    self._resuming = True
+                    self.after(0, self._resume)
             return
         if not self._to_open:
             self.after(OPEN_RETRY_S, self._try_open_new)
         self._to_open[key] = reply
+
+    def _resume(self) -> None:
+        """Opens more of the streams that are on the disk. With thousands at once, links and clients would wait long."""
+        end = self.clock() + OPEN_SLICE_NS
+        while self._to_resume:
+            key = next(iter(self._to_resume))
+            reply = self._to_resume.pop(key)
+            assignment = self.state.get(*key)
+            if assignment is not None and (
+                self.server_name in assignment.peers or self.raft.remembers(assignment.group)
+            ):
+                self._open_asset(assignment, reply, at_once=True)
+            if self.clock() >= end:
+                break
+        self._resuming = bool(self._to_resume)
+        if self._resuming:
+            self.after(0, self._resume)
 
     def _try_open_new(self) -> None:
         self._open_new()

@@ -114,7 +114,7 @@ class Comparer:
 
     def tick(self) -> None:
         """Goes on with what is to be compared. Called every tick; does something at some of them."""
-        if not self._todo or self._host.ticks % EVERY_TICKS:
+        if not self._todo or self._host.ticks % EVERY_TICKS or self._host.candidates.crowded:
             return
         self._spare = min(self._spare + BYTES_EACH, BYTES_EACH)
         ranges = 0

@@ -88,6 +88,17 @@ class Core(Change):
             wait = self.rng.randint(timing.hint_min_ticks, timing.hint_max_ticks)
             self.deadline = min(self.deadline, self.now + wait)
 
+    def peer_back(self, name: str) -> None:
+        """`name` was silent and says something again, on the same link: no frame of it is lost, and it still leads."""
+        if self.role is Role.FOLLOWER and self.leader == name and self.suspect:
+            self.suspect = False
+            self.hurry = 0
+            if self.quiet:
+                self.deadline = self.now + 3 * self.timing.sleep_ticks + self.timeout
+            else:
+                self.deadline = self.now + self.timeout
+        self.peer_up(name)
+
     def peer_up(self, name: str) -> None:
         """The link to `name` is there (again): frames sent before may be lost."""
         if self.role is Role.LEADER:

@@ -516,6 +516,10 @@ class Group:
         """The link to `name` came up or went down."""
         self._input(lambda: self.core.peer_up(name) if up else self.core.peer_down(name))
 
+    def peer_back(self, name: str) -> None:
+        """`name` was silent for a while, and is not any more."""
+        self._input(lambda: self.core.peer_back(name))
+
     def forget(self, name: str) -> None:
         """What `name` acknowledged before is not on its disk any more (R-3)."""
         self._input(lambda: self.core.forget(name))

@@ -6,17 +6,19 @@ follower; `durable` -> Core -> one small frame back; `receive` -> Core -> on_com
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+import msgspec
+
 from jscore_server.version import PROTOCOL, Versions
 
 from . import hardlog
 from .bootstrap import Adopt, Birth, Bootstrap, Hello, Wait, decide
+from .candidates import Candidates
 from .compare import COMPARE_PROTOCOL, Comparer, Difference
 from .core import Role, Timing
 from .group import KIND_HOST, KIND_MEMBERS, MUTED, Group, Log
@@ -36,8 +38,9 @@ from .messages import (
 )
 
 REFUSED = 1 << 62  # in place of an index: the log took no record
-MAX_EARLY = 256  # messages kept for groups that do not exist here yet
+MAX_EARLY = 1024  # messages kept for groups that do not exist here yet
 WITNESS_TICKS = 50
+GROUPS_A_TICK = 200  # with so many more groups, a host is not called silent for a tick longer
 MAX_STEPS = 3  # ticks that one call may make up for: a pause of this process is no silence of its peers
 
 
@@ -132,6 +135,7 @@ class RaftHost:
         self._waiting: dict[str, dict[Group, None]] = {}  # peer -> groups with records for it, when its link was full
         self._waits_since: dict[str, int] = {}
         self.compare = Comparer(self)
+        self.candidates = Candidates(name, self.present, self.timing.election_max_ticks)
         self._depth = 0
         self._now_ns = -1
         self.hurry: Callable[[], None] | None = None  # called when something is due before the end of a rest
@@ -149,7 +153,7 @@ class RaftHost:
         damaged = 0
         for index in range(log.first, log.last + 1):
             try:
-                body = json.loads(log.read(index).data)
+                body = msgspec.json.decode(log.read(index).data)
             except self.engine.Corrupt:
                 damaged += 1
                 continue
@@ -208,7 +212,7 @@ class RaftHost:
 
         def fill(log: Log) -> None:
             for body in self._bodies():
-                log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
+                log.append(KIND_HOST, msgspec.json.encode(body))
 
         before = self._log.last
         try:
@@ -237,7 +241,7 @@ class RaftHost:
 
     def _write(self, body: dict[str, Any], wait: bool = False) -> int:
         try:
-            index = self._log.append(KIND_HOST, json.dumps(body, separators=(",", ":")).encode())
+            index = self._log.append(KIND_HOST, msgspec.json.encode(body))
         except (self.engine.Error, OSError) as err:
             # What waits for this record goes on waiting: no vote, no ack leaves that a restart could forget.
             if not self._refused:
@@ -398,6 +402,7 @@ class RaftHost:
             self._dirty.pop(group, None)
             self._moved.pop(group, None)
             self.compare.forget(group)
+            self.candidates.forget(group)
 
     def remove_group(self, group_id: str) -> None:
         """Forgets a group for good; its log is the caller's to delete. Unknown ids are ignored."""
@@ -409,6 +414,7 @@ class RaftHost:
         self._dirty.pop(group, None)
         self._moved.pop(group, None)
         self.compare.forget(group)
+        self.candidates.forget(group)
         self._hard.pop(group_id, None)
         self._write({"g": group_id, "x": 1})
 
@@ -422,7 +428,7 @@ class RaftHost:
             if self._silent and peer in self._silent:
                 del self._silent[peer]
                 self.present.add(peer)
-                self._each(lambda group: group.peer(peer, True))
+                self._each(lambda group: group.peer_back(peer))
             if kind == FRAME_APPEND:
                 self._receive_append(peer, body)
             elif kind == FRAME_SMALL:
@@ -546,7 +552,7 @@ class RaftHost:
         What comes from outside meanwhile sees an old time, unless `tick` is called first.
         """
         self._sooner = False
-        if self._dirty or self._newborn:
+        if self._dirty or self._newborn or self.candidates.busy:
             self._rest = 1
         else:
             timing = self.timing
@@ -575,9 +581,14 @@ class RaftHost:
                 continue  # moved to an earlier tick, or removed
             group.due = 1 << 62
             if group.core.deadline <= ticks:
+                meta = self.birth is not None and group.id == self.birth.group  # waits for nobody: the others need it
+                if not meta and not self.candidates.admits(group, ticks):
+                    continue
                 group.tick()
             if group.due > ticks:
                 self._schedule(group)
+        for group in self.candidates.next(ticks):
+            group.tick()
         self.compare.tick()
         self._prove_liveness()
         if ticks % WITNESS_TICKS == 0:
@@ -610,16 +621,19 @@ class RaftHost:
         for peer, told in self._told.items():
             if ticks - told >= timing.heartbeat_ticks and peer not in self._outbox:
                 self._outbox[peer] = []
+        # A turn in which each of thousands of groups has something to say takes long, and is no silence.
+        busy = min(len(self.groups) // GROUPS_A_TICK, timing.election_max_ticks)
         for peer, heard in self._heard.items():
-            if peer not in self._silent and self._is_silent(peer, ticks - heard):
-                nor = ", nor by datagrams" if ticks - heard < timing.election_min_ticks else ""
-                self.log_line("warn", f"{peer} is silent: nothing for {(ticks - heard) * timing.tick_ms} ms{nor}")
+            since = ticks - heard
+            if peer not in self._silent and self._is_silent(peer, since - busy):
+                nor = ", nor by datagrams" if since - busy < timing.election_min_ticks else ""
+                self.log_line("warn", f"{peer} is silent: nothing for {since * timing.tick_ms} ms{nor}")
                 self._silent[peer] = None
                 self.present.discard(peer)
                 self._each(lambda group, peer=peer: group.peer(peer, False))  # type: ignore[misc]
 
     def _is_silent(self, peer: str, since: int) -> bool:
-        """`since`: ticks without a frame. Datagrams shorten it, never lengthen it, if some came lately."""
+        """`since`: ticks without a frame that may mean something. Datagrams shorten it, if some came lately."""
         timing = self.timing
         if since >= timing.election_min_ticks:
             return True

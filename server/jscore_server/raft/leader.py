@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from .follower import Follower
@@ -69,7 +70,8 @@ class Leader(Follower):
                 settled.add(p.name)
             else:
                 if self.members.agree(settled):
-                    return now - self.busy >= self.timing.idle_ticks
+                    # Of a new leader that nobody has asked for anything, nothing is to be expected soon.
+                    return now - self.busy >= self.timing.idle_ticks or last == self.term_start
         self.busy = now
         return False
 
@@ -327,8 +329,8 @@ class Leader(Follower):
             p.short = False
             p.joins = 0
             inflight = p.inflight
-            while inflight and inflight[0] <= index:
-                inflight.popleft()
+            if inflight and inflight[0] <= index:
+                del inflight[: bisect_right(inflight, index)]
             if p.probing:
                 p.probing = False
                 p.next = index + 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 
 class Progress:
     """What the leader knows of one follower."""
@@ -19,7 +17,7 @@ class Progress:
         self.next = next_index
         self.probing = True
         self.paused = False  # probing: one is out; else: the link took nothing
-        self.inflight: deque[int] = deque()  # last index of each frame not yet acked
+        self.inflight: list[int] = []  # last index of each frame not yet acked
         self.active = now
         self.asleep = False  # it agreed to sleep, with all that is in the log
         self.said = -1  # flags of the last heartbeat to it, -1: they may be forgotten there

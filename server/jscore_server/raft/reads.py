@@ -49,7 +49,7 @@ class Reads(Leader):
         self.round += 1
         self.rounds.append((self.round, self.clock_ms))
         if len(self.rounds) > MAX_ROUNDS:
-            self.rounds.popleft()
+            del self.rounds[0]
 
     def _confirm(self) -> None:
         """Some answer to a round came: reads of rounds that a quorum has answered are free to go."""
@@ -57,13 +57,17 @@ class Reads(Leader):
         if confirmed <= self.confirmed:
             return
         self.confirmed = confirmed
-        rounds = self.rounds
-        while rounds and rounds[0][0] <= confirmed:
-            self.sure_ms = rounds.popleft()[1]
-        reading = self.reading
-        while reading and reading[0][0] <= confirmed:
-            _, request, index = reading.popleft()
+        rounds, n = self.rounds, 0
+        while n < len(rounds) and rounds[n][0] <= confirmed:
+            self.sure_ms = rounds[n][1]
+            n += 1
+        del rounds[:n]
+        reading, n = self.reading, 0
+        while n < len(reading) and reading[n][0] <= confirmed:
+            _, request, index = reading[n]
             self.out.reads.append((request, index))
+            n += 1
+        del reading[:n]
         if reading and self.round <= confirmed:
             self._begin_round()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum
@@ -259,8 +258,8 @@ class State:
         self.target: Target | None = None  # leader: what a change is to lead to
         self.round = 0  # leader: number of the last round of heartbeats
         self.confirmed = 0  # the last round that a quorum has answered
-        self.reading: deque[tuple[int, int, int]] = deque()  # reads: (round they wait for, request, index)
-        self.rounds: deque[tuple[int, int]] = deque()  # rounds not confirmed yet and when they began
+        self.reading: list[tuple[int, int, int]] = []  # reads: (round they wait for, request, index)
+        self.rounds: list[tuple[int, int]] = []  # not confirmed yet and when they began (an empty deque has 600 bytes)
         self.clock_ms = 0
         self.sure_ms = -(1 << 62)  # when the last confirmed round began
         self.handing = False  # somebody was told to campaign in this term: no lease holds any more (R-13)
@@ -279,6 +278,9 @@ class State:
             self.deadline = now + 1  # R-10
         elif self.members.agree((name,)):
             self.deadline = now + 1  # nobody to wait for
+        elif self.vote == name:
+            # It led last, or was about to: it asks before the others would, who then do not get in each other's way.
+            self.deadline = now + rng.randint(timing.again_min_ticks, timing.again_max_ticks)
 
     def term_at(self, index: int) -> int:
         """Term of the record at `index`; 0 before the first."""

@@ -97,6 +97,9 @@ class FakeStore:
         self.logs: dict[str, FakeLog] = {}
         self.broken: set[str] = set()
 
+    def relax(self) -> None:
+        pass
+
     def read_snapshot(self, path: str) -> tuple[bytes, bool]:
         raise jscore.NotFound(path)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import fakes
 import pytest
-from jscore_server.jetstream import assignments
-from jscore_server.jetstream.engine import JetStream, Options
+from jscore_server.jetstream import assignments, engine
+from jscore_server.jetstream.engine import OPEN_SLICE_NS, JetStream, Options
 from jscore_server.jetstream.meta import encode_snapshot
 from jscore_server.raft import Birth, RaftHost
 
@@ -237,7 +237,9 @@ def test_a_replicated_stream_lives_through_the_loss_of_its_leader(world: RealWor
     assert no_errors(world)
 
 
-def test_the_whole_cluster_comes_back(world: RealWorld) -> None:
+@pytest.mark.parametrize("slice_ns", [OPEN_SLICE_NS, 0], ids=["at once", "one by one"])
+def test_the_whole_cluster_comes_back(world: RealWorld, monkeypatch: pytest.MonkeyPatch, slice_ns: int) -> None:
+    monkeypatch.setattr(engine, "OPEN_SLICE_NS", slice_ns)
     make(world, "S", 3)
     make(world, "T", 1)
     make(world, "GONE", 3)

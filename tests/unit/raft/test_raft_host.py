@@ -6,6 +6,7 @@ import json
 
 import pytest
 from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, ChangeRefused, NotLeader, ProtocolError, Role
+from jscore_server.raft.candidates import Candidates
 from raft_fakes import Cluster, FakeError, copy_of
 
 THREE = ["a", "b", "c"]
@@ -474,6 +475,24 @@ def test_datagrams_alone_keep_nobody_alive(cluster: Cluster) -> None:
 def test_datagrams_that_ended_before_the_link_say_nothing(cluster: Cluster) -> None:
     assert not missed(cluster, 340, quiet_ms=1000)
     assert missed(cluster, 300, quiet_ms=0)
+
+
+def test_a_leader_that_was_silent_for_a_moment_is_not_deposed_by_those_who_still_wait_to_ask(cluster: Cluster) -> None:
+    cluster.run(3000)
+    old, term = cluster.leader(), cluster.leader().group.term
+    others = [s for s in cluster.servers.values() if s is not old]
+    for server in others:
+        server.host.candidates = Candidates(server.name, server.host.present, 50, at_once=0)
+    cluster.cut = {frozenset((old.name, server.name)) for server in others}
+    cluster.run(700)
+    assert all(server.group.core.suspect and server.host.candidates.crowded for server in others)
+    cluster.cut = set()
+    cluster.run(200)
+    for server in others:
+        server.host.candidates = Candidates(server.name, server.host.present, 50)
+    cluster.run(5000)
+    assert cluster.leader() is old
+    assert old.group.term == term
 
 
 def test_an_idle_group_stays_with_its_leader(cluster: Cluster) -> None:

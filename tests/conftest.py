@@ -16,7 +16,8 @@ for place in (ROOT / "server", ROOT):
 if lib := os.environ.get("JSCORE_SANITIZED"):
     for name in ("jscore._log", "jscore._records"):
         found = find_spec(name)
-        assert found and str(found.origin).startswith(f"{lib}/"), f"{name} is {found and found.origin}, not of {lib}"
+        origin = found.origin if found else None
+        assert str(origin).startswith(f"{lib}/"), f"{name} is {origin}, not of {lib}"
 
 # A loaded machine is no failure: examples are bounded in number, and time is not asserted.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -110,8 +110,9 @@ int jsc_scrub_step(jsc_mlog *m, uint64_t *bytes, bool *done) {
     *bytes = (uint64_t)got;
     pthread_mutex_lock(&m->lock);
     m->scrubbed_bytes += (uint64_t)got;
+    bool beyond = c->at > c->segment->info.segment_bytes; /* longer than it was: what more there is says nothing */
     pthread_mutex_unlock(&m->lock);
-    return JSC_OK;
+    return beyond ? judge(m, c, JSC_OK) : JSC_OK;
 }
 
 /* ---- record by record ---- */

@@ -152,6 +152,37 @@ def test_what_is_no_file_is_an_error_and_nothing_behind_a_link_is_touched(tmp_pa
     assert victim.read_bytes() == b"not ours"
 
 
+@pytest.mark.parametrize("more", [1, 4096, 17 << 30])
+def test_a_packed_file_longer_than_its_table_says_hides_nothing_else(tmp_path, more):
+    path = tmp_path / "log"
+    bodies = [b"%04d" % i * 100 for i in range(1, 41)]
+    with jscore.open(path, segment_bytes=4096, background=False, compression="zstd") as log:
+        log.extend(bodies)
+        log.maintain()
+    victim = sorted(path.glob("*.seg"))[1]
+    size = victim.stat().st_size
+    os.truncate(victim, size + more)
+    first = int(victim.stem, 16)
+    for mode in ("r", "a", "a"):
+        with jscore.open(path, mode, background=False) as log:  # type: ignore[call-overload]
+            read = []
+            for seq, body in enumerate(bodies, 1):
+                try:
+                    assert bytes(log[seq]) == body
+                    read.append(seq)
+                except jscore.Corrupt:
+                    pass
+            assert set(range(1, 41)) - set(read) == set(range(first, first + 9))
+            assert any(f.file == victim.name and f.what.startswith("damage") for f in log.verify())
+            if mode == "a":
+                log.maintain()  # scrubs: as much as there was, not as much as there is
+                assert log.stats().scrubbed_bytes < 1 << 20
+    assert victim.stat().st_size == size + more, "it is left as it is"
+    os.truncate(victim, size)
+    with jscore.open(path, background=False) as log:
+        assert [bytes(m) for m in log] == bodies
+
+
 @pytest.mark.parametrize("which", ["sealed", "full", "open", "stray"])
 def test_a_file_longer_than_any_segment_hides_nothing_else(tmp_path, which):
     path = tmp_path / "log"

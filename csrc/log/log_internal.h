@@ -189,6 +189,7 @@ struct jsc_store {
     jsc_log *lru_newest, *lru_oldest;
     uint64_t polls; /* and calls of jsc_store_relax */
     uint64_t relaxed; /* what polls was at the last one of these; 0: there was none */
+    int untrimmed; /* calls of it since free memory was returned to the system */
 };
 
 /* store.c */

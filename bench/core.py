@@ -54,7 +54,7 @@ def rows(scale: float) -> list[Row]:
         Row("1:8 128 B", [1, 8, 128, n(1.2e6), 0]),
         Row("4:4 128 B", [4, 4, 128, n(1.5e6), 1]),
         Row("request 128 B", [128, n(3e4)], "rr"),
-        Row("1:1 128 B TLS", [1, 1, 128, n(3e6), 0], "ps", True),
+        Row("1:1 TLS 128 B", [1, 1, 128, n(3e6), 0], "ps", True),
     ]
 
 
@@ -141,7 +141,7 @@ def main() -> None:
         contenders = {"peer": [peer] if peer else None, "ours": [sys.executable, "-m", "jscore_server.cli"]}
         print(
             f"{'row':16}{'ours/s':>12}{'peer/s':>12}{'ratio [spread]':>22}{'CPU us':>8}{'peer':>8}{'ratio':>7}"
-            f"{'relay/s':>13}{'/peer':>7}"
+            f"{'relay/s [spread]':>34}{'/peer':>7}{'CPU us':>8}"
         )
         for row in rows(args.scale):
             if args.only and not any(part in row.name for part in args.only.split(",")):
@@ -170,7 +170,10 @@ def line(row: Row, got: dict[str, list[tuple[float, float, float]]]) -> str:
     )
     cpu, cpu_peer = median("ours", 1), median("peer", 1)
     text = f"{row.name:16}{ours:12,.0f}{peer:12,.0f}{spread:>22}{cpu:8.3f}{cpu_peer:8.3f}"
-    text += f"{cpu / cpu_peer if cpu_peer else 0:7.2f}{relay:13,.0f}{relay / peer if peer else 0:7.2f}"
+    relays = [one[0] for one in got["relay"]] or [0.0]
+    beside = f"{relay:,.0f} [{min(relays) / 1e6:.2f}..{max(relays) / 1e6:.2f}M]"
+    text += f"{cpu / cpu_peer if cpu_peer else 0:7.2f}{beside:>34}{relay / peer if peer else 0:7.2f}"
+    text += f"{median('relay', 1):8.3f}"
     if row.mode == "rr":
         text += f"   p50 {median('ours', 2):.0f} us, peer {median('peer', 2):.0f} us"
     return text

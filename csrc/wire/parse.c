@@ -63,8 +63,9 @@ static int find_verb(const jsc_conn *c, const char *p, size_t n) {
     int more = 0;
     unsigned who = c->kind == JSC_CONN_CLIENT ? FOR_CLIENT : FOR_ROUTE;
     for (int v = 0; v < V_NONE; v++) {
-        if (!(verbs[v].flags & who)) continue;
         size_t k = 0, len = verbs[v].len;
+        /* HMSG is a peer's alone, but a client that begins it hears so only when something stands behind it. */
+        if (!(verbs[v].flags & who) && (v != V_HMSG || n > len)) continue;
         for (; k < len && k < n; k++) {
             char x = p[k];
             if (x >= 'a' && x <= 'z') x = (char)(x - 32);

@@ -98,10 +98,12 @@ def catchup_once(cluster: Cluster, options: argparse.Namespace) -> list[float]:
     alone = publish(leader.url, "async", count, SIZE, "--batch", "100")
     begun = time.monotonic()
     behind.start()
-    busy = publish(leader.url, "async", count // 2, SIZE, "--batch", "100")
+    pace = [f"--throughput={options.pace * alone:.0f}"] if options.pace else []
+    busy = publish(leader.url, "async", count // 2, SIZE, "--batch", "100", *pace)
     published = time.monotonic() - begun
     asyncio.run(current(leader, behind.name, count + count // 2))
-    return [alone * SIZE / 1e6, busy / alone, options.mib * 1.5 / (time.monotonic() - begun), published]
+    caught_up = options.mib * 1.5 / (time.monotonic() - begun)
+    return [alone * SIZE / 1e6, busy / alone / (options.pace or 1), caught_up, published]
 
 
 WORK: dict[str, tuple[Callable[[Cluster, argparse.Namespace], list[float]], list[str]]] = {
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--msgs", type=int, default=10_000)
     parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--pace", type=float, default=0, help="publishers want this share of that rate only")
     parser.add_argument("--alone", action="store_true", help="without nats-server")
     options = parser.parse_args()
     if not shutil.which("nats"):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How long publishes to a replicated stream are not acknowledged while its leadership moves.
 
-gaps.py [--runs 20] [--only kill,pause,step-down,lame-duck] [--peer] [--json FILE]. Three servers on loopback, a stream
-of three replicas, and a client at a server that does not lead: it publishes every 2 ms whatever comes back. Shown is
-the longest time between two acknowledgements from the fault on.
+gaps.py [--runs 20] [--only kill,pause,step-down,lame-duck] [--hints] [--peer] [--json FILE]. Three servers on
+loopback, a stream of three replicas, and a client at a server that does not lead: it publishes every 2 ms whatever
+comes back. Shown is the longest time between two acknowledgements from the fault on.
 
 kill: SIGKILL of the leader. pause: SIGSTOP for 2.5 s. step-down: the API's request. lame-duck: SIGUSR2 to the leader.
 """
@@ -103,8 +103,14 @@ async def once(word: str, cluster: Cluster, story: Story) -> float:
     return gap
 
 
-async def measure(command: list[str], home: Path, words: list[str], runs: int) -> dict[str, list[float]]:
-    cluster = Cluster(ROOT / "server" / "conf", home, command)
+def hinted(_: int, text: str) -> str:
+    return text.replace("name: c1", "name: c1\n  udp_hints: true", 1)
+
+
+async def measure(
+    command: list[str], home: Path, words: list[str], runs: int, *, hints: bool
+) -> dict[str, list[float]]:
+    cluster = Cluster(ROOT / "server" / "conf", home, command, edit=hinted if hints else None)
     gaps: dict[str, list[float]] = {}
     try:
         cluster.start()
@@ -128,13 +134,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--only", default="kill,pause,step-down,lame-duck")
+    parser.add_argument("--hints", action="store_true", help="with udp_hints")
     parser.add_argument("--peer", action="store_true", help="nats-server of PATH instead of ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     ours = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
     command = ["nats-server"] if options.peer else ours.split()
     with tempfile.TemporaryDirectory(prefix="gaps-") as home:
-        gaps = asyncio.run(measure(command, Path(home), options.only.split(","), options.runs))
+        gaps = asyncio.run(measure(command, Path(home), options.only.split(","), options.runs, hints=options.hints))
     if options.json:
         options.json.write_text(json.dumps(gaps, indent=1) + "\n")
 

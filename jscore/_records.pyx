@@ -7,7 +7,7 @@ from typing import NamedTuple
 cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from jscore.errors import Corrupt, Error, Failed, FormatError, Full, KeyMissing, Locked, NotFound, OrderError, ReadOnly
@@ -313,7 +313,7 @@ cdef class Store:
         return logs
 
     def relax(self) -> None:
-        """Logs not written to since the call before give back memory and descriptors until they are written to again."""
+        """Logs not written to since the last call give back memory and descriptors until they are written to again."""
         jsc_store_relax(self.live())
 
     def open(self, path, *, uint64_t segment_bytes=0, uint64_t first_index=0, uint32_t first_term=0,
@@ -536,10 +536,15 @@ cdef class RecordLog:
         cdef uint64_t last = 0
         if lo > hi:
             raise ValueError("lo > hi")
-        cdef bytearray room = bytearray(cap)
-        cdef char *to = room
-        check(jsc_log_copy(self.live(), lo, hi, to, cap, &n, &last))
-        return PyBytes_FromStringAndSize(to, n), last
+        cdef jsc_log *log = self.live()
+        cdef char *to = <char *>malloc(max(cap, 1))  # not a bytearray: most of a large one would be zeroed for nothing
+        if to == NULL:
+            raise MemoryError
+        try:
+            check(jsc_log_copy(log, lo, hi, to, cap, &n, &last))
+            return PyBytes_FromStringAndSize(to, n), last
+        finally:
+            free(to)
 
     def set_commit(self, uint64_t index) -> None:
         """Remembered in the next batch's trailer, given back as recovery.commit; monotonic."""

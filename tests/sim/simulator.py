@@ -68,6 +68,7 @@ class Simulator(Troubles):
             self.machine = machine
             self.ghost = machine()
             self.ghost_prints = [self.ghost.print()]
+        self.stopped_peers: set[tuple[str, str]] = set()  # (a, b): a calls b silent, which is stopped
         self.silence_ms = HINTED_MS if seed % 4 == 3 else SILENCE_MS
         self.slept: set[int] = set()  # terms in which the group slept
         self.bugs = bugs or Bugs()
@@ -228,6 +229,14 @@ class Simulator(Troubles):
                 core.peer_down(b)
             self.drain(self.nodes[a])
 
+    def back_again(self, a: str, b: str) -> None:
+        """`b` was stopped and goes on: nothing that was sent over its link is lost (Core.peer_back)."""
+        core = self.enter(self.nodes[a])
+        assert core is not None
+        self.nodes[a].present.add(b)
+        core.peer_back(b)
+        self.drain(self.nodes[a])
+
     def prove_liveness(self) -> None:
         """What hosts do for all their groups: silence is told, and its end."""
         self.at(LIVENESS_MS, self.prove_liveness)
@@ -243,9 +252,17 @@ class Simulator(Troubles):
                 if lives and not other.paused and (b, a) not in self.blocked:
                     node.heard[b] = self.now
                     if b not in node.present:
-                        self.link(a, b, True)
+                        if (a, b) in self.stopped_peers and not self.loss:
+                            self.back_again(a, b)
+                        else:
+                            self.link(a, b, True)
+                    self.stopped_peers.discard((a, b))
                 elif b in node.present and self.now - node.heard.get(b, 0) >= self.silence_ms:
+                    if lives and other.paused:
+                        self.stopped_peers.add((a, b))
                     self.link(a, b, False)
+                elif (b, a) in self.blocked or not lives:
+                    self.stopped_peers.discard((a, b))
             if node.core.role is Role.LEADER and node.core.quiet and node.core._all_asleep():
                 self.slept.add(node.core.term)
 
@@ -425,6 +442,7 @@ class Simulator(Troubles):
         held = node.log
         node.former = ModelLog()
         node.former.terms, node.former.data, node.former.durable = list(held.terms), list(held.data), held.durable
+        node.former.first = held.first
         if keep:
             held.truncate(keep)
             if not self.bugs.cut_damage:

@@ -42,6 +42,7 @@ class Site:
         self.groups: dict[str, Any] = {GROUP: self}
         self.engine = SimpleNamespace(Full=Full, Error=Full)
         self.transport = SimpleNamespace(send=self.send, connected=self.connected)
+        self.candidates = SimpleNamespace(crowded=False)
         self.stopped = False
         self.difference: Difference | None = None
         self.comparer = Comparer(self)  # type: ignore[arg-type]

@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-from jscore_server.demo import Cluster, Story, connect, ready
+from jscore_server.demo import Cluster, Story, connect, daemon, ready
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,8 +44,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ours = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
-    sides = {"jscore-server": ours.split()}
+    sides = {"jscore-server": daemon()}
     if shutil.which("nats-server"):
         sides["nats-server"] = ["nats-server"]
     gaps: dict[str, list[float]] = {name: [] for name in sides}

@@ -17,13 +17,12 @@ import json
 import os
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from jscore_server.demo import Cluster, Server, Story, api, connect, ready
+from jscore_server.demo import Cluster, Server, Story, api, connect, daemon, ready
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_S = 0.002
@@ -138,8 +137,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="nats-server of PATH instead of ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ours = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
-    command = ["nats-server"] if options.peer else ours.split()
+    command = ["nats-server"] if options.peer else daemon()
     with tempfile.TemporaryDirectory(prefix="gaps-") as home:
         gaps = asyncio.run(measure(command, Path(home), options.only.split(","), options.runs, hints=options.hints))
     if options.json:

@@ -12,25 +12,19 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from jscore_server.demo import ApiError, Cluster, Server, api, connect, free_ports, ready
+from core import cpu_seconds
+from jscore_server.demo import ApiError, Cluster, Server, api, connect, daemon, free_ports, ready
 
 ROOT = Path(__file__).resolve().parent.parent
-CLOCK = os.sysconf("SC_CLK_TCK")
 AT_ONCE = 64
 IDLE_S = 10
 SETTLE_S = 120
-
-
-def cpu_seconds(server: Server) -> float:
-    fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK
 
 
 def private_bytes(server: Server) -> int:
@@ -89,19 +83,19 @@ async def create(cluster: Cluster, groups: int) -> float:
 
 async def idle_cpu(servers: list[Server]) -> list[float]:
     """Percent of a core that each server takes while nothing happens."""
-    before = [cpu_seconds(server) for server in servers]
+    before = [cpu_seconds(server.pid) for server in servers]
     began = time.monotonic()
     await asyncio.sleep(IDLE_S)
     span = time.monotonic() - began
-    return [100 * (cpu_seconds(server) - was) / span for server, was in zip(servers, before, strict=True)]
+    return [100 * (cpu_seconds(server.pid) - was) / span for server, was in zip(servers, before, strict=True)]
 
 
 async def settled(servers: list[Server]) -> None:
     """Until the servers are idle, or for long enough to call what they do their idle cost."""
     for _ in range(30):
-        before = sum(map(cpu_seconds, servers))
+        before = sum(cpu_seconds(server.pid) for server in servers)
         await asyncio.sleep(1)
-        if sum(map(cpu_seconds, servers)) - before < 0.05 * len(servers):
+        if sum(cpu_seconds(server.pid) for server in servers) - before < 0.05 * len(servers):
             return
 
 
@@ -159,13 +153,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--home", type=Path, help="keep stores and logs there")
     options = parser.parse_args()
-    ours = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
     monitors = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="groups-") as home:
         cluster = Cluster(
             ROOT / "server" / "conf",
             options.home or Path(home),
-            ours.split(),
+            daemon(),
             edit=lambda i, text: f"{text}\nhttp: 127.0.0.1:{monitors[i]}\n",
         )
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
 import shutil
 import statistics
@@ -22,7 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jscore_server.demo import ApiError, Cluster, Server, api, connect, eventually, ready
+from core import cpu_seconds
+from jscore_server.demo import ApiError, Cluster, Server, api, connect, daemon, eventually, ready
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 16 << 10
@@ -30,11 +30,6 @@ SIZE = 16 << 10
 
 def lazily(_: int, text: str) -> str:
     return text.replace("jetstream {", "jetstream {\n   sync_interval: 2m", 1)
-
-
-def cpu_seconds(server: Server) -> float:
-    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def publish(url: str, how: str, msgs: int, size: int, *arguments: str) -> float:
@@ -85,9 +80,9 @@ async def current(leader: Server, behind: str, last: int) -> None:
 
 def sync_once(cluster: Cluster, options: argparse.Namespace) -> list[float]:
     leader = cluster[asyncio.run(opened(cluster))]
-    before = sum(cpu_seconds(s) for s in cluster)
+    before = sum(cpu_seconds(s.pid) for s in cluster)
     rate = publish(leader.url, "sync", options.msgs, 128)
-    return [rate, (sum(cpu_seconds(s) for s in cluster) - before) / options.msgs * 1e6]
+    return [rate, (sum(cpu_seconds(s.pid) for s in cluster) - before) / options.msgs * 1e6]
 
 
 def catchup_once(cluster: Cluster, options: argparse.Namespace) -> list[float]:
@@ -124,8 +119,7 @@ def main() -> None:
     if not shutil.which("nats"):
         sys.exit("needs the nats command: go install github.com/nats-io/natscli/nats@v0.5.1")
     once, columns = WORK[options.what]
-    ours = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
-    sides = {"jscore-server": ours.split()}
+    sides = {"jscore-server": daemon()}
     if shutil.which("nats-server") and not options.alone:
         sides["nats-server"] = ["nats-server"]
     found: dict[str, list[list[float]]] = {name: [] for name in sides}

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from jscore_server.demo import Cluster, Server, free_ports, ready
+from jscore_server.demo import Cluster, Server, daemon, free_ports, ready
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,8 +65,7 @@ def together(command: list[str], home: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    ours = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
-    sides = {"jscore-server": ours.split()}
+    sides = {"jscore-server": daemon()}
     if shutil.which("nats-server"):
         sides["nats-server"] = ["nats-server"]
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in sides}

@@ -55,8 +55,7 @@ static inline char *copy(char *to, const char *from, size_t n) {
 /* Whether the operation at p is one of these. That takes the payload, and what a copy reads too much,
  * to be here as well. */
 static inline int take(const char *p, const char *end, line *l) {
-    if (end - p < LEAST || jsc_get32((const uint8_t *)p) != ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24))
-        return 0;
+    if (end - p < LEAST || jsc_get32((const uint8_t *)p) != JSC_VERB_PUB) return 0;
     uint64_t m = gaps(p += VERB);
     if (!(m & (m - 1))) return 0;
     uint32_t at = (uint32_t)__builtin_ctzll(m);

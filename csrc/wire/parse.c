@@ -27,7 +27,6 @@ enum {
     V_MORE
 };
 enum { FOR_CLIENT = 1, FOR_ROUTE = 2, BLANK = 4, IGNORES = 8 };
-#define VERB_PUB ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24) /* with the blank behind it */
 
 static const struct verb {
     char text[8];
@@ -621,7 +620,7 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
         uint32_t four = 0;
         int v;
         if (JSC_LIKELY(end - p >= 4)) memcpy(&four, p, 4);
-        if (kind == JSC_CONN_CLIENT && four == VERB_PUB && !c->skip_line) {
+        if (kind == JSC_CONN_CLIENT && four == JSC_VERB_PUB && !c->skip_line) {
             const char *to = jsc_express(c, p, end, enough);
             if (to != p) {
                 p = to;
@@ -633,7 +632,7 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
             v = c->skip_line - 1;
         } else {
             if (JSC_UNLIKELY(c->fresh) && *p != 'C' && *p != 'c' && !jsc_conn_enter(c)) break;
-            if (kind == JSC_CONN_CLIENT && four == VERB_PUB) v = V_PUB;
+            if (kind == JSC_CONN_CLIENT && four == JSC_VERB_PUB) v = V_PUB;
             else v = find_verb(c, p, (size_t)(end - p));
         }
         if (v == V_NONE) {

@@ -371,6 +371,7 @@ void jsc_out_free(jsc_conn *);
 size_t jsc_parse(jsc_conn *, const char *, size_t n);
 size_t jsc_link_parse(jsc_conn *, const char *, size_t n);
 void jsc_conn_publish(jsc_conn *, struct jsc_flow *); /* a client's message, whole */
+#define JSC_VERB_PUB ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24) /* "PUB " as the four bytes read at once */
 /* express.c: serves the publishes at b that it can, until the plane has done `enough`; where it came to */
 const char *jsc_express(jsc_conn *, const char *b, const char *end, uint64_t enough);
 /* sublist.c */

@@ -80,6 +80,12 @@ def die_with_parent() -> None:
     LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
+def daemon() -> list[str]:
+    """The daemon's command: JSCORE_TEST_SERVER, else the one installed beside this interpreter."""
+    named = os.environ.get("JSCORE_TEST_SERVER")
+    return named.split() if named else [str(Path(sys.executable).parent / "jscore-server")]
+
+
 def example_files(folder: Path) -> list[Path]:
     """The example's three files, in the order of their server names."""
     found: dict[str, Path] = {}
@@ -667,13 +673,12 @@ async def show(cluster: Cluster, *, demo: bool) -> int:
 def main(argv: list[str] | None = None) -> int:
     """`python -m jscore_server.demo`: see `./dev run`."""
     parser = argparse.ArgumentParser(prog="./dev run", description="the example's cluster on this machine")
-    beside = os.environ.get("JSCORE_TEST_SERVER") or str(Path(sys.executable).parent / "jscore-server")
     parser.add_argument("--demo", action="store_true", help="also play the story: publishers, kills, verification")
     parser.add_argument("--conf", default="server/conf", help="folder of the example's three files")
     parser.add_argument(
         "--home", default=".run", type=lambda text: Path(text).resolve(), help="folder for stores and logs"
     )
-    parser.add_argument("--server", default=beside, help="the daemon's command")
+    parser.add_argument("--server", default=" ".join(daemon()), help="the daemon's command")
     return asyncio.run(run(parser.parse_args(argv)))
 
 

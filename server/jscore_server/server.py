@@ -205,8 +205,6 @@ class Server:
             self.routes.start()
         if self.links is not None:
             self.links.start()
-        if self.jetstream is not None and self.jetstream.hints is not None:
-            self.jetstream.hints.start()
 
     def _advertised(self) -> None:
         """Host and port that INFO shows."""
@@ -430,8 +428,6 @@ class Server:
             self.routes.stop()
         if self.links is not None:
             self.links.stop()
-        if self.jetstream is not None and self.jetstream.hints is not None:
-            self.jetstream.hints.close()
         if self.jetstream is not None:
             self.jetstream.stop()
         self.admission.close()

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -31,20 +29,13 @@ from jscore_server.demo import (
     free_ports,
     ready,
 )
+from jscore_server.demo import daemon as command
 
-__all__ = ["ApiError", "Cluster", "Server", "Story", "api", "connect", "eventually", "free_ports", "ready"]
+__all__ = ["ApiError", "Cluster", "Server", "Story", "api", "command", "connect", "eventually", "free_ports", "ready"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "server" / "conf"
 T = TypeVar("T")
-
-
-def command() -> list[str]:
-    """The daemon under test: JSCORE_TEST_SERVER, else the one installed beside this interpreter."""
-    named = os.environ.get("JSCORE_TEST_SERVER")
-    if named:
-        return named.split()
-    return [str(Path(sys.executable).parent / "jscore-server")]
 
 
 def is_peer() -> bool:

@@ -216,26 +216,19 @@ class Simulator(Troubles):
             node.backlog.append((act, args))
         return bool(node.paused)
 
-    def link(self, a: str, b: str, up: bool) -> None:
-        if self.stopped(self.nodes[a], self.link, a, b, up):
+    def link(self, a: str, b: str, up: bool, whole: bool = False) -> None:
+        """`a` is told of its link to `b`; `whole`: it was silent, and nothing that was sent over it is lost."""
+        if self.stopped(self.nodes[a], self.link, a, b, up, whole):
             return
         core = self.enter(self.nodes[a])
         if core is not None:
             if up:
                 self.nodes[a].present.add(b)
-                core.peer_up(b)
+                (core.peer_back if whole else core.peer_up)(b)
             else:
                 self.nodes[a].present.discard(b)
                 core.peer_down(b)
             self.drain(self.nodes[a])
-
-    def back_again(self, a: str, b: str) -> None:
-        """`b` was stopped and goes on: nothing that was sent over its link is lost (Core.peer_back)."""
-        core = self.enter(self.nodes[a])
-        assert core is not None
-        self.nodes[a].present.add(b)
-        core.peer_back(b)
-        self.drain(self.nodes[a])
 
     def prove_liveness(self) -> None:
         """What hosts do for all their groups: silence is told, and its end."""
@@ -252,10 +245,7 @@ class Simulator(Troubles):
                 if lives and not other.paused and (b, a) not in self.blocked:
                     node.heard[b] = self.now
                     if b not in node.present:
-                        if (a, b) in self.stopped_peers and not self.loss:
-                            self.back_again(a, b)
-                        else:
-                            self.link(a, b, True)
+                        self.link(a, b, True, (a, b) in self.stopped_peers and not self.loss)
                     self.stopped_peers.discard((a, b))
                 elif b in node.present and self.now - node.heard.get(b, 0) >= self.silence_ms:
                     if lives and other.paused:

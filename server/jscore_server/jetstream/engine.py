@@ -158,7 +158,6 @@ class JetStream:
         self._replay_ended = False
         self._to_open: dict[tuple[str, str], str] = {}  # streams whose replica here is new -> who is to be answered
         self._to_resume: dict[tuple[str, str], str] = {}  # the same of those that are on the disk and wait for a turn
-        self._resuming = False
         self._slice_end = 0
         self._loop = loop
         self._running = False
@@ -927,10 +926,9 @@ class JetStream:
             if at_once or self.clock() < self._slice_end:
                 self._open(assignment, reply)
             else:
-                self._to_resume[key] = reply
-                if not self._resuming:
-                    self._resuming = True
+                if not self._to_resume:
                     self.after(0, self._resume)
+                self._to_resume[key] = reply
             return
         if not self._to_open:
             self.after(OPEN_RETRY_S, self._try_open_new)
@@ -949,8 +947,7 @@ class JetStream:
                 self._open_asset(assignment, reply, at_once=True)
             if self.clock() >= end:
                 break
-        self._resuming = bool(self._to_resume)
-        if self._resuming:
+        if self._to_resume:
             self.after(0, self._resume)
 
     def _try_open_new(self) -> None:

@@ -146,6 +146,8 @@ class Runtime:
                 self._open_meta()
             self._birth()
         self._tick()
+        if self.hints is not None:
+            self.hints.start()
         self.log.info("Starting JetStream")
         self.log.info(f"  Store Directory: {self.directory!r}")
         self.log.info(f"  Sync:            {describe_sync(self.server.options.jetstream.sync_interval)}")
@@ -159,6 +161,8 @@ class Runtime:
         for timer in (self._tick_timer, self._birth_timer):
             if timer is not None:
                 timer.cancel()
+        if self.hints is not None:
+            self.hints.close()
         self.engine.stop()
         self.server.plane.disown_log(self._hard_log())
         self.raft.close()

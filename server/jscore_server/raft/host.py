@@ -398,11 +398,7 @@ class RaftHost:
             group.drop()
             hard = group.core.hard  # what comes back instead of the log is held against all that was promised
             hard.known = max(hard.known, min(group.core.synced, group.log.durable))
-            self._by_log.pop(group.log, None)
-            self._dirty.pop(group, None)
-            self._moved.pop(group, None)
-            self.compare.forget(group)
-            self.candidates.forget(group)
+            self._forget(group)
 
     def remove_group(self, group_id: str) -> None:
         """Forgets a group for good; its log is the caller's to delete. Unknown ids are ignored."""
@@ -410,13 +406,16 @@ class RaftHost:
         if group is None:
             return
         group.drop()
+        self._forget(group)
+        self._hard.pop(group_id, None)
+        self._write({"g": group_id, "x": 1})
+
+    def _forget(self, group: Group) -> None:
         self._by_log.pop(group.log, None)
         self._dirty.pop(group, None)
         self._moved.pop(group, None)
         self.compare.forget(group)
         self.candidates.forget(group)
-        self._hard.pop(group_id, None)
-        self._write({"g": group_id, "x": 1})
 
     # ---- links -----------------------------------------------------------------------------------------------------
 

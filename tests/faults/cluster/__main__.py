@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jscore_server.demo import connect
+from jscore_server.demo import connect, daemon
 
 from tests.faults.cluster import (
     recipes_change,
@@ -29,7 +29,7 @@ from tests.faults.cluster import (
     recipes_network,
 )
 from tests.faults.cluster.delay import Delay
-from tests.faults.cluster.hosts import Hosts, Network, ours, peer
+from tests.faults.cluster.hosts import Hosts, Network, peer
 from tests.faults.cluster.trial import FAULTS, Fault, Skipped, Trial, busy
 from tests.faults.disks import missing
 
@@ -91,7 +91,7 @@ async def played(trial: Trial) -> dict[str, Any]:
 def one_round(
     fault: Fault, options: argparse.Namespace, seed: int, number: int, network: Network | None
 ) -> dict[str, Any]:
-    command = peer() if options.peer else ours()
+    command = peer() if options.peer else daemon()
     if command is None:
         raise Skipped("nats-server is not on PATH")
     home = Path(tempfile.mkdtemp(prefix=f"faults-{fault.name}-", dir=options.home))

@@ -7,7 +7,6 @@ import ctypes
 import os
 import shutil
 import signal
-import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -27,12 +26,6 @@ accounts {{ $SYS {{ users: [ {{user: sys, password: sys}} ] }} }}
 """
 CLONE_NEWNET = 0x40000000
 SUBNET = "10.214.74"
-
-
-def ours() -> list[str]:
-    """The daemon under test: JSCORE_TEST_SERVER, else the one installed beside this interpreter."""
-    named = os.environ.get("JSCORE_TEST_SERVER")
-    return named.split() if named else [str(Path(sys.executable).parent / "jscore-server")]
 
 
 def peer() -> list[str] | None:

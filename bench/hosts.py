@@ -62,6 +62,9 @@ class MemoryLog:
             self.waiting = True
             self.net.syncs.append(self)
 
+    def submit_now(self) -> None:
+        self.submit()
+
     def wait(self, index: int, timeout: float | None = None) -> None:
         self.durable = self.last
 

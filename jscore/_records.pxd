@@ -110,6 +110,7 @@ cdef extern from "log/jsc.h" nogil:
                        const void *headers, size_t headers_len, const void *data, size_t data_len, uint64_t *index)
     int jsc_log_append_raw(jsc_log *, const void *bytes, size_t n, uint64_t from_)
     int jsc_log_submit(jsc_log *)
+    int jsc_log_submit_now(jsc_log *)
     int jsc_log_mark(jsc_log *)
     int jsc_log_truncate(jsc_log *, uint64_t last)
     uint64_t jsc_log_first(const jsc_log *)

@@ -480,6 +480,13 @@ cdef class RecordLog:
         """Ends the batch: all appended so far goes to the sync thread. Raises: Failed."""
         check(jsc_log_submit(self.live()))
 
+    def submit_now(self) -> None:
+        """As submit(), but where the store syncs at intervals or never, a small batch is written before this returns.
+
+        Then `durable` has moved, and Store.poll() does not tell. Raises: Failed.
+        """
+        check(jsc_log_submit_now(self.live()))
+
     def mark(self) -> None:
         """When all is synced and the log does not say so: says so, so that damage to its end is told from a torn end.
 

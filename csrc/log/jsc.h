@@ -119,6 +119,9 @@ int jsc_log_append(jsc_log *, uint32_t term, int64_t ts, uint8_t kind, const voi
 int jsc_log_append_raw(jsc_log *, const void *bytes, size_t n, uint64_t from);
 /* Ends the batch: everything appended so far goes to the sync thread. Cheap when nothing is new. */
 int jsc_log_submit(jsc_log *);
+/* The same, but where no sync is asked for (JSC_SYNC_INTERVAL, JSC_SYNC_NEVER) the caller writes a little by itself: two
+ * switches of threads cost more. Then the durable index has moved when this returns, and jsc_store_poll does not tell. */
+int jsc_log_submit_now(jsc_log *);
 /* When all is synced, but no trailer says so yet: writes one that does. From then on damage to the last batch is told from
  * a torn tail. For a log that fell silent. */
 int jsc_log_mark(jsc_log *);

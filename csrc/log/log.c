@@ -224,8 +224,8 @@ int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from)
     return JSC_OK;
 }
 
-/* Hands everything up to the tail to the sync thread. */
-static void hand_over(jsc_log *log, bool want_sync) {
+/* Hands everything up to the tail to the sync thread; with `now`, what it may write itself it writes. */
+static void hand_over(jsc_log *log, bool want_sync, bool now) {
     jsc_store *s = log->store;
     jsc_chunk *from = log->submitted;
     size_t from_used = log->submitted_used;
@@ -244,23 +244,26 @@ static void hand_over(jsc_log *log, bool want_sync) {
     }
     log->mark.index = log->last;
     log->want_sync |= want_sync;
-    jsc_store_push(log);
+    if (!now || !jsc_store_write_little(log)) jsc_store_push(log);
     pthread_mutex_unlock(&s->lock);
     log->submitted = log->tail;
     log->submitted_used = log->tail ? log->tail->used : 0;
     jsc_chunks_touch(log);
 }
 
-int jsc_log_submit(jsc_log *log) {
+static int submit(jsc_log *log, bool now) {
     if (!log->batch_count && (!log->tail || log->submitted_used == log->tail->used)) return JSC_OK;
     int rc = atomic_load_explicit(&log->error, memory_order_relaxed);
     if (rc != JSC_OK) return JSC_EFAILED;
     if (log->batch_count) jsc_log_put_trailer(log);
-    hand_over(log, false);
+    hand_over(log, false, now);
     log->read_from_chunk = false;
     jsc_chunks_recycle(log, JSC_RING_CHUNKS);
     return JSC_OK;
 }
+
+int jsc_log_submit(jsc_log *log) { return submit(log, false); }
+int jsc_log_submit_now(jsc_log *log) { return submit(log, true); }
 
 int jsc_log_roll(jsc_log *log) {
     int rc = writable(log);
@@ -272,7 +275,7 @@ int jsc_log_roll(jsc_log *log) {
     /* A mark makes the file: its name says where the segment before ends. */
     if (!jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
     jsc_log_put_trailer(log);
-    hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+    hand_over(log, log->store->mode != JSC_SYNC_NEVER, false);
     log->read_from_chunk = false;
     return JSC_OK;
 }
@@ -290,7 +293,7 @@ int jsc_log_mark(jsc_log *log) {
     jsc_segment *s = log->segments[log->nsegments - 1];
     if (!has_room(log, 0) && !jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
     jsc_log_put_trailer(log);
-    hand_over(log, false);
+    hand_over(log, false, false);
     log->read_from_chunk = false;
     return JSC_OK;
 }
@@ -598,7 +601,7 @@ static int write_clean_mark(jsc_log *log) {
     if (!log->tail || log->tail->segment != s || log->tail->used + JSC_TRAILER_MAX > log->tail->cap)
         if (!jsc_chunk_take(log, s, JSC_TRAILER_MAX)) return -ENOMEM;
     jsc_log_put_trailer(log);
-    hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+    hand_over(log, log->store->mode != JSC_SYNC_NEVER, false);
     jsc_store_settle(log);
     return JSC_OK;
 }
@@ -621,7 +624,7 @@ int jsc_log_close(jsc_log *log) {
         rc = jsc_log_submit(log);
         if (rc == JSC_OK) {
             /* An empty mark: in the interval mode it brings the sync that the clean mark relies on. */
-            if (log->changed) hand_over(log, log->store->mode != JSC_SYNC_NEVER);
+            if (log->changed) hand_over(log, log->store->mode != JSC_SYNC_NEVER, false);
             rc = jsc_log_wait(log, log->last, -1);
             jsc_store_settle(log);
         }

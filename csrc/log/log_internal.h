@@ -190,10 +190,14 @@ struct jsc_store {
     uint64_t polls; /* and calls of jsc_store_relax */
     uint64_t relaxed; /* what polls was at the last one of these; 0: there was none */
     int untrimmed; /* calls of it since free memory was returned to the system */
+    int64_t patient_until; /* an owner's write took long: until then all go to the sync thread */
 };
 
 /* store.c */
 void jsc_store_push(jsc_log *); /* under store->lock: queue for the sync thread */
+/* By the owner, with the lock, which is dropped meanwhile: writes log->mark at once if that is little and no sync is
+ * asked for. False: nothing was done. */
+bool jsc_store_write_little(jsc_log *);
 /* Waits until the sync thread has nothing of this log, and no full segment is to be synced; not while it is full. */
 void jsc_store_settle(jsc_log *);
 /* Forgets queued work and waits until the sync thread let go; forget_notice: jsc_store_poll will not return it either. */

@@ -17,6 +17,9 @@
 #define MIB ((uint64_t)1 << 20)
 #define FIRST_STEP ((uint64_t)64 << 10) /* opening after a crash looks at all of it */
 #define AHEAD_BYTES (4 * MIB) /* written to a file that no sync is asked for: the disk may begin with them */
+#define LITTLE_BYTES ((uint64_t)32 << 10) /* what the owner writes itself, where no sync is asked for */
+#define SLOW_WRITE_NS 2000000 /* a write that took so long had to wait for the disk: for so long, */
+#define PATIENCE_NS 1000000000 /* no owner writes by itself again */
 #define TRIM_LOGS 256 /* a process with fewer has little that it could return to the system */
 #define TRIM_CALLS 16
 #define PAGE_BYTES ((uint64_t)4096)
@@ -398,8 +401,8 @@ static int start_thread(pthread_t *thread, void *(*main)(void *), jsc_store *s) 
 
 static void call_hand(jsc_store *s);
 
-/* Writes and syncs one log. Called with the lock, drops it meanwhile. */
-static void serve(jsc_store *s, jsc_log *log) {
+/* Writes and syncs one log. Called with the lock, drops it meanwhile. Whether its durable index moved; a failure is noted. */
+static bool serve(jsc_store *s, jsc_log *log) {
     jsc_mark m = log->mark;
     bool sync_now = s->mode == JSC_SYNC_ALWAYS || log->want_sync, full = false, clean = false;
     log->mark = (jsc_mark){.index = m.index};
@@ -420,13 +423,13 @@ static void serve(jsc_store *s, jsc_log *log) {
 
     pthread_mutex_lock(&s->lock);
     log->busy = false;
+    bool moved = false;
     if (clean && !log->trail) atomic_store_explicit(&log->synced, m.index, memory_order_release);
     if (rc == JSC_OK) {
         atomic_store_explicit(&log->full, 0, memory_order_relaxed);
-        bool moved = atomic_load_explicit(&log->durable, memory_order_relaxed) != m.index;
+        moved = atomic_load_explicit(&log->durable, memory_order_relaxed) != m.index;
         atomic_store_explicit(&log->durable, m.index, memory_order_release);
         if ((log->fd_dirty || log->trail) && s->mode == JSC_SYNC_INTERVAL) push_unsynced(s, log);
-        if (moved) jsc_store_note(s, log);
     } else if (full) {
         /* Nothing of it was promised: keep the range, refuse more, ask again later. */
         atomic_store_explicit(&log->refused, attempt, memory_order_relaxed);
@@ -448,6 +451,7 @@ static void serve(jsc_store *s, jsc_log *log) {
         jsc_store_note(s, log);
     }
     pthread_cond_broadcast(&s->done);
+    return moved;
 }
 
 /* The interval's sync of one log. Called with the lock, drops it meanwhile. */
@@ -479,9 +483,36 @@ static void serve_all(jsc_store *s) {
     jsc_log *log;
     while ((log = pop_dirty(s))) {
         if (s->dirty && s->hands_most) call_hand(s);
-        serve(s, log);
+        if (serve(s, log)) jsc_store_note(s, log);
         jsc_store_tell(s);
     }
+}
+
+/* Whether the owner may write what waits itself: nobody is at the log, it is little, and it needs no new file, no space
+ * and no sync. Then every field of the sync thread's is the owner's to use. */
+static bool little(const jsc_log *log) {
+    const jsc_mark *m = &log->mark;
+    const jsc_segment *s = log->open_segment;
+    if (log->busy || log->queued != JSC_Q_NONE || log->want_sync || !m->from || !s) return false;
+    if (m->from->segment != s || m->to->segment != s || log->fd < 0) return false;
+    uint64_t at = m->from->offset + m->from_used, end = m->to->offset + m->to_used;
+    return end - at <= LITTLE_BYTES && end <= s->allocated;
+}
+
+bool jsc_store_write_little(jsc_log *log) {
+    jsc_store *s = log->store;
+    if (s->mode == JSC_SYNC_ALWAYS || !little(log)) return false;
+    int64_t began = jsc_store_clock();
+    if (began < s->patient_until) return false;
+    bool none = !s->unsynced;
+    if (serve(s, log) && none && s->unsynced && s->sleeping) { /* it sleeps without an end */
+        s->sleeping = false;
+        pthread_cond_signal(&s->work);
+    }
+    signal_ready(s); /* of a failure */
+    int64_t ended = jsc_store_clock();
+    if (ended - began > SLOW_WRITE_NS) s->patient_until = ended + PATIENCE_NS;
+    return true;
 }
 
 static void *hand_main(void *arg) {

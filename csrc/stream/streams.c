@@ -129,10 +129,14 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns) {
         jsc_stream *next = s->touched_next;
         s->is_touched = 0;
         jsc_log_set_commit(s->log, s->committed);
-        jsc_log_submit(s->log);
-        if (!s->solo && s->leading) {
+        uint64_t durable = jsc_log_durable(s->log);
+        jsc_log_submit_now(s->log);
+        if (!s->solo && s->leading) { /* who is told of it looks how far the log is durable */
             jsc_event e = {.type = JSC_EV_APPENDED, .a = s->owner.id, .b = jsc_log_last(s->log)};
             jsc_plane_emit(t->plane, &e);
+            if (jsc_log_durable(s->log) != durable) jsc_stream_written(s);
+        } else if (jsc_log_durable(s->log) != durable) {
+            streams_progress(t, &s->owner);
         }
         s = next;
     }

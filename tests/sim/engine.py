@@ -122,6 +122,9 @@ class EngineLog(ModelLog):
     def submit(self) -> None:
         self.real.submit()
 
+    def submit_now(self) -> None:
+        self.submit()
+
     def set_commit(self, index: int) -> None:
         self.real.set_commit(index)
 

@@ -135,6 +135,9 @@ class ModelLog:
     def submit(self) -> None:
         pass
 
+    def submit_now(self) -> None:
+        pass
+
     def set_commit(self, index: int) -> None:
         self.commit = index
 

@@ -32,6 +32,9 @@ static int put_sized(jsc_log *log, uint64_t i, uint32_t g, size_t len) {
 static int put(jsc_log *log, uint64_t i, uint32_t g) { return put_sized(log, i, g, body_len(i, g)); }
 
 /* A batch of its own, of term 1. */
+/* One way or the other. */
+static int submit(jsc_log *log) { return rnd(2) ? jsc_log_submit(log) : jsc_log_submit_now(log); }
+
 static void put_synced(jsc_log *log, uint64_t i) {
     OK(put(log, i, 1));
     OK(jsc_log_submit(log));
@@ -89,9 +92,9 @@ static void test_round_trip(const jsc_vfs *vfs, const char *dir, int mode, uint6
     CHECK(jsc_log_first(log) == 1 && jsc_log_last(log) == 0);
     for (uint64_t i = 1; i <= 2000; i++) {
         OK(put(log, i, i < 500 ? 1 : 2));
-        if (rnd(7) == 0) OK(jsc_log_submit(log));
+        if (rnd(7) == 0) OK(submit(log));
         if (rnd(200) == 0) {
-            OK(jsc_log_submit(log));
+            OK(submit(log));
             OK(jsc_log_wait(log, i, -1));
             CHECK(jsc_log_durable(log) >= i);
         }
@@ -168,11 +171,11 @@ static void test_crashes(int mode) {
                 terms[last + 1] = generation;
                 OK(put(log, ++last, generation));
             } else if (what < 90) {
-                OK(jsc_log_submit(log));
+                OK(submit(log));
             } else if (what == 90) {
                 OK(jsc_log_mark(log));
             } else if (what < 96) {
-                OK(jsc_log_submit(log));
+                OK(submit(log));
                 OK(jsc_log_wait(log, last, -1));
             } else if (what < 98 && last >= first && !keys && !reader) {
                 uint64_t held = last + 1 - first, keep = last - 1 - rnd(held < 50 ? held : 50);
@@ -215,9 +218,9 @@ static void test_damage(void) {
     jsc_log *log = open_log(s, "/d/log", 65536, NULL);
     for (uint64_t i = 1; i <= 300; i++) {
         OK(put(log, i, 1));
-        if (rnd(5) == 0) OK(jsc_log_submit(log));
+        if (rnd(5) == 0) OK(submit(log));
         if (rnd(20) == 0) {
-            OK(jsc_log_submit(log));
+            OK(submit(log));
             OK(jsc_log_wait(log, i, -1));
         }
     }
@@ -291,6 +294,43 @@ static void test_mark(void) {
         CHECK(jsc_log_last(log) == (marked ? 10 : 9) && rec.damaged_index == (marked ? 10 : 0));
         CHECK((rec.torn_bytes > 0) == !marked);
         OK(jsc_log_close(log));
+        jsc_store_close(s);
+        jsc_sim_free(disk);
+    }
+}
+
+/* Where no sync is asked for a little is written when submit_now returns, and nobody is told. The interval's sync comes. */
+static void test_now(void) {
+    for (int mode = JSC_SYNC_ALWAYS; mode <= JSC_SYNC_NEVER; mode++) {
+        jsc_sim *disk = jsc_sim_new(seed);
+        jsc_store *s = store_on(jsc_sim_vfs(disk), mode);
+        jsc_log *log = open_log(s, "/d/log", 1 << 20, NULL), *told;
+        put_synced(log, 1); /* the file is made */
+        jsc_store_settle(log);
+        while (jsc_store_poll(s, &told, 1)) {
+        }
+        uint64_t i = 2;
+        for (; i <= 50; i++) {
+            OK(put(log, i, 1));
+            OK(jsc_log_submit_now(log));
+            if (mode == JSC_SYNC_ALWAYS) OK(jsc_log_wait(log, i, -1));
+            CHECK(jsc_log_durable(log) == i);
+            CHECK(mode == JSC_SYNC_ALWAYS || jsc_store_poll(s, &told, 1) == 0);
+        }
+        while (jsc_log_synced(log) < i - 1 && mode == JSC_SYNC_INTERVAL) sched_yield();
+        for (int k = 0; k < 400; k++) OK(put(log, i++, 1)); /* more than a little: the sync thread's */
+        OK(jsc_log_submit_now(log));
+        OK(jsc_log_wait(log, i - 1, -1));
+        while (!jsc_store_poll(s, &told, 1)) sched_yield();
+        CHECK(told == log);
+        jsc_store_settle(log);
+        jsc_sim_fail(disk, 'w', 1, EIO);
+        OK(put(log, i, 1));
+        OK(jsc_log_submit_now(log));
+        CHECK(jsc_log_wait(log, i, -1) < 0 && jsc_log_error(log) < 0 && jsc_log_durable(log) == i - 1);
+        while (!jsc_store_poll(s, &told, 1)) sched_yield();
+        CHECK(told == log);
+        jsc_log_abandon(log);
         jsc_store_close(s);
         jsc_sim_free(disk);
     }
@@ -470,7 +510,7 @@ static void test_failures(void) {
             if (rc == JSC_OK) last++;
             else CHECK(rc == JSC_EFULL || rc == JSC_EFAILED);
             if (rc == JSC_EFAILED) CHECK(jsc_log_error(log) != JSC_OK);
-            rc = rnd(4) ? JSC_OK : jsc_log_submit(log);
+            rc = rnd(4) ? JSC_OK : submit(log);
             CHECK(rc == JSC_OK || rc == JSC_EFAILED);
         }
         durable = jsc_log_durable(log);
@@ -492,9 +532,9 @@ static void test_truncate_steps(void) {
         jsc_log *log = open_log(s, "/d/log", 8192, &rec);
         for (uint64_t i = 1; i <= 120; i++) {
             OK(put(log, i, 1));
-            if (i % 7 == 0) OK(jsc_log_submit(log));
+            if (i % 7 == 0) OK(submit(log));
         }
-        OK(jsc_log_submit(log));
+        OK(submit(log));
         OK(jsc_log_wait(log, 120, -1));
         uint64_t keep = rnd(120);
         jsc_sim_fail(disk, rnd(2) ? 's' : 'w', step, EIO);
@@ -529,6 +569,7 @@ int main(int argc, char **argv) {
     test_crc();
     test_keys();
     test_mark();
+    test_now();
     test_relax();
     test_dropped_pages();
     test_late_head();

@@ -49,6 +49,7 @@ class Log(Protocol):
     ) -> int: ...
     def append_raw(self, raw: bytes, from_index: int) -> None: ...
     def submit(self) -> None: ...
+    def submit_now(self) -> None: ...
     def mark(self) -> None: ...
     def truncate(self, last: int) -> None: ...
     def term(self, index: int) -> int: ...
@@ -383,6 +384,7 @@ class Group:
             durable = self.log.durable
             if durable > core.synced:
                 core.durable(durable)
+                self.host._moved[self] = None
 
     def receive(self, message: Message) -> None:
         """One small message for this group."""
@@ -420,7 +422,7 @@ class Group:
         assert isinstance(raw, bytes)
         try:
             log.append_raw(raw, lo)
-            log.submit()
+            log.submit_now()
         except (self.host.engine.Error, OSError) as err:
             core.append_failed(log.last, lo)
             if log.error:
@@ -435,6 +437,9 @@ class Group:
                 record = log.read(index)
                 if record.kind == KIND_MEMBERS:
                     core.members_seen(members_from_json(index, record.data, self.host.protocol.newest))
+        if log.durable >= lo:  # written at once, where no sync is waited for
+            core.durable(log.durable)
+            self.host._moved[self] = None
 
     def _cut(self) -> None:
         last = self.core.out.truncate

@@ -78,6 +78,9 @@ class FakeLog:
     def submit(self) -> None:
         pass
 
+    def submit_now(self) -> None:
+        pass
+
     def set_commit(self, index: int) -> None:
         pass
 

@@ -105,6 +105,9 @@ class FakeLog:
     def submit(self) -> None:
         self.submitted = self.last
 
+    def submit_now(self) -> None:
+        self.submit()
+
     def truncate(self, last: int) -> None:
         del self.records[last:]
         self.durable = min(self.durable, last)

@@ -419,7 +419,7 @@ def k68_a_stalled_disk_keeps_no_leadership_alive_that_nobody_can_use() -> None:
     s.settle()
 
 
-@pytest.mark.parametrize("disk", [2000.0, 100_000.0])
+@pytest.mark.parametrize("disk", [200.0, 2000.0, 100_000.0])
 def k68_a_leader_whose_disk_is_slow_hands_over_to_one_whose_disk_is_not(disk: float) -> None:
     """A quorum does without its disk, so nothing waits for it: until one of the others is missing, too."""
     s = Stage()
@@ -437,11 +437,12 @@ def k68_a_leader_whose_disk_is_slow_hands_over_to_one_whose_disk_is_not(disk: fl
     s.settle()
 
 
-def k68_disks_that_are_all_slow_move_no_leadership() -> None:
+@pytest.mark.parametrize("disk", [30.0, 200.0, 700.0])
+def k68_disks_that_are_all_slow_move_no_leadership(disk: float) -> None:
     s = Stage()
     leader = s.leader()
     for name in s.names:
-        s.nodes[name].disk = 700.0
+        s.nodes[name].disk = disk
     for _ in range(300):
         s.send(leader)
         s.go(20)

@@ -110,7 +110,7 @@ class Election(State):
         self.term_start = self.last + 1
         self.quorum_at = self.now + self.timing.quorum_ticks
         self.sync_mark = 0
-        self.slow_syncs = 0
+        self.slow_syncs = self.late = 0
         self.watch_from = self.now + self.timing.slow_ticks  # where every disk is slow, leadership does not go round
         self.deadline = self.now + 1
         self.progress = {}

@@ -476,9 +476,13 @@ class Leader(Follower):
             self.slow_syncs = timing.slow_syncs
         elif self.sync_mark:
             self.slow_syncs = self.slow_syncs + 1 if took >= timing.slow_sync_ticks else 0
+            self.late += took if took >= timing.late_sync_ticks else 0
+        elif self.late:
+            self.late = max(0, self.late - 3)
         self.sync_mark, self.sync_at = (self.commit, now) if self.synced < self.commit else (0, now)
-        if self.slow_syncs >= timing.slow_syncs and self.led and not self.transferee:
-            self.slow_syncs = 0
+        slow = self.slow_syncs >= timing.slow_syncs or self.late >= timing.late_ticks
+        if slow and self.led and not self.transferee:
+            self.slow_syncs = self.late = 0
             best = self._furthest()
             if best is not None and best.match > self.synced and self.members.is_voter(self.name):
                 self._begin_transfer(best)

@@ -78,7 +78,9 @@ class Timing:
     retry_ticks: int = 10  # records unanswered for so long on a live link were lost
     slow_ticks: int = 250  # 5 s: a leader whose disk syncs nothing for so long gives up what another can lead
     slow_sync_ticks: int = 25  # 500 ms: a leader whose disk is behind a quorum's for so long,
-    slow_syncs: int = 3  # so many times in a row, hands over
+    slow_syncs: int = 3  # so many times in a row, hands over;
+    late_sync_ticks: int = 2  # so does one that again and again is behind by 40 ms,
+    late_ticks: int = 75  # for 1.5 s in all; what it was not behind meanwhile counts threefold against that
     lease: bool = False  # reads.py: reads without a round, at the price of fast failover
     lease_margin_ticks: int = 5  # ticks lag the clock; 10 % of drift are taken off beside
     window: int = 64  # append frames in flight per follower (R-41: with FRAME_CAP, 8 MiB)
@@ -146,6 +148,7 @@ class State:
         "hurry",
         "known",
         "last",
+        "late",
         "leader",
         "led",
         "log",
@@ -268,6 +271,7 @@ class State:
         self.sync_at = 0
         self.watch_from = 0  # from then on it is watched
         self.slow_syncs = 0  # how often in a row the own disk took long to get there
+        self.late = 0  # for how many ticks it was behind, less what it was not
         # What was promised to a leader before the restart is forgotten, so it is kept for its whole time.
         self.promised = now + timing.election_min_ticks if timing.lease and hard.term else 0
         self.preferred = preferred

@@ -57,6 +57,7 @@ async def power_cut_and_pauses(t: Trial) -> None:
     async with t.load():
         await t.run(3)
         behind = await t.follower()
+        await t.ask([h for h in t.hosts if h is not behind])
         behind.pause()
         await t.more(500)
         await t.run(2)

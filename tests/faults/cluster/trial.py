@@ -122,6 +122,11 @@ class Trial:
     async def info(self, stream: str = STREAM) -> dict[str, Any]:
         return await api(self.client, f"STREAM.INFO.{stream}", seconds=2)
 
+    async def ask(self, hosts: list[Host]) -> None:
+        """From now on questions go to these hosts: what a paused one was asked is not answered."""
+        await self.client.close()
+        self.client = await connect([host.url for host in hosts])
+
     async def leader(self, seconds: float = 60) -> Host:
         async def known() -> str:
             return str((await self.info())["cluster"].get("leader") or "")

@@ -140,7 +140,10 @@ static int classify(jsc_match *m, jsc_sub *const *v, uint32_t n, const char *sub
         }
         if (s->kind == JSC_SUB_ROUTE && add_hop(m, s->conn, !s->queue_len)) return -1;
     }
-    if (m->n_members > 1) qsort(m->members, m->n_members, sizeof *m->members, by_queue);
+    if (m->n_members > 1) {
+        qsort(m->members, m->n_members, sizeof *m->members, by_queue);
+        m->members->sub->account->plane->work += JSC_WORK_OWN * (uint64_t)m->n_members;
+    }
     for (uint32_t i = 0; i < m->n_members; i++) {
         jsc_sub *s = m->members[i].sub;
         if (!i || !same_queue(s, m->members[i - 1].sub)) {

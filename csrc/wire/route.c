@@ -70,6 +70,7 @@ void jsc_route_stall(jsc_conn *c, jsc_conn *from) {
 static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_flow *f) {
     jsc_conn *c = s->conn;
     const jsc_msg *m = &f->m;
+    c->plane->work++; /* also for nothing: the publisher may have thousands of subscriptions that get no echo */
     if (JSC_UNLIKELY(c->closing | c->full) && (c->closing || is_full(c))) return 0;
     if (c == f->from && !c->echo) return 0;
     if (JSC_UNLIKELY(s->flags & JSC_SUB_PARTLY) && !jsc_may_deliver(s, f->match, f->match_len)) return 0;
@@ -92,7 +93,6 @@ static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_f
     q = f->tail && !strip ? jsc_copy(q, f->tail, f->tail_len) : put_rest(q, f, strip);
     count_out(c, m);
     s->delivered++;
-    c->plane->work++;
     jsc_out_done(c, q);
     if (JSC_UNLIKELY(c->track) && m->reply_len) jsc_reply_note(c, m->reply, m->reply_len);
     behind(c, f);
@@ -241,6 +241,7 @@ static int to_group(jsc_plane *p, const jsc_match *mt, const jsc_group *g, jsc_f
     for (uint32_t i = 0; i < n; i++, at = at + 1 == n ? 0 : at + 1) {
         const jsc_target *t = &mt->members[g->first + at];
         jsc_sub *s = t->sub;
+        p->work++;
         if (s->dead || (s->conn && s->conn->closing)) continue;
         if (s->kind == JSC_SUB_ROUTE ? jsc_group_choose(p, s) : give(p, t, mt, f)) return 1;
         if (s->kind != JSC_SUB_ROUTE && (s->flags & JSC_SUB_LENIENT)) return 0; /* it took it, silently */

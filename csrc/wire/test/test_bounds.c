@@ -177,7 +177,132 @@ static void test_one_message_to_many(void) {
     free(all);
 }
 
+/* A client that said CONNECT, and which of its messages come back to it and how it hears of nobody there. */
+static peer connected(jsc_plane *p, int echo) {
+    peer c = client(p);
+    jsc_ready r[4];
+    say(&c, "CONNECT {}\r\n", 12);
+    for (int i = 0; i < 4; i++) {
+        assert(jsc_plane_poll(p, 0, r, 4) >= 0);
+        for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e)) {
+            jsc_conn_options o = {
+                .account = p->default_account, .echo = (uint8_t)echo, .headers = 1, .no_responders = 1};
+            if (e.type == JSC_EV_CONNECT) assert(!jsc_conn_accept(p, c.id, &o));
+        }
+    }
+    return c;
+}
+
+/* Lines that a format makes of 0..n-1, all told in as many turns as it takes. */
+static void tell_all(jsc_plane *p, const peer *c, const char *format, int n) {
+    static char line[8192];
+    char got[65536];
+    for (int i = 0; i < n; i++) {
+        int k = snprintf(line, sizeof line, format, i, i);
+        assert(k < (int)sizeof line);
+        while (send(c->fd, line, (size_t)k, MSG_DONTWAIT) != k) {
+            turn(p);
+            while (hear(c, got, sizeof got));
+        }
+    }
+    for (int i = 0; i < 200; i++) {
+        turn(p);
+        while (hear(c, got, sizeof got));
+    }
+}
+
+/* Each of a flood of messages costs `each` or more: no turn takes more of them than a connection's part of it. */
+static void flood(jsc_plane *p, const peer *c, const char *format, uint64_t each) {
+    enum { FLOOD = 2000 };
+    char line[256];
+    int big = 1 << 20;
+    assert(!setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &big, sizeof big));
+    uint64_t all = p->stats.in_msgs + FLOOD;
+    for (int i = 0; i < FLOOD; i++) say(c, line, (size_t)snprintf(line, sizeof line, format, i, i));
+    int turns = 0;
+    for (; p->stats.in_msgs < all && turns < 4 * FLOOD; turns++) {
+        uint64_t before = p->stats.in_msgs;
+        turn(p);
+        assert((p->stats.in_msgs - before) * each <= 2 * JSC_WORK_TURN + each);
+    }
+    assert(p->stats.in_msgs == all);
+}
+
+/* Subjects at which literal and `*` part at each token: most of the index is walked, and nobody gets anything. */
+static void test_subjects_that_walk_the_index(void) {
+    enum { DEEP = 9 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer c = client(p);
+    char line[256];
+    for (int i = 0; i < 1 << DEEP; i++) {
+        char *q = line + sprintf(line, "SUB ");
+        for (int k = 0; k < DEEP; k++) q += sprintf(q, "%c.", i >> k & 1 ? 'a' : '*');
+        sprintf(q, "%s %d\r\n", i & 1 ? "x" : "y", i);
+        tell_all(p, &c, line, 1);
+    }
+    assert(p->stats.subscriptions == 1 << DEEP);
+    flood(p, &c, "PUB a.a.a.a.a.a.a.a.a.z%d 0\r\n\r\n", 1 << DEEP);
+    close(c.fd);
+    jsc_plane_free(p);
+}
+
+static void test_groups_that_are_looked_at_in_vain(void) {
+    enum { MANY = 2000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer own = connected(p, 0), other = client(p);
+    tell_all(p, &own, "SUB s.* q %d\r\n", MANY);
+    assert(p->stats.subscriptions == MANY);
+    flood(p, &own, "PUB s.a 0\r\n\r\n", MANY); /* every member is the publisher, who wants no echo */
+    flood(p, &other, "PUB s.%d 0\r\n\r\n", MANY); /* each subject is new: all are found and sorted for one */
+    close(own.fd);
+    close(other.fd);
+    jsc_plane_free(p);
+}
+
+static void test_own_subscriptions_without_echo(void) {
+    enum { MANY = 2000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer own = connected(p, 0);
+    tell_all(p, &own, "SUB s %d\r\n", MANY);
+    assert(p->stats.subscriptions == MANY);
+    flood(p, &own, "PUB s 0\r\n\r\n", MANY);
+    close(own.fd);
+    jsc_plane_free(p);
+}
+
+/* Subjects of a thousand tokens, two of which share all but the last: each pair makes as many nodes. */
+static void test_subscriptions_of_long_subjects(void) {
+    enum { PAIRS = 200, TOKENS = 1000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer heavy = client(p);
+    char format[4096], *q = format + sprintf(format, "SUB %%d");
+    for (int i = 0; i < TOKENS; i++) q += sprintf(q, ".a");
+    char *last = q;
+    for (int second = 0; second < 2; second++) {
+        sprintf(last, ".%c %d%%d\r\n", second ? 'x' : 'y', second);
+        tell_all(p, &heavy, format, PAIRS);
+    }
+    assert(p->stats.subscriptions == 2 * PAIRS);
+    close(heavy.fd);
+    int turns = 0;
+    for (; (p->stats.subscriptions || p->closing) && turns < 1000; turns++) {
+        uint64_t before = p->stats.subscriptions;
+        turn(p);
+        assert((before - p->stats.subscriptions) / 2 * TOKENS <= 2 * JSC_WORK_TURN);
+    }
+    assert(!p->stats.subscriptions);
+    jsc_plane_free(p);
+}
+
 int main(void) {
+    test_subjects_that_walk_the_index();
+    test_groups_that_are_looked_at_in_vain();
+    test_own_subscriptions_without_echo();
+    test_subscriptions_of_long_subjects();
     test_a_flood_of_subscriptions();
     test_closing_with_many_subscriptions();
     test_unsubscribing_gives_room_back();

@@ -316,10 +316,10 @@ int jsc_route_hop(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base) 
 
 void jsc_route_no_responders(jsc_conn *c, const jsc_flow *f) {
     const jsc_msg *m = &f->m;
-    if (!jsc_subject_routable(m->reply, m->reply_len)) return;
-    for (uint32_t i = 0; i < c->subs_cap; i++) {
-        jsc_sub *s = c->subs[i];
-        if (!s || s->queue_len || !jsc_subject_matches(s->subject, s->subject_len, m->reply, m->reply_len)) continue;
+    if (!c->subs_n || jsc_index_find(c->account, m->reply, m->reply_len)) return;
+    for (uint32_t i = 0; i < c->plane->found.n; i++) {
+        const jsc_sub *s = c->plane->found.v[i];
+        if (s->conn != c || s->queue_len) continue;
         char *q = jsc_out_room(c, 5 + m->reply_len + 1 + s->sid_len + 48 + 40 + m->subject_len);
         if (!q) return;
         q = jsc_copy(q, "HMSG ", 5);

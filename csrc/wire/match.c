@@ -240,7 +240,9 @@ static int resize(jsc_account *a, uint32_t n) {
 }
 
 static jsc_match *store(jsc_account *a, const jsc_match *m, const char *s, uint32_t n, uint64_t hash) {
-    if (a->plane->cache_bytes > JSC_CACHE_BYTES) jsc_match_clear(a);
+    if (a->plane->cache_bytes > JSC_CACHE_BYTES) /* whoever filled it: else this one would never find anything again */
+        for (jsc_account *x = a->plane->all_accounts; x; x = x->next)
+            if (x->slots_used) jsc_match_clear(x);
     if (a->slots_used * 4 > a->slots_n * 3 && a->slots_n < JSC_SLOTS_MAX && resize(a, a->slots_n * 4)) return NULL;
     jsc_slot *slot = &a->slots[hash & (a->slots_n - 1)];
     jsc_match *k = keep(m, s, n, hash);

@@ -328,12 +328,46 @@ static void test_subscriptions_of_long_subjects(void) {
     jsc_plane_free(p);
 }
 
+static int note_cached(void *ctx, const jsc_account_info *i) {
+    if (i->name_len == 1) *(uint64_t *)ctx = i->cached;
+    return 0;
+}
+
+static void look_up(jsc_plane *p, jsc_account *a, int i) {
+    char subject[16];
+    uint32_t n = (uint32_t)snprintf(subject, sizeof subject, "s.%d", i);
+    jsc_match *m = jsc_match_get(a, NULL, subject, n);
+    assert(m);
+    jsc_match_put(p, m);
+}
+
+/* What one account has remembered leaves room for what others need to. */
+static void test_the_room_of_one_accounts_memory(void) {
+    enum { SUBS = 4000, SUBJECTS = 4000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    jsc_account *big = p->default_account, *small = jsc_plane_account(p, "B", 1);
+    uint64_t n = 0;
+    jsc_sub *sub;
+    for (int i = 0; i < SUBS; i++) assert(!jsc_subscribe_host(p, big, "s.*", 3, NULL, 0, 0, 1, &sub));
+    assert(!jsc_subscribe_host(p, small, "s.*", 3, NULL, 0, 0, 1, &sub));
+    for (int i = 0; i < SUBJECTS && p->cache_bytes <= JSC_CACHE_BYTES; i++)
+        for (int twice = 0; twice < 2; twice++) look_up(p, big, i);
+    assert(p->cache_bytes > JSC_CACHE_BYTES);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 4; i++) look_up(p, small, i), look_up(p, small, i);
+    assert(!jsc_plane_accounts(p, note_cached, &n));
+    assert(n == 4);
+    jsc_plane_free(p);
+}
+
 int main(void) {
     test_subjects_that_walk_the_index();
     test_groups_that_are_looked_at_in_vain();
     test_own_subscriptions_without_echo();
     test_nobody_answers_who_has_many_subscriptions();
     test_subscriptions_of_long_subjects();
+    test_the_room_of_one_accounts_memory();
     test_a_flood_of_subscriptions();
     test_closing_with_many_subscriptions();
     test_unsubscribing_gives_room_back();

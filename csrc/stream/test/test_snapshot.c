@@ -237,6 +237,39 @@ static void test_messages_that_stay_hold_up_nothing(void) {
     bed_free(&b);
 }
 
+/* The newest messages are gone when the snapshot is taken: what is made from it holds nothing that far up. */
+static void test_the_newest_are_gone(void) {
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c;
+    jsc_consumer_state st;
+    for (int i = 0; i < 10; i++) fake_pub(b.plane, "s.0.0", NULL, NULL, "stays");
+    for (int i = 0; i < 20000; i++) fake_pub(b.plane, "s.1.1", NULL, NULL, "goes");
+    settle(&b);
+    add_consumers(b.s);
+    CHECK(jsc_stream_purge(b.s, "s.1.1", 5, 0, 0, "_INBOX.d", 8) == JSC_OK);
+    settle(&b);
+    CHECK(b.s->messages == 10 && b.s->last_seq == 20010);
+    uint8_t *file;
+    size_t n;
+    uint64_t index, first, state, restored = 0;
+    CHECK(take(&b, &file, &n, &index, &first, &state, 0));
+    CHECK(jsc_snapshot_write(jsc_sim_vfs(b.sim), "log", file, n) == JSC_OK);
+    free(file);
+    bed_close(&b);
+    CHECK(reopen(&b, &plain, 0, &restored) == 1 && restored == state);
+    CHECK((c = jsc_consumer_by_id(b.s, 1)) != NULL);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_pending == 10);
+    jsc_stream_solo(b.s, 1);
+    jsc_stream_lead(b.s, 2);
+    fake_pub(b.plane, "s.0.0", NULL, NULL, "more");
+    settle(&b);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_pending == 11 && b.s->last_seq == 20011);
+    bed_free(&b);
+}
+
 static void test_damage_never_passes_for_state(void) {
     bed b;
     bed_new(&b, &plain);
@@ -291,6 +324,7 @@ int main(void) {
     test_a_snapshot_and_what_follows_make_the_same_state();
     test_a_crash_at_any_call_leaves_the_old_or_the_new();
     test_messages_that_stay_hold_up_nothing();
+    test_the_newest_are_gone();
     test_damage_never_passes_for_state();
     printf(failures ? "%d failures\n" : "snapshot: all passed\n", failures);
     return failures != 0;

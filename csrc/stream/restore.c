@@ -53,6 +53,7 @@ static int get_consumer(jsc_stream *s, reader *r, int check) {
     uint64_t *all[] = {&f.id, &f.dseq, &f.dcseq, &f.fseq, &f.fcseq, &f.delivered_ns, &f.ack_ns, &f.lps_upto, NULL};
     for (int i = 0; all[i]; i++) *all[i] = get(r);
     f.nlps = get_count(r);
+    if (!jsc_is_time(f.delivered_ns) || !jsc_is_time(f.ack_ns)) r->bad = 1;
     jsc_consumer *c = check ? NULL : jsc_consumer_by_id(s, f.id);
     if (r->bad || (!check && !c) || f.nlps > UINT32_MAX) return JSC_ECORRUPT;
     uint64_t *lps = c && f.nlps ? malloc(f.nlps * sizeof *lps) : NULL, seq = 0;
@@ -74,7 +75,7 @@ static int get_consumer(jsc_stream *s, reader *r, int check) {
     seq = 0;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t step = get(r), cseq = get(r), count = get(r), ts = count & 1 ? get(r) : 0;
-        if (!step || seq + step < seq) r->bad = 1;
+        if (!step || seq + step < seq || !jsc_is_time(ts)) r->bad = 1;
         seq += step;
         pending += count & 1;
         again += count & 1 && count >> 1 > 1;
@@ -200,6 +201,7 @@ int jsc_stream_restore(jsc_stream *s, const uint8_t *file, size_t n, int lossy, 
     if (rc == JSC_OK && term != head.term) return JSC_ECORRUPT;
     if (rc != JSC_OK && !lossy) return JSC_ECORRUPT;
     if (f[LAST_SEQ] > JSC_SEQ_MAX || f[FIRST_SEQ] > f[LAST_SEQ] + 1) return JSC_ECORRUPT;
+    if (!jsc_is_time(f[LAST_TS]) || !jsc_is_time(f[LAST_STAMP])) return JSC_ECORRUPT;
     const uint8_t *consumers = r.p;
     uint64_t count = get_count(&r);
     for (uint64_t i = 0; i < count; i++)

@@ -690,6 +690,25 @@ static void test_huge_durations_and_numbers_overflow_nothing(void) {
 }
 
 /* Each finds its own progress, and no turn serves them all to the end before anything else happens. */
+/* A record may say anything: times with which no sum fits are none, and what stands there is not believed. */
+static void test_a_record_with_a_time_that_cannot_be(void) {
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
+    pub(&b, "s.a", NULL, "x");
+    static const uint8_t late[] = {1,    5,    JSC_OP_DELIVER, 1,    1,    0xc0, 0xff,
+                                   0xff, 0xff, 0xff,           0xff, 0xff, 0xff, 0x7f}; /* 2^63 - 64 */
+    uint64_t index;
+    CHECK(jsc_stream_propose(b.s, JSC_K_CONSUMER_STATE, late, sizeof late, &index) == JSC_OK);
+    settle(&b);
+    jsc_stream_follow(b.s);
+    jsc_stream_lead(b.s, 2);
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.delivered_stream == 0 && st.num_pending == 1);
+    bed_free(&b);
+}
+
 static void test_many_consumers_share_a_turn(void) {
     enum { CONSUMERS = 300, MESSAGES = 40 };
     bed b;
@@ -783,6 +802,7 @@ int main(void) {
     test_a_shutdown_ends_waiting_pulls_and_keeps_acks();
     test_a_stuck_message_costs_no_memory();
     test_huge_durations_and_numbers_overflow_nothing();
+    test_a_record_with_a_time_that_cannot_be();
     test_many_consumers_share_a_turn();
     test_publish_is_acked_with_its_sequence();
     test_rules_of_headers();

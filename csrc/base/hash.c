@@ -1,7 +1,7 @@
 /* Hash of bytes for in-memory tables: 128-bit multiplies folded, 16 bytes a step.
  *
- * Strangers choose what is hashed: subjects, subscription ids, message ids. With factors that are known they choose bytes
- * that make a product zero, and then all of them have one hash. So the factors are drawn anew for each process. */
+ * Strangers choose what is hashed: subjects, subscription ids, message ids. With factors that are known they choose
+ * bytes that make a product zero, and then all of them have one hash. So the factors are drawn anew for each process. */
 #include "jsc_base.h"
 #include <sys/random.h>
 #include <time.h>

@@ -1,6 +1,6 @@
-/* Snapshots of a hostile peer or a bad disk whose checksum holds: a stream is made from them, or refused, and one that is
- * made takes whatever comes next. First byte, bit 0: damaged records may be missing. Then the body of a snapshot file of
- * one sound log, which stays the same. */
+/* Snapshots of a hostile peer or a bad disk whose checksum holds: a stream is made from them, or refused, and one that
+ * is made takes whatever comes next. First byte, bit 0: damaged records may be missing. Then the body of a snapshot file
+ * of one sound log, which stays the same. */
 #include "../../log/snapshot.h"
 #include "../../base/fuzz/driver.h"
 #include "../test/bed.h"

@@ -161,7 +161,7 @@ static int restore_message(jsc_stream *s, uint64_t index, uint64_t seq, uint64_t
 
 static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *head, uint64_t last_seq, int lossy,
                             uint64_t *lost) {
-    uint64_t index = 0, seq = 0, unmoved = 0;
+    uint64_t index = 0, seq = 0, from = 0, unmoved = 0;
     for (;;) {
         uint64_t steps = get(r), leap = get(r), n = get(r);
         if (r->bad) return JSC_ECORRUPT;
@@ -173,6 +173,8 @@ static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *h
         seq += leap;
         if (index < head->first || index > head->index || n > head->index - index + 1) return JSC_ECORRUPT;
         if (seq > last_seq || n > last_seq - seq + 1) return JSC_ECORRUPT;
+        if (!from) from = seq;
+        if (seq - from > head->index) return JSC_ECORRUPT; /* between two that are there each was a record */
         for (; n; n--, index++, seq++) {
             int rc = restore_message(s, index, seq, &unmoved);
             if (rc == JSC_ECORRUPT && lossy) {

@@ -142,7 +142,7 @@ static int classify(jsc_match *m, jsc_sub *const *v, uint32_t n, const char *sub
     }
     if (m->n_members > 1) {
         qsort(m->members, m->n_members, sizeof *m->members, by_queue);
-        m->members->sub->account->plane->work += JSC_WORK_OWN * (uint64_t)m->n_members;
+        m->members->sub->account->plane->work += 2 * (uint64_t)m->n_members;
     }
     for (uint32_t i = 0; i < m->n_members; i++) {
         jsc_sub *s = m->members[i].sub;

@@ -159,9 +159,9 @@ static int restore_message(jsc_stream *s, uint64_t index, uint64_t seq, uint64_t
     return jsc_moves_add(s, seq, index);
 }
 
-static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *head, uint64_t last_seq, int lossy,
-                            uint64_t *lost) {
-    uint64_t index = 0, seq = 0, from = 0, unmoved = 0;
+static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *head, const uint64_t fields[NFIELDS],
+                            int lossy, uint64_t *lost) {
+    uint64_t index = 0, seq = 0, from = 0, unmoved = 0, last_seq = fields[LAST_SEQ];
     for (;;) {
         uint64_t steps = get(r), leap = get(r), n = get(r);
         if (r->bad) return JSC_ECORRUPT;
@@ -173,7 +173,7 @@ static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *h
         seq += leap;
         if (index < head->first || index > head->index || n > head->index - index + 1) return JSC_ECORRUPT;
         if (seq > last_seq || n > last_seq - seq + 1) return JSC_ECORRUPT;
-        if (!from) from = seq;
+        if (!from && (!(from = seq) || seq < fields[FIRST_SEQ])) return JSC_ECORRUPT;
         if (seq - from > head->index) return JSC_ECORRUPT; /* between two that are there each was a record */
         for (; n; n--, index++, seq++) {
             int rc = restore_message(s, index, seq, &unmoved);
@@ -211,7 +211,7 @@ int jsc_stream_restore(jsc_stream *s, const uint8_t *file, size_t n, int lossy, 
     if (r.bad) return JSC_ECORRUPT;
     if ((rc = jsc_bytes_add(&s->restored, consumers, (size_t)(r.p - consumers))) != JSC_OK) return rc;
     if ((rc = restore_ids(s, &r, &head, lossy)) != JSC_OK) return rc;
-    if ((rc = restore_messages(s, &r, &head, f[LAST_SEQ], lossy, lost)) != JSC_OK) return rc;
+    if ((rc = restore_messages(s, &r, &head, f, lossy, lost)) != JSC_OK) return rc;
     if (!*lost && (s->messages != f[MESSAGES] || s->bytes != f[BYTES])) return JSC_ECORRUPT;
     jsc_moves_sort(s);
     s->first_seq = f[FIRST_SEQ];

@@ -237,13 +237,13 @@ static void test_messages_that_stay_hold_up_nothing(void) {
     bed_free(&b);
 }
 
-/* Two messages, `leap` sequences apart. */
-static int restore_two(bed *b, uint64_t leap) {
+/* Two messages, `leap` sequences apart, and the first one said to be `first`. */
+static int restore_two(bed *b, uint64_t leap, uint64_t first) {
     static const uint8_t room[JSC_SNAPSHOT_HEAD];
     const uint64_t one = jsc_entry_index(jsc_seqs_at(&b->s->seqs, 1)),
                    two = jsc_entry_index(jsc_seqs_at(&b->s->seqs, 2));
-    uint64_t fields[] = {2,   b->s->bytes, 1, 1 + leap,      two,      0, 0, 0, 0, 0,
-                         one, 1,           1, two - one - 1, leap - 1, 1, 0, 0, 0};
+    uint64_t fields[] = {2,   b->s->bytes, first, 1 + leap,      two,      0, 0, 0, 0, 0,
+                         one, 1,           1,     two - one - 1, leap - 1, 1, 0, 0, 0};
     jsc_snapshot_head head = {.index = jsc_stream_applied(b->s), .first = one};
     jsc_bytes file = {0};
     jsc_stream *s;
@@ -268,9 +268,10 @@ static void test_sequences_that_no_records_were(void) {
     pub(&b, "s.a", NULL, "x");
     for (int i = 0; i < 9; i++) jsc_stream_delete(b.s, 99, NULL, 0); /* records that are no messages */
     settle(&b);
-    CHECK(restore_two(&b, 1) == JSC_OK);
-    CHECK(restore_two(&b, 3) == JSC_OK);
-    CHECK(restore_two(&b, 1 << 22) == JSC_ECORRUPT);
+    CHECK(restore_two(&b, 1, 1) == JSC_OK);
+    CHECK(restore_two(&b, 3, 1) == JSC_OK);
+    CHECK(restore_two(&b, 1 << 22, 1) == JSC_ECORRUPT);
+    CHECK(restore_two(&b, 3, 4) == JSC_ECORRUPT); /* and one stands before it */
     bed_free(&b);
 }
 

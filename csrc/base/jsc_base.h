@@ -1,4 +1,4 @@
-/* Codes and small tools that every part of the C core shares. No globals that change, no Python. */
+/* Codes and small tools that every part of the C core shares. No globals that change once main runs, no Python. */
 #ifndef JSC_BASE_H
 #define JSC_BASE_H
 #include <errno.h>
@@ -40,7 +40,8 @@ enum {
  * definition: jsc_crc32c(0, "123456789", 9) == 0xE3069283. */
 uint32_t jsc_crc32c(uint32_t crc, const void *data, size_t n);
 
-/* 64-bit hash of bytes for in-memory tables; not stable across versions, never stored. */
+/* 64-bit hash of bytes for in-memory tables; another one in each process and in each module, so never stored, nor does
+ * anything that replicas must agree on follow from it. */
 uint64_t jsc_hash(const void *data, size_t n);
 
 /* Numbers in files and records: little endian, at any address. */

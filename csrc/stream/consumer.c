@@ -62,15 +62,15 @@ uint64_t jsc_consumer_pending(jsc_consumer *c, jsc_progress *p) {
     if (q > s->last_seq) return p->pending;
     int plain = !c->o.nfilters && q > c->lps_upto;
     while (q <= s->last_seq) {
-        if (plain && q % JSC_CHUNK == 0 && q + JSC_CHUNK - 1 <= s->last_seq && s->seqs.n &&
-            q / JSC_CHUNK >= s->seqs.first) {
-            p->pending += s->seqs.chunk[s->seqs.off + (q / JSC_CHUNK - s->seqs.first)]->live;
-            q += JSC_CHUNK;
+        const jsc_entry *e = jsc_seqs_at(&s->seqs, q);
+        if (!e) { /* before what is held, or beyond: after a snapshot whose newest messages are gone */
+            if (!s->seqs.n || q / JSC_CHUNK > s->seqs.first) break;
+            q = s->seqs.first * JSC_CHUNK;
             continue;
         }
-        const jsc_entry *e = jsc_seqs_at(&s->seqs, q);
-        if (!e) {
-            q = (q / JSC_CHUNK + 1) * JSC_CHUNK;
+        if (plain && q % JSC_CHUNK == 0 && q + JSC_CHUNK - 1 <= s->last_seq) {
+            p->pending += s->seqs.chunk[s->seqs.off + (q / JSC_CHUNK - s->seqs.first)]->live;
+            q += JSC_CHUNK;
             continue;
         }
         if (jsc_entry_live(e) && (plain || jsc_consumer_wants(c, q, e))) p->pending++;

@@ -2,6 +2,8 @@
 #include "internal.h"
 #include <errno.h>
 
+enum { SUBJECTS_FREE = 512, SUBJECTS_A_DELIVERY = 4 }; /* compared in the time of a delivery */
+
 void jsc_stream_reply(jsc_stream *s, const char *to, size_t tn, const void *headers, size_t hn, const void *data,
                       size_t n) {
     jsc_msg m = {.account = s->account,
@@ -99,6 +101,18 @@ static void turn_down(jsc_stream *s, const jsc_msg *m, uint64_t trace, int code,
     jsc_stream_error(s, m->reply, s->limits.no_ack ? 0 : m->reply_len, code, err, text, strlen(text));
 }
 
+/* At apply, which has no turns, such a message is compared with all subjects. So that not thousands of them come to be
+ * applied together they are paid for here. */
+static void pay(jsc_stream *s, const jsc_msg *m) {
+    jsc_span value, line;
+    if (s->subjects.n < SUBJECTS_FREE) return;
+    if ((jsc_header_find(m->headers, m->headers_len, "Nats-Expected-Last-Subject-Sequence-Subject", &value, &line) &&
+         value.n && !jsc_subject_valid(value.p, value.n, 1)) ||
+        (jsc_header_find(m->headers, m->headers_len, "Nats-Rollup", &value, &line) &&
+         !jsc_subject_valid(m->subject, m->subject_len, 1)))
+        jsc_plane_spend(s->all->plane, s->subjects.n / SUBJECTS_A_DELIVERY);
+}
+
 static void ingest_message(jsc_stream *s, const jsc_msg *m, uint64_t trace) {
     size_t rn = s->limits.no_ack ? 0 : m->reply_len;
     uint64_t size = jsc_stream_size(s, m->subject_len, m->headers_len, m->data_len);
@@ -119,6 +133,7 @@ static void ingest_message(jsc_stream *s, const jsc_msg *m, uint64_t trace) {
         turn_down(s, m, trace, 400, 10002, "resource limits exceeded for account");
         return;
     }
+    if (m->headers_len) pay(s, m);
     char *scratch = NULL;
     uint32_t hn = m->headers_len;
     const char *h = hn ? ingest_headers(m->headers, &hn, &scratch, trace) : NULL;

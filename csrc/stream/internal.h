@@ -12,6 +12,9 @@
 #define JSC_NEVER INT64_MAX
 #define JSC_LONG (INT64_MAX / 4) /* durations are cut to this, 73 years, so that sums with clocks fit */
 
+/* Whether what a record or a snapshot says is a time that sums with durations fit beside. */
+static inline int jsc_is_time(uint64_t ns) { return ns <= (uint64_t)(INT64_MAX - JSC_LONG); }
+
 /* ---- timers: one binary heap per server ---- */
 typedef struct jsc_timer {
     int64_t due; /* monotonic ns */

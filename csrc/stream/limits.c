@@ -49,6 +49,28 @@ void jsc_stream_trim(jsc_stream *s) {
         jsc_stream_remove(s, s->first_seq);
 }
 
+/* The messages of one subject that are below a sequence, by their own chain. */
+static void purge_subject(jsc_stream *s, uint32_t id, uint64_t below) {
+    for (uint64_t left = s->subjects.a[id].count; left; left--) { /* the id is gone with the last */
+        uint64_t seq = s->subjects.a[id].first;
+        if (seq >= below) return;
+        remove_entry(s, seq, jsc_seqs_at(&s->seqs, seq));
+    }
+}
+
+/* By subject: what is not matched is not looked at, however many messages that are. */
+static void purge_matching(jsc_stream *s, const char *filter, size_t n, uint64_t below) {
+    if (jsc_subject_valid(filter, n, 1)) {
+        uint32_t id = jsc_subjects_find(&s->subjects, filter, n);
+        if (id != JSC_NO_SUBJECT) purge_subject(s, id, below);
+        return;
+    }
+    for (uint32_t id = 0; id < s->subjects.n; id++) {
+        const jsc_subject *x = &s->subjects.a[id];
+        if (x->name && jsc_subject_matches(filter, n, x->name, x->len)) purge_subject(s, id, below);
+    }
+}
+
 /* Returns how many were removed. seq: everything below it; keep: the newest so many stay (spec streams §18). */
 uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uint64_t seq, uint64_t keep) {
     uint64_t before = s->messages, below = s->last_seq + 1;
@@ -68,10 +90,9 @@ uint64_t jsc_stream_apply_purge(jsc_stream *s, const char *filter, size_t n, uin
         if (q < below) below = q;
     }
     uint64_t q = s->first_seq;
-    while ((q = jsc_seqs_live_from(&s->seqs, q, s->last_seq)) < below && q <= s->last_seq) {
-        jsc_entry *e = jsc_seqs_at(&s->seqs, q);
-        if (all || jsc_subject_matches(filter, n, s->subjects.a[e->subject].name, s->subjects.a[e->subject].len))
-            remove_entry(s, q, e);
+    if (!all) purge_matching(s, filter, n, below);
+    while (all && (q = jsc_seqs_live_from(&s->seqs, q, s->last_seq)) < below && q <= s->last_seq) {
+        remove_entry(s, q, jsc_seqs_at(&s->seqs, q));
         q++;
     }
     if (all && !keep && seq > s->last_seq + 1) { /* beyond the end: the next sequence is `seq` */

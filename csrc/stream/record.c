@@ -179,7 +179,7 @@ void jsc_consumer_apply(jsc_stream *s, const jsc_record *r) {
             uint8_t op = *p++;
             uint64_t seq, n, ts = 0;
             if (!jsc_varint_get(&p, end, &seq) || !jsc_varint_get(&p, end, &n) ||
-                (has_time(op) && !jsc_varint_get(&p, end, &ts)))
+                (has_time(op) && !jsc_varint_get(&p, end, &ts)) || !jsc_is_time(ts))
                 break;
             apply_op(c, op, seq, n, (int64_t)ts, r->ts);
         }

@@ -53,6 +53,7 @@ static int get_consumer(jsc_stream *s, reader *r, int check) {
     uint64_t *all[] = {&f.id, &f.dseq, &f.dcseq, &f.fseq, &f.fcseq, &f.delivered_ns, &f.ack_ns, &f.lps_upto, NULL};
     for (int i = 0; all[i]; i++) *all[i] = get(r);
     f.nlps = get_count(r);
+    if (!jsc_is_time(f.delivered_ns) || !jsc_is_time(f.ack_ns)) r->bad = 1;
     jsc_consumer *c = check ? NULL : jsc_consumer_by_id(s, f.id);
     if (r->bad || (!check && !c) || f.nlps > UINT32_MAX) return JSC_ECORRUPT;
     uint64_t *lps = c && f.nlps ? malloc(f.nlps * sizeof *lps) : NULL, seq = 0;
@@ -74,7 +75,7 @@ static int get_consumer(jsc_stream *s, reader *r, int check) {
     seq = 0;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t step = get(r), cseq = get(r), count = get(r), ts = count & 1 ? get(r) : 0;
-        if (!step || seq + step < seq) r->bad = 1;
+        if (!step || seq + step < seq || !jsc_is_time(ts)) r->bad = 1;
         seq += step;
         pending += count & 1;
         again += count & 1 && count >> 1 > 1;
@@ -158,9 +159,9 @@ static int restore_message(jsc_stream *s, uint64_t index, uint64_t seq, uint64_t
     return jsc_moves_add(s, seq, index);
 }
 
-static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *head, uint64_t last_seq, int lossy,
-                            uint64_t *lost) {
-    uint64_t index = 0, seq = 0, unmoved = 0;
+static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *head, const uint64_t fields[NFIELDS],
+                            int lossy, uint64_t *lost) {
+    uint64_t index = 0, seq = 0, from = 0, unmoved = 0, last_seq = fields[LAST_SEQ];
     for (;;) {
         uint64_t steps = get(r), leap = get(r), n = get(r);
         if (r->bad) return JSC_ECORRUPT;
@@ -172,6 +173,8 @@ static int restore_messages(jsc_stream *s, reader *r, const jsc_snapshot_head *h
         seq += leap;
         if (index < head->first || index > head->index || n > head->index - index + 1) return JSC_ECORRUPT;
         if (seq > last_seq || n > last_seq - seq + 1) return JSC_ECORRUPT;
+        if (!from && (!(from = seq) || seq < fields[FIRST_SEQ])) return JSC_ECORRUPT;
+        if (seq - from > head->index) return JSC_ECORRUPT; /* between two that are there each was a record */
         for (; n; n--, index++, seq++) {
             int rc = restore_message(s, index, seq, &unmoved);
             if (rc == JSC_ECORRUPT && lossy) {
@@ -200,6 +203,7 @@ int jsc_stream_restore(jsc_stream *s, const uint8_t *file, size_t n, int lossy, 
     if (rc == JSC_OK && term != head.term) return JSC_ECORRUPT;
     if (rc != JSC_OK && !lossy) return JSC_ECORRUPT;
     if (f[LAST_SEQ] > JSC_SEQ_MAX || f[FIRST_SEQ] > f[LAST_SEQ] + 1) return JSC_ECORRUPT;
+    if (!jsc_is_time(f[LAST_TS]) || !jsc_is_time(f[LAST_STAMP])) return JSC_ECORRUPT;
     const uint8_t *consumers = r.p;
     uint64_t count = get_count(&r);
     for (uint64_t i = 0; i < count; i++)
@@ -207,7 +211,7 @@ int jsc_stream_restore(jsc_stream *s, const uint8_t *file, size_t n, int lossy, 
     if (r.bad) return JSC_ECORRUPT;
     if ((rc = jsc_bytes_add(&s->restored, consumers, (size_t)(r.p - consumers))) != JSC_OK) return rc;
     if ((rc = restore_ids(s, &r, &head, lossy)) != JSC_OK) return rc;
-    if ((rc = restore_messages(s, &r, &head, f[LAST_SEQ], lossy, lost)) != JSC_OK) return rc;
+    if ((rc = restore_messages(s, &r, &head, f, lossy, lost)) != JSC_OK) return rc;
     if (!*lost && (s->messages != f[MESSAGES] || s->bytes != f[BYTES])) return JSC_ECORRUPT;
     jsc_moves_sort(s);
     s->first_seq = f[FIRST_SEQ];

@@ -166,8 +166,12 @@ int jsc_conn_drop_subs(jsc_conn *c, uint32_t most) {
     while (c->drop_at < c->subs_cap) {
         jsc_sub *s = c->subs[c->drop_at++];
         if (!s) continue;
+        uint64_t before = c->plane->work;
         jsc_sub_leave(s);
-        if (!--most) return 0;
+        uint64_t cost = 1 + (c->plane->work - before) / 8; /* a long subject takes its nodes along */
+        if (most == UINT32_MAX) continue;
+        if (most <= cost) return 0;
+        most -= (uint32_t)cost;
     }
     c->plane->freed += c->subs_cap * sizeof *c->subs;
     free(c->subs);

@@ -106,6 +106,9 @@ int jsc_plane_poll(jsc_plane *, int64_t timeout_ns, jsc_ready *out, int max);
  * time at which it wants to be called again (INT64_MAX: only when something happens). */
 typedef int64_t (*jsc_turn_fn)(void *ctx, int64_t mono_ns, int64_t unix_ns);
 int jsc_plane_hook(jsc_plane *, jsc_turn_fn, void *ctx);
+/* What is being delivered costs more than it seems, now or once it is applied, in deliveries of 50 to 100 ns: its
+ * connection's part of the turn is over the sooner. */
+void jsc_plane_spend(jsc_plane *, uint64_t deliveries);
 int64_t jsc_plane_mono(const jsc_plane *); /* this turn's clocks, ns */
 int64_t jsc_plane_unix(const jsc_plane *);
 /* From now on its clocks stand where they are told: simulated time. */

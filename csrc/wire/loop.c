@@ -154,6 +154,7 @@ void jsc_plane_tell_time(jsc_plane *p, int64_t mono, int64_t unix_ns) {
     p->unix_ns = unix_ns;
 }
 
+void jsc_plane_spend(jsc_plane *p, uint64_t deliveries) { p->work += deliveries; }
 int64_t jsc_plane_mono(const jsc_plane *p) { return p->mono; }
 int64_t jsc_plane_unix(const jsc_plane *p) { return p->unix_ns; }
 

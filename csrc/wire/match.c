@@ -140,7 +140,10 @@ static int classify(jsc_match *m, jsc_sub *const *v, uint32_t n, const char *sub
         }
         if (s->kind == JSC_SUB_ROUTE && add_hop(m, s->conn, !s->queue_len)) return -1;
     }
-    if (m->n_members > 1) qsort(m->members, m->n_members, sizeof *m->members, by_queue);
+    if (m->n_members > 1) {
+        qsort(m->members, m->n_members, sizeof *m->members, by_queue);
+        m->members->sub->account->plane->work += 2 * (uint64_t)m->n_members;
+    }
     for (uint32_t i = 0; i < m->n_members; i++) {
         jsc_sub *s = m->members[i].sub;
         if (!i || !same_queue(s, m->members[i - 1].sub)) {
@@ -237,7 +240,9 @@ static int resize(jsc_account *a, uint32_t n) {
 }
 
 static jsc_match *store(jsc_account *a, const jsc_match *m, const char *s, uint32_t n, uint64_t hash) {
-    if (a->plane->cache_bytes > JSC_CACHE_BYTES) jsc_match_clear(a);
+    if (a->plane->cache_bytes > JSC_CACHE_BYTES) /* whoever filled it: else this one would never find anything again */
+        for (jsc_account *x = a->plane->all_accounts; x; x = x->next)
+            if (x->slots_used) jsc_match_clear(x);
     if (a->slots_used * 4 > a->slots_n * 3 && a->slots_n < JSC_SLOTS_MAX && resize(a, a->slots_n * 4)) return NULL;
     jsc_slot *slot = &a->slots[hash & (a->slots_n - 1)];
     jsc_match *k = keep(m, s, n, hash);

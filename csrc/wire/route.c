@@ -70,6 +70,7 @@ void jsc_route_stall(jsc_conn *c, jsc_conn *from) {
 static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_flow *f) {
     jsc_conn *c = s->conn;
     const jsc_msg *m = &f->m;
+    c->plane->work++; /* also for nothing: the publisher may have thousands of subscriptions that get no echo */
     if (JSC_UNLIKELY(c->closing | c->full) && (c->closing || is_full(c))) return 0;
     if (c == f->from && !c->echo) return 0;
     if (JSC_UNLIKELY(s->flags & JSC_SUB_PARTLY) && !jsc_may_deliver(s, f->match, f->match_len)) return 0;
@@ -92,7 +93,6 @@ static int to_client(jsc_sub *s, const jsc_target *t, const jsc_match *mt, jsc_f
     q = f->tail && !strip ? jsc_copy(q, f->tail, f->tail_len) : put_rest(q, f, strip);
     count_out(c, m);
     s->delivered++;
-    c->plane->work++;
     jsc_out_done(c, q);
     if (JSC_UNLIKELY(c->track) && m->reply_len) jsc_reply_note(c, m->reply, m->reply_len);
     behind(c, f);
@@ -241,6 +241,7 @@ static int to_group(jsc_plane *p, const jsc_match *mt, const jsc_group *g, jsc_f
     for (uint32_t i = 0; i < n; i++, at = at + 1 == n ? 0 : at + 1) {
         const jsc_target *t = &mt->members[g->first + at];
         jsc_sub *s = t->sub;
+        p->work++;
         if (s->dead || (s->conn && s->conn->closing)) continue;
         if (s->kind == JSC_SUB_ROUTE ? jsc_group_choose(p, s) : give(p, t, mt, f)) return 1;
         if (s->kind != JSC_SUB_ROUTE && (s->flags & JSC_SUB_LENIENT)) return 0; /* it took it, silently */
@@ -315,10 +316,10 @@ int jsc_route_hop(jsc_plane *p, const jsc_hop *hop, jsc_flow *f, uint32_t base) 
 
 void jsc_route_no_responders(jsc_conn *c, const jsc_flow *f) {
     const jsc_msg *m = &f->m;
-    if (!jsc_subject_routable(m->reply, m->reply_len)) return;
-    for (uint32_t i = 0; i < c->subs_cap; i++) {
-        jsc_sub *s = c->subs[i];
-        if (!s || s->queue_len || !jsc_subject_matches(s->subject, s->subject_len, m->reply, m->reply_len)) continue;
+    if (!c->subs_n || jsc_index_find(c->account, m->reply, m->reply_len)) return;
+    for (uint32_t i = 0; i < c->plane->found.n; i++) {
+        const jsc_sub *s = c->plane->found.v[i];
+        if (s->conn != c || s->queue_len) continue;
         char *q = jsc_out_room(c, 5 + m->reply_len + 1 + s->sid_len + 48 + 40 + m->subject_len);
         if (!q) return;
         q = jsc_copy(q, "HMSG ", 5);

@@ -107,9 +107,10 @@ static jsc_node *new_node(jsc_node *parent, const char *t, uint32_t len, uint64_
     return n;
 }
 
-static void prune(jsc_node *n) {
+static void prune(jsc_plane *p, jsc_node *n) {
     while (n->parent && !n->kids_n && !n->star && !n->here.n && !n->tail.n) {
         jsc_node *up = n->parent;
+        p->work++;
         if (n->is_star) up->star = NULL;
         else drop_kid(up, n);
         free(n->kids);
@@ -149,6 +150,7 @@ static jsc_node *expand(jsc_node *parent, void **slot, uint64_t h) {
 /* Below n, by the tokens of its subject from `at` on; beyond its end: at n itself. */
 static int put(jsc_node *n, jsc_sub *s, uint32_t at) {
     while (at <= s->subject_len) {
+        s->account->plane->work++;
         jsc_token t = token_at(s->subject, s->subject_len, at);
         jsc_node *k;
         if (t.n == 1 && *t.p == '>') {
@@ -175,7 +177,7 @@ static int put(jsc_node *n, jsc_sub *s, uint32_t at) {
         at += t.n + 1;
     }
     if (at > s->subject_len && !list_sub(n, &n->here, s)) return 0;
-    prune(n);
+    prune(s->account->plane, n);
     return -ENOMEM;
 }
 
@@ -189,7 +191,7 @@ void jsc_index_remove(jsc_sub *s) {
     if (s->flags & JSC_SUB_LONE) {
         drop_kid(n, as_kid(s));
         s->node = NULL;
-        prune(n);
+        prune(s->account->plane, n);
         return;
     }
     int tail = s->subject[s->subject_len - 1] == '>' && (s->subject_len == 1 || s->subject[s->subject_len - 2] == '.');
@@ -207,7 +209,7 @@ void jsc_index_remove(jsc_sub *s) {
         }
     }
     s->node = NULL;
-    prune(n);
+    prune(s->account->plane, n);
 }
 
 static int take(jsc_sublist *to, const jsc_sublist *l) {
@@ -227,8 +229,10 @@ static int take_lone(jsc_sublist *to, jsc_sub *s, uint32_t len, const char *rest
 }
 
 /* Recurses only where a literal and a `*` child both match: as deep as the index, not as the subject is long. */
-static int walk(jsc_sublist *out, const jsc_node *n, const char *p, const char *end) {
+static int walk(jsc_plane *plane, const jsc_node *n, const char *p, const char *end) {
+    jsc_sublist *out = &plane->found;
     for (;;) {
+        plane->work++; /* clients make the index: where many such children stand, a message is dear */
         if (n->tail.n && take(out, &n->tail)) return -1;
         if (!n->kids_n && !n->star) return 0;
         const char *dot = memchr(p, '.', (size_t)(end - p)), *te = dot ? dot : end;
@@ -242,7 +246,7 @@ static int walk(jsc_sublist *out, const jsc_node *n, const char *p, const char *
             lit = *slot;
         }
         if (!dot) return (lit && take(out, &lit->here)) || (star && take(out, &star->here)) ? -1 : 0;
-        if (lit && star && walk(out, star, p, end)) return -1;
+        if (lit && star && walk(plane, star, p, end)) return -1;
         n = lit ? lit : star;
         if (!n) return 0;
     }
@@ -256,10 +260,12 @@ int jsc_subject_routable(const char *s, size_t n) {
 }
 
 int jsc_index_find(jsc_account *a, const char *s, uint32_t n) {
-    jsc_sublist *out = &a->plane->found;
-    out->n = 0;
+    jsc_plane *p = a->plane;
+    p->found.n = 0;
     if (!a->root || !jsc_subject_routable(s, n)) return 0;
-    return walk(out, a->root, s, s + n);
+    if (walk(p, a->root, s, s + n)) return -1;
+    p->work += p->found.n;
+    return 0;
 }
 
 /* Whether what follows the tokens of a prefix in a lone subscription's subject is no literal one, or they differ. */
@@ -278,8 +284,9 @@ static int lone_sub(const jsc_sub *s, uint32_t len, const char *p, const char *e
     }
 }
 
-static int lone(const jsc_node *n, const char *p, const char *end) {
+static int lone(jsc_plane *plane, const jsc_node *n, const char *p, const char *end) {
     for (;;) {
+        plane->work++;
         if (p > end) return !n->kids_n;
         const char *dot = memchr(p, '.', (size_t)(end - p)), *te = dot ? dot : end;
         uint32_t len = (uint32_t)(te - p);
@@ -287,12 +294,12 @@ static int lone(const jsc_node *n, const char *p, const char *end) {
         const jsc_node *lit = slot && !is_lone(*slot) ? *slot : NULL, *star = n->star;
         p = te + 1;
         if (slot && !lit && !lone_sub(lone_of(*slot), len, p, end)) return 0;
-        if (lit && star && !lone(star, p, end)) return 0;
+        if (lit && star && !lone(plane, star, p, end)) return 0;
         n = lit ? lit : star;
         if (!n) return 1;
     }
 }
 
 int jsc_index_lone(jsc_account *a, const char *prefix, uint32_t n) {
-    return !a->root || lone(a->root, prefix, prefix + n);
+    return !a->root || lone(a->plane, a->root, prefix, prefix + n);
 }

@@ -227,6 +227,7 @@ void jsc_trace_end(jsc_tracing *t, const jsc_flow *f) {
 static int give(jsc_tracing *t, const jsc_target *target, const jsc_match *mt, jsc_flow *f) {
     jsc_sub *s = target->sub;
     if (s->dead) return 0;
+    t->plane->work++;
     if (s->kind == JSC_SUB_CLIENT) {
         jsc_conn *c = s->conn;
         int error = c->closing                                                                 ? JSC_TRACE_CLOSED
@@ -254,6 +255,7 @@ static int to_group(jsc_tracing *t, const jsc_match *mt, const jsc_group *g, jsc
     for (uint32_t i = 0; i < n; i++, at = at + 1 == n ? 0 : at + 1) {
         const jsc_target *target = &mt->members[g->first + at];
         jsc_sub *s = target->sub;
+        t->plane->work++;
         if (s->dead || (s->conn && s->conn->closing)) continue;
         if (s->kind == JSC_SUB_ROUTE ? jsc_group_choose(t->plane, s) : give(t, target, mt, f)) return 1;
         if (s->kind != JSC_SUB_ROUTE && (s->flags & JSC_SUB_LENIENT)) return 0;

@@ -295,7 +295,7 @@ static ssize_t finish(jsc_conn *c) {
         w->state = JSC_WS_DONE; /* the connection ends when what came before is through */
     } else if (w->opcode < OP_CLOSE && w->fin) {
         w->in_message = 0;
-        if (w->packed) w->tail = 1;
+        if (w->packed && w->z) w->tail = 1; /* where nothing came yet there is nothing to end either */
     }
     return 0;
 }

@@ -46,6 +46,7 @@ void jsc_plane_free(jsc_plane *p) {
 }
 jsc_account *jsc_plane_account(jsc_plane *p, const char *name, size_t n) { return &p->account; }
 void fake_clock(jsc_plane *p, int64_t mono, int64_t unix_ns) { p->mono = mono, p->unix_ns = unix_ns; }
+void jsc_plane_spend(jsc_plane *p, uint64_t deliveries) {}
 int64_t jsc_plane_mono(const jsc_plane *p) { return p->mono; }
 int64_t jsc_plane_unix(const jsc_plane *p) { return p->unix_ns; }
 int jsc_plane_watch(jsc_plane *p, int fd, uint32_t mask) { return JSC_OK; }

@@ -208,7 +208,39 @@ static void test_many_messages_pass_in_order(void) {
     bed_free(&b);
 }
 
+/* What is looked up among all subjects once it is applied: a turn takes only so many of those. */
+static void test_a_flood_of_conditions_on_patterns(void) {
+    enum { SUBJECTS = 8000, FLOOD = 400 };
+    bed b;
+    bed_new(&b);
+    char *all = malloc(SUBJECTS * 40), *at = all;
+    for (int i = 0; i < SUBJECTS; i++)
+        at += sprintf(at, "PUB s.%d %s0\r\n\r\n", i, i + 1 < SUBJECTS ? "" : "_INBOX.a ");
+    say(&b, all, (size_t)(at - all));
+    CHECK(await(&b, "\"seq\":8000}", 1));
+    for (int rollup = 0; rollup < 2; rollup++) {
+        const char *h = rollup ? "NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
+                               : "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 1\r\n"
+                                 "Nats-Expected-Last-Subject-Sequence-Subject: s.*\r\n\r\n";
+        uint64_t first = jsc_log_last(b.log);
+        at = all;
+        for (int i = 0; i < FLOOD; i++)
+            at += sprintf(at, "HPUB %s %zu %zu\r\n%s\r\n", rollup ? "s.*.nobody" : "s.a", strlen(h), strlen(h), h);
+        for (char *p = all; p < at || jsc_log_last(b.log) < first + FLOOD;) {
+            ssize_t k = p < at ? write(b.fd, p, (size_t)(at - p)) : 0;
+            if (k > 0) p += k;
+            uint64_t before = jsc_log_last(b.log);
+            pump(&b, 0);
+            CHECK((jsc_log_last(b.log) - before) * (SUBJECTS / 4) <= 2 * 65536);
+            if (failures) break;
+        }
+    }
+    free(all);
+    bed_free(&b);
+}
+
 int main(void) {
+    test_a_flood_of_conditions_on_patterns();
     test_a_client_publishes_pulls_and_acks();
     test_many_messages_pass_in_order();
     printf(failures ? "%d failures\n" : "plane: all passed\n", failures);

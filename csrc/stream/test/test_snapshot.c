@@ -237,6 +237,77 @@ static void test_messages_that_stay_hold_up_nothing(void) {
     bed_free(&b);
 }
 
+/* Two messages, `leap` sequences apart, and the first one said to be `first`. */
+static int restore_two(bed *b, uint64_t leap, uint64_t first) {
+    static const uint8_t room[JSC_SNAPSHOT_HEAD];
+    const uint64_t one = jsc_entry_index(jsc_seqs_at(&b->s->seqs, 1)),
+                   two = jsc_entry_index(jsc_seqs_at(&b->s->seqs, 2));
+    uint64_t fields[] = {2,   b->s->bytes, first, 1 + leap,      two,      0, 0, 0, 0, 0,
+                         one, 1,           1,     two - one - 1, leap - 1, 1, 0, 0, 0};
+    jsc_snapshot_head head = {.index = jsc_stream_applied(b->s), .first = one};
+    jsc_bytes file = {0};
+    jsc_stream *s;
+    uint64_t lost;
+    CHECK(jsc_log_term(b->log, head.index, &head.term) == JSC_OK);
+    CHECK(jsc_bytes_add(&file, room, sizeof room) == JSC_OK);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) jsc_varint_put(&file, fields[i]);
+    jsc_snapshot_seal(file.p, file.n, &head);
+    CHECK(jsc_stream_new(b->all, b->log, 12, jsc_plane_account(b->plane, "$G", 2), "T", 1, &s) == JSC_OK);
+    int rc = jsc_stream_restore(s, file.p, file.n, 0, &lost);
+    jsc_stream_free(s);
+    jsc_log_set_owner(b->log, &b->s->owner);
+    jsc_bytes_free(&file);
+    return rc;
+}
+
+/* Each sequence was a record: what lies further apart than there are records would only take memory. */
+static void test_sequences_that_no_records_were(void) {
+    bed b;
+    bed_new(&b, &plain);
+    pub(&b, "s.a", NULL, "x");
+    pub(&b, "s.a", NULL, "x");
+    for (int i = 0; i < 9; i++) jsc_stream_delete(b.s, 99, NULL, 0); /* records that are no messages */
+    settle(&b);
+    CHECK(restore_two(&b, 1, 1) == JSC_OK);
+    CHECK(restore_two(&b, 3, 1) == JSC_OK);
+    CHECK(restore_two(&b, 1 << 22, 1) == JSC_ECORRUPT);
+    CHECK(restore_two(&b, 3, 4) == JSC_ECORRUPT); /* and one stands before it */
+    bed_free(&b);
+}
+
+/* The newest messages are gone when the snapshot is taken: what is made from it holds nothing that far up. */
+static void test_the_newest_are_gone(void) {
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c;
+    jsc_consumer_state st;
+    for (int i = 0; i < 10; i++) fake_pub(b.plane, "s.0.0", NULL, NULL, "stays");
+    for (int i = 0; i < 20000; i++) fake_pub(b.plane, "s.1.1", NULL, NULL, "goes");
+    settle(&b);
+    add_consumers(b.s);
+    CHECK(jsc_stream_purge(b.s, "s.1.1", 5, 0, 0, "_INBOX.d", 8) == JSC_OK);
+    settle(&b);
+    CHECK(b.s->messages == 10 && b.s->last_seq == 20010);
+    uint8_t *file;
+    size_t n;
+    uint64_t index, first, state, restored = 0;
+    CHECK(take(&b, &file, &n, &index, &first, &state, 0));
+    CHECK(jsc_snapshot_write(jsc_sim_vfs(b.sim), "log", file, n) == JSC_OK);
+    free(file);
+    bed_close(&b);
+    CHECK(reopen(&b, &plain, 0, &restored) == 1 && restored == state);
+    CHECK((c = jsc_consumer_by_id(b.s, 1)) != NULL);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_pending == 10);
+    jsc_stream_solo(b.s, 1);
+    jsc_stream_lead(b.s, 2);
+    fake_pub(b.plane, "s.0.0", NULL, NULL, "more");
+    settle(&b);
+    jsc_consumer_stat(c, &st);
+    CHECK(st.num_pending == 11 && b.s->last_seq == 20011);
+    bed_free(&b);
+}
+
 static void test_damage_never_passes_for_state(void) {
     bed b;
     bed_new(&b, &plain);
@@ -291,6 +362,8 @@ int main(void) {
     test_a_snapshot_and_what_follows_make_the_same_state();
     test_a_crash_at_any_call_leaves_the_old_or_the_new();
     test_messages_that_stay_hold_up_nothing();
+    test_sequences_that_no_records_were();
+    test_the_newest_are_gone();
     test_damage_never_passes_for_state();
     printf(failures ? "%d failures\n" : "snapshot: all passed\n", failures);
     return failures != 0;

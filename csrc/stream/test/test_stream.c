@@ -1,6 +1,7 @@
 /* Streams and consumers over a real log on a simulated disk, with a plane and a clock the test drives. */
 #include "bed.h"
 #include "fake_plane.h"
+#include <time.h>
 
 /* ---- streams ---- */
 static void test_publish_is_acked_with_its_sequence(void) {
@@ -126,6 +127,63 @@ static void test_purge_and_delete(void) {
     jsc_stream_stat(b.s, &st);
     CHECK(st.messages == 2 && st.first_seq == 102 && st.last_seq == 103);
     bed_free(&b);
+}
+
+static double purges_of_nothing(int messages) {
+    bed b;
+    bed_new(&b, &plain);
+    for (int i = 0; i < messages; i++) {
+        fake_pub(b.plane, i % 2 ? "s.odd" : "s.even", NULL, NULL, "x");
+        if (i % 1000 == 999) settle(&b);
+    }
+    settle(&b);
+    fake_clear(b.plane);
+    struct timespec from, to;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+    for (int i = 0; i < 400; i++) jsc_stream_purge(b.s, i % 2 ? "s.nobody" : "s.*.nobody", i % 2 ? 8 : 10, 0, 0, "", 0);
+    settle(&b);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+    CHECK(b.s->messages == (uint64_t)messages);
+    bed_free(&b);
+    return (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
+}
+
+/* Whoever may purge cannot keep a large stream from everything else by asking for what is not in it. */
+static void test_a_purge_costs_what_it_removes(void) {
+    double few = purges_of_nothing(10), many = purges_of_nothing(60000);
+    if (many > few * 10) printf("stream: %.0f ns with few messages, %.0f ns with many\n", few, many);
+    CHECK(many <= few * 10);
+}
+
+static void test_a_purge_removes_what_its_filter_matches(void) {
+    static const char *const filters[] = {"s.1.3", "s.1.*", "s.*.3", "s.>", "s.1", "s..3", "*.0.2", "t.>", "s.*.*"};
+    for (size_t k = 0; k < sizeof filters / sizeof *filters; k++) {
+        bed b;
+        bed_new(&b, &plain);
+        add_consumers(b.s);
+        history(&b, 400);
+        size_t n = strlen(filters[k]);
+        uint64_t last = b.s->last_seq, below = k % 2 ? last / 2 : 0, gone = 0, before = b.s->messages;
+        char *stays = calloc(1, last + 2);
+        for (uint64_t q = 1; q <= last; q++) {
+            const jsc_entry *e = jsc_seqs_at(&b.s->seqs, q);
+            if (!jsc_entry_live(e)) continue;
+            const jsc_subject *x = &b.s->subjects.a[e->subject];
+            stays[q] = (below && q >= below) || !jsc_subject_matches(filters[k], n, x->name, x->len);
+            gone += !stays[q];
+        }
+        CHECK(jsc_stream_purge(b.s, filters[k], n, below, 0, NULL, 0) == JSC_OK);
+        settle(&b);
+        CHECK(b.s->messages == before - gone && b.s->last_seq == last);
+        for (uint64_t q = 1; q <= last; q++) CHECK(jsc_entry_live(jsc_seqs_at(&b.s->seqs, q)) == stays[q]);
+        uint64_t counted = 0;
+        for (uint32_t i = 0; i < b.s->subjects.n; i++)
+            if (b.s->subjects.a[i].name) counted += b.s->subjects.a[i].count;
+        CHECK(counted == b.s->messages);
+        history(&b, 50); /* and it goes on */
+        free(stays);
+        bed_free(&b);
+    }
 }
 
 /* ---- consumers ---- */
@@ -632,6 +690,25 @@ static void test_huge_durations_and_numbers_overflow_nothing(void) {
 }
 
 /* Each finds its own progress, and no turn serves them all to the end before anything else happens. */
+/* A record may say anything: times with which no sum fits are none, and what stands there is not believed. */
+static void test_a_record_with_a_time_that_cannot_be(void) {
+    bed b;
+    bed_new(&b, &plain);
+    jsc_consumer *c = consumer(&b, 5, "C", &explicit_pull);
+    pub(&b, "s.a", NULL, "x");
+    static const uint8_t late[] = {1,    5,    JSC_OP_DELIVER, 1,    1,    0xc0, 0xff,
+                                   0xff, 0xff, 0xff,           0xff, 0xff, 0xff, 0x7f}; /* 2^63 - 64 */
+    uint64_t index;
+    CHECK(jsc_stream_propose(b.s, JSC_K_CONSUMER_STATE, late, sizeof late, &index) == JSC_OK);
+    settle(&b);
+    jsc_stream_follow(b.s);
+    jsc_stream_lead(b.s, 2);
+    jsc_consumer_state st;
+    jsc_consumer_stat(c, &st);
+    CHECK(st.delivered_stream == 0 && st.num_pending == 1);
+    bed_free(&b);
+}
+
 static void test_many_consumers_share_a_turn(void) {
     enum { CONSUMERS = 300, MESSAGES = 40 };
     bed b;
@@ -725,11 +802,14 @@ int main(void) {
     test_a_shutdown_ends_waiting_pulls_and_keeps_acks();
     test_a_stuck_message_costs_no_memory();
     test_huge_durations_and_numbers_overflow_nothing();
+    test_a_record_with_a_time_that_cannot_be();
     test_many_consumers_share_a_turn();
     test_publish_is_acked_with_its_sequence();
     test_rules_of_headers();
     test_limits_and_discard();
     test_purge_and_delete();
+    test_a_purge_costs_what_it_removes();
+    test_a_purge_removes_what_its_filter_matches();
     test_pull_ack_and_redelivery();
     test_statuses_of_pulls();
     test_nobody_listening_consumes_nothing();

@@ -177,7 +177,197 @@ static void test_one_message_to_many(void) {
     free(all);
 }
 
+/* A client that said CONNECT, and which of its messages come back to it and how it hears of nobody there. */
+static peer connected(jsc_plane *p, int echo) {
+    peer c = client(p);
+    jsc_ready r[4];
+    say(&c, "CONNECT {}\r\n", 12);
+    for (int i = 0; i < 4; i++) {
+        assert(jsc_plane_poll(p, 0, r, 4) >= 0);
+        for (jsc_event e; jsc_plane_next(p, &e); jsc_event_done(&e)) {
+            jsc_conn_options o = {
+                .account = p->default_account, .echo = (uint8_t)echo, .headers = 1, .no_responders = 1};
+            if (e.type == JSC_EV_CONNECT) assert(!jsc_conn_accept(p, c.id, &o));
+        }
+    }
+    return c;
+}
+
+/* Lines that a format makes of 0..n-1, all told in as many turns as it takes. */
+static void tell_all(jsc_plane *p, const peer *c, const char *format, int n) {
+    static char line[8192];
+    char got[65536];
+    for (int i = 0; i < n; i++) {
+        int k = snprintf(line, sizeof line, format, i, i);
+        assert(k < (int)sizeof line);
+        while (send(c->fd, line, (size_t)k, MSG_DONTWAIT) != k) {
+            turn(p);
+            while (hear(c, got, sizeof got));
+        }
+    }
+    for (int i = 0; i < 200; i++) {
+        turn(p);
+        while (hear(c, got, sizeof got));
+    }
+}
+
+/* Each of a flood of messages costs `each` or more: no turn takes more of them than a connection's part of it. */
+static void flood(jsc_plane *p, const peer *c, const char *format, uint64_t each) {
+    enum { FLOOD = 2000 };
+    char line[256];
+    int big = 1 << 20;
+    assert(!setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &big, sizeof big));
+    uint64_t all = p->stats.in_msgs + FLOOD;
+    for (int i = 0; i < FLOOD; i++) say(c, line, (size_t)snprintf(line, sizeof line, format, i, i));
+    int turns = 0;
+    for (; p->stats.in_msgs < all && turns < 4 * FLOOD; turns++) {
+        uint64_t before = p->stats.in_msgs;
+        turn(p);
+        assert((p->stats.in_msgs - before) * each <= 2 * JSC_WORK_TURN + each);
+    }
+    assert(p->stats.in_msgs == all);
+}
+
+/* Subjects at which literal and `*` part at each token: most of the index is walked, and nobody gets anything. */
+static void test_subjects_that_walk_the_index(void) {
+    enum { DEEP = 9 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer c = client(p);
+    char line[256];
+    for (int i = 0; i < 1 << DEEP; i++) {
+        char *q = line + sprintf(line, "SUB ");
+        for (int k = 0; k < DEEP; k++) q += sprintf(q, "%c.", i >> k & 1 ? 'a' : '*');
+        sprintf(q, "%s %d\r\n", i & 1 ? "x" : "y", i);
+        tell_all(p, &c, line, 1);
+    }
+    assert(p->stats.subscriptions == 1 << DEEP);
+    flood(p, &c, "PUB a.a.a.a.a.a.a.a.a.z%d 0\r\n\r\n", 1 << DEEP);
+    close(c.fd);
+    jsc_plane_free(p);
+}
+
+static void test_groups_that_are_looked_at_in_vain(void) {
+    enum { MANY = 2000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer own = connected(p, 0), other = client(p);
+    tell_all(p, &own, "SUB s.* q %d\r\n", MANY);
+    assert(p->stats.subscriptions == MANY);
+    flood(p, &own, "PUB s.a 0\r\n\r\n", MANY); /* every member is the publisher, who wants no echo */
+    flood(p, &other, "PUB s.%d 0\r\n\r\n", MANY); /* each subject is new: all are found and sorted for one */
+    close(own.fd);
+    close(other.fd);
+    jsc_plane_free(p);
+}
+
+static void test_own_subscriptions_without_echo(void) {
+    enum { MANY = 2000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer own = connected(p, 0);
+    tell_all(p, &own, "SUB s %d\r\n", MANY);
+    assert(p->stats.subscriptions == MANY);
+    flood(p, &own, "PUB s 0\r\n\r\n", MANY);
+    close(own.fd);
+    jsc_plane_free(p);
+}
+
+static double requests_in_vain(int subs) {
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer c = connected(p, 1);
+    char got[65536];
+    tell_all(p, &c, "SUB s.%d %d\r\n", subs);
+    tell_all(p, &c, "SUB r x\r\n", 1);
+    assert(p->stats.subscriptions == (uint64_t)subs + 1);
+    struct timespec a, b;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
+    size_t answers = 0;
+    for (int i = 0; i < 300; i++) {
+        say(&c, "PUB nobody r 0\r\n\r\n", 18);
+        turn(p);
+        while (hear(&c, got, sizeof got)) answers += strstr(got, "HMSG r x ") && strstr(got, " 503\r\n");
+    }
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
+    assert(answers == 300);
+    close(c.fd);
+    jsc_plane_free(p);
+    return (double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec);
+}
+
+/* Who has many subscriptions is told that nobody answers as soon as who has few. */
+static void test_nobody_answers_who_has_many_subscriptions(void) {
+    double few = requests_in_vain(10), many = requests_in_vain(60000);
+    if (many > few * 10) printf("bounds: %.0f ns with few, %.0f ns with many\n", few, many);
+    assert(many <= few * 10);
+}
+
+/* Subjects of a thousand tokens, two of which share all but the last: each pair makes as many nodes. */
+static void test_subscriptions_of_long_subjects(void) {
+    enum { PAIRS = 200, TOKENS = 1000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    peer heavy = client(p);
+    char format[4096], *q = format + sprintf(format, "SUB %%d");
+    for (int i = 0; i < TOKENS; i++) q += sprintf(q, ".a");
+    char *last = q;
+    for (int second = 0; second < 2; second++) {
+        sprintf(last, ".%c %d%%d\r\n", second ? 'x' : 'y', second);
+        tell_all(p, &heavy, format, PAIRS);
+    }
+    assert(p->stats.subscriptions == 2 * PAIRS);
+    close(heavy.fd);
+    int turns = 0;
+    for (; (p->stats.subscriptions || p->closing) && turns < 1000; turns++) {
+        uint64_t before = p->stats.subscriptions;
+        turn(p);
+        assert((before - p->stats.subscriptions) / 2 * TOKENS <= 2 * JSC_WORK_TURN);
+    }
+    assert(!p->stats.subscriptions);
+    jsc_plane_free(p);
+}
+
+static int note_cached(void *ctx, const jsc_account_info *i) {
+    if (i->name_len == 1) *(uint64_t *)ctx = i->cached;
+    return 0;
+}
+
+static void look_up(jsc_plane *p, jsc_account *a, int i) {
+    char subject[16];
+    uint32_t n = (uint32_t)snprintf(subject, sizeof subject, "s.%d", i);
+    jsc_match *m = jsc_match_get(a, NULL, subject, n);
+    assert(m);
+    jsc_match_put(p, m);
+}
+
+/* What one account has remembered leaves room for what others need to. */
+static void test_the_room_of_one_accounts_memory(void) {
+    enum { SUBS = 4000, SUBJECTS = 4000 };
+    jsc_plane *p;
+    assert(!jsc_plane_new(NULL, &p));
+    jsc_account *big = p->default_account, *small = jsc_plane_account(p, "B", 1);
+    uint64_t n = 0;
+    jsc_sub *sub;
+    for (int i = 0; i < SUBS; i++) assert(!jsc_subscribe_host(p, big, "s.*", 3, NULL, 0, 0, 1, &sub));
+    assert(!jsc_subscribe_host(p, small, "s.*", 3, NULL, 0, 0, 1, &sub));
+    for (int i = 0; i < SUBJECTS && p->cache_bytes <= JSC_CACHE_BYTES; i++)
+        for (int twice = 0; twice < 2; twice++) look_up(p, big, i);
+    assert(p->cache_bytes > JSC_CACHE_BYTES);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 4; i++) look_up(p, small, i), look_up(p, small, i);
+    assert(!jsc_plane_accounts(p, note_cached, &n));
+    assert(n == 4);
+    jsc_plane_free(p);
+}
+
 int main(void) {
+    test_subjects_that_walk_the_index();
+    test_groups_that_are_looked_at_in_vain();
+    test_own_subscriptions_without_echo();
+    test_nobody_answers_who_has_many_subscriptions();
+    test_subscriptions_of_long_subjects();
+    test_the_room_of_one_accounts_memory();
     test_a_flood_of_subscriptions();
     test_closing_with_many_subscriptions();
     test_unsubscribing_gives_room_back();

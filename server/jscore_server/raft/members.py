@@ -98,7 +98,7 @@ def members_from_json(index: int, data: bytes, newest: int = 1) -> Members:
         outgoing, removed = tuple(body.get("outgoing", ())), tuple(body.get("removed", ()))
         ids = tuple(sorted(body.get("ids", {}).items()))
         numbers = body["expected"], body.get("outgoing_expected", 0)
-    except (AttributeError, KeyError, TypeError) as err:
+    except (AttributeError, KeyError, TypeError, RecursionError) as err:
         raise ValueError(f"record {index} is no configuration: {err}") from None
     names = voters + learners + outgoing + removed + tuple(text for pair in ids for text in pair)
     if not voters or not all(isinstance(n, str) for n in names) or not all(isinstance(n, int) for n in numbers):

@@ -99,6 +99,11 @@ def test_members_state_their_version() -> None:
         members_from_json(7, b'{"voters": ["a"], "learners": [], "expected": 1, "version": "x"}')
 
 
+def test_a_configuration_nested_without_end_is_none() -> None:
+    with pytest.raises(ValueError, match="record 7 is no configuration"):
+        members_from_json(7, b'{"voters": ' + b"[" * 100_000)
+
+
 def test_a_meta_entry_of_a_later_version_is_refused_and_changes_nothing() -> None:
     state = MetaState()
     with pytest.raises(MetaError, match="version 2, this server knows 1"):

@@ -133,7 +133,7 @@ class Group:
 
     @property
     def is_leader(self) -> bool:
-        """Leader whose first record of the term is committed."""
+        """Leader, and of what older terms left in its log nothing is open."""
         return self.core.led
 
     @property
@@ -679,6 +679,8 @@ class Group:
             self.paused = 0
             self.leader_since = time.time_ns() if leads else 0
             self.mended = self.host.ticks
+            if leads:
+                self.host.compare.note(self)
             self.on_role(role, term)
 
     def _tell_loss(self) -> None:

@@ -121,6 +121,7 @@ class Election(State):
             self._next_round()
             for p in self.progress.values():
                 self._heartbeat(p)
+            self.deadline = self._next_beat()
         else:
             self.out.proposals.append((NOOP, None))
 

@@ -254,7 +254,9 @@ class Group:
         """
         self.wanted = tuple(dict.fromkeys(wanted))
         core = self.core
-        if core.led:
+        if core.led and self._is_as_wanted():
+            self.wanted = ()
+        elif core.led:
             core.deadline = min(core.deadline, self.host.ticks + 1)
             self.host._schedule(self)
 
@@ -807,11 +809,16 @@ class Group:
         wanted = self.wanted
         if not wanted or core.transferee:
             return
-        members = core.members
-        if members.outgoing or core.target is not None or set(members.voters) != set(wanted) or members.learners:
+        if not self._is_as_wanted():
             if core.name not in wanted and core.changing is None and self._leave_lead():
                 return
             core.change(wanted, instead=True)
             self.drain()
         else:
-            self.wanted = ()  # as it should be
+            self.wanted = ()
+
+    def _is_as_wanted(self) -> bool:
+        members = self.core.members
+        if members.outgoing or members.learners or self.core.target is not None:
+            return False
+        return set(members.voters) == set(self.wanted)

@@ -35,7 +35,7 @@ class Leader(Follower):
         else:
             if self.quiet:
                 self._wake()
-            self.deadline = now - now % timing.heartbeat_ticks + timing.heartbeat_ticks  # all groups on the same ticks
+            self.deadline = self._next_beat()
         if self.transferee and now >= self.transfer_at:
             self.transferee = ""
             if not self.members.is_voter(self.name):
@@ -65,6 +65,10 @@ class Leader(Follower):
                 self._queue(p)
         self._confirm()
         self._advance_change()
+
+    def _next_beat(self) -> int:
+        every = self.timing.heartbeat_ticks
+        return self.now - self.now % every + every  # all groups on the same ticks
 
     def _is_idle(self) -> bool:
         """Everybody holds and knows everything and has answered lately: then hosts, not groups, prove liveness (§4).

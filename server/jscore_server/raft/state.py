@@ -342,6 +342,9 @@ class State:
     def _heartbeat(self, p: Progress) -> None:
         raise NotImplementedError
 
+    def _next_beat(self) -> int:
+        raise NotImplementedError
+
     def wake_others(self) -> None:
         raise NotImplementedError
 

@@ -94,6 +94,7 @@ typedef struct jsc_stream_state {
     int64_t first_ts, last_ts; /* unix ns, 0 none */
 } jsc_stream_state;
 void jsc_stream_stat(const jsc_stream *, jsc_stream_state *out);
+void jsc_stream_amount(const jsc_stream *, uint64_t *messages, uint64_t *bytes); /* no look at the log */
 /* The stored message: *seq set. Reads verify. JSC_ENOTFOUND / JSC_ECORRUPT. */
 int jsc_stream_get(jsc_stream *, uint64_t seq, jsc_record *out);
 int jsc_stream_last(jsc_stream *, const char *pattern, size_t n, uint64_t *seq, jsc_record *out);

@@ -15,6 +15,11 @@ void jsc_stream_stat(const jsc_stream *s, jsc_stream_state *out) {
     out->last_ts = s->last_ts;
 }
 
+void jsc_stream_amount(const jsc_stream *s, uint64_t *messages, uint64_t *bytes) {
+    *messages = s->messages;
+    *bytes = s->bytes;
+}
+
 int jsc_stream_read(jsc_stream *s, uint64_t seq, jsc_record *out) {
     const jsc_entry *e = jsc_seqs_at(&s->seqs, seq);
     if (!jsc_entry_live(e) || seq > s->last_seq) return JSC_ENOTFOUND;

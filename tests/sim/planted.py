@@ -49,6 +49,13 @@ class CommitsOlderTerms(Core):
             self.term_start = started
 
 
+class LeadsWithOpenRecords(Core):
+    """R-11 broken: a new leader does not wait for a record of its term, though it does not know what is committed."""
+
+    def _leads_at_once(self) -> bool:
+        return self.last > 0
+
+
 class PromisesBeforeDisk(Core):
     """R-9 broken: votes leave before they are durable."""
 
@@ -224,10 +231,10 @@ class SendsOverAGap(Core):
 PLANTED: dict[str, dict[str, Any]] = {
     c.__name__: {"core_class": c}
     for c in (
-        AcksBeforeSync, CountsVotesTwice, CommitsOlderTerms, PromisesBeforeDisk, CountsOwnUnsynced, CutsOnShortAppend,
-        TrustsAnyLog, BelievesItsWholeLog, AppliesBeforeCommit, LeavesJointTooEarly, AsksTheNewVotersAlone,
-        ElectedByTheNewVotersAlone, CountsLearners, JumpsToItsMembers, AnswersWithoutARound,
-        LeaseWithoutEnd, LeaseBrokenByAHint, CountsWhoLostItsPromises,
+        AcksBeforeSync, CountsVotesTwice, CommitsOlderTerms, LeadsWithOpenRecords, PromisesBeforeDisk,
+        CountsOwnUnsynced, CutsOnShortAppend, TrustsAnyLog, BelievesItsWholeLog, AppliesBeforeCommit,
+        LeavesJointTooEarly, AsksTheNewVotersAlone, ElectedByTheNewVotersAlone, CountsLearners, JumpsToItsMembers,
+        AnswersWithoutARound, LeaseWithoutEnd, LeaseBrokenByAHint, CountsWhoLostItsPromises,
     )
 }  # fmt: skip
 PLANTED |= {

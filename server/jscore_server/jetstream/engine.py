@@ -7,6 +7,7 @@ Source: clustering.md §1, §2, §5.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -158,6 +159,7 @@ class JetStream:
         self._replay_ended = False
         self._to_open: dict[tuple[str, str], str] = {}  # streams whose replica here is new -> who is to be answered
         self._to_resume: dict[tuple[str, str], str] = {}  # the same of those that are on the disk and wait for a turn
+        self._untouched: set[str] = set()  # directories of streams, found whole at the start and not opened yet
         self._slice_end = 0
         self._loop = loop
         self._running = False
@@ -186,7 +188,9 @@ class JetStream:
         """Opens the meta log, serves the API; `meta_bootstrap` must follow. Raises: OSError, jscore.Error."""
         self._running = True
         self.started_ns = self.clock()
-        os.makedirs(os.path.join(self.options.directory, "streams"), exist_ok=True)
+        streams = os.path.join(self.options.directory, "streams")
+        os.makedirs(streams, exist_ok=True)
+        self._untouched = heal.untouched(streams)
         self._open_meta_log()
         self.gather.start()
         self.leaving.start()
@@ -446,6 +450,7 @@ class JetStream:
         if not self._running:
             return
         self._running = False
+        gc.enable()
         self.api.stop()
         self.system_api.stop()
         self.gather.stop()
@@ -922,11 +927,12 @@ class JetStream:
                 self.api.refuse("stream_create", assignment.account, reply, problem(10039))
             return
         directory = self.directory_of(assignment)
-        if os.path.isdir(directory) or os.path.isdir(directory + heal.WHOLE):
+        if directory in self._untouched or os.path.isdir(directory) or os.path.isdir(directory + heal.WHOLE):
             if at_once or self.clock() < self._slice_end:
                 self._open(assignment, reply)
             else:
                 if not self._to_resume:
+                    gc.disable()  # all that is made now stays: to look through it again and again is for nothing
                     self.after(0, self._resume)
                 self._to_resume[key] = reply
             return
@@ -937,18 +943,22 @@ class JetStream:
     def _resume(self) -> None:
         """Opens more of the streams that are on the disk. With thousands at once, links and clients would wait long."""
         end = self.clock() + OPEN_SLICE_NS
-        while self._to_resume:
-            key = next(iter(self._to_resume))
-            reply = self._to_resume.pop(key)
-            assignment = self.state.get(*key)
-            if assignment is not None and (
-                self.server_name in assignment.peers or self.raft.remembers(assignment.group)
-            ):
-                self._open_asset(assignment, reply, at_once=True)
-            if self.clock() >= end:
-                break
-        if self._to_resume:
-            self.after(0, self._resume)
+        try:
+            while self._to_resume:
+                key = next(iter(self._to_resume))
+                reply = self._to_resume.pop(key)
+                assignment = self.state.get(*key)
+                if assignment is not None and (
+                    self.server_name in assignment.peers or self.raft.remembers(assignment.group)
+                ):
+                    self._open_asset(assignment, reply, at_once=True)
+                if self.clock() >= end:
+                    break
+        finally:
+            if self._to_resume:
+                self.after(0, self._resume)
+            else:
+                gc.enable()
 
     def _try_open_new(self) -> None:
         self._open_new()
@@ -980,9 +990,12 @@ class JetStream:
         log: RecordLog | None = None
         asset: Asset | None = None
         try:
-            if not os.path.isdir(os.path.dirname(directory)):
-                os.makedirs(os.path.dirname(directory), exist_ok=True)
-            heal.settle(directory, self._grave(assignment, deleted=False))
+            if directory in self._untouched:
+                self._untouched.discard(directory)
+            else:
+                if not os.path.isdir(os.path.dirname(directory)):
+                    os.makedirs(os.path.dirname(directory), exist_ok=True)
+                heal.settle(directory, self._grave(assignment, deleted=False))
             snapshot, damage = self._snapshot(directory)
             keep = jscore.snapshot_head(snapshot).first if snapshot is not None else 0
             log = self.store.open(directory, keep=keep)
@@ -1060,6 +1073,7 @@ class JetStream:
     def _bury(self, assignment: Assignment, what: str = "deleted") -> None:
         """Moves a stream's directory out of the way: nothing is erased at once (clustering.md §6, last row)."""
         source, target = self.directory_of(assignment), self._grave(assignment, deleted=True)
+        self._untouched.discard(source)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.rename(source, target)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from jscore_server.protocol.identity import BASE62
@@ -165,6 +166,7 @@ def peer_id(server_name: str) -> str:
     return short_hash(server_name)
 
 
+@lru_cache(maxsize=256)
 def account_directory(account: str) -> str:
     """The account as the name of a directory: itself where it can be one, else with what cannot be in it as `%XX`."""
     raw = account.encode("utf-8", "surrogateescape")

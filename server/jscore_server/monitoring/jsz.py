@@ -48,17 +48,16 @@ def jsz(monitor: Monitor, asked: Asked) -> Sliced[Body]:
     streams = asked["streams"] or asked["consumer"] or asked["direct_consumer"]
     detailed = asked["accounts"] or streams or bool(asked["account"])
     body: Body = {**js_stats(engine), **head, "config": js_config(monitor), "limits": {}}
-    held = _held(engine)
-    body["streams"] = len(held)
+    sums = _sums(_held(engine))
+    body["streams"] = sums.streams
     shows = detailed and (engine.clustered or asked["raft"])
-    if shows and (led := sum(asset.leading for asset in held)):
-        body["streams_leader"] = led
-    body["consumers"] = sum(_visible(asset) for asset in held)
-    if shows and (led := sum(_visible(asset) for asset in held if asset.leading)):
-        body["consumers_leader"] = led
-    states = [asset.stream.state() for asset in held]
-    body["messages"] = sum(state.messages for state in states)
-    body["bytes"] = sum(state.bytes for state in states)
+    if shows and sums.led:
+        body["streams_leader"] = sums.led
+    body["consumers"] = sums.consumers
+    if shows and sums.consumers_led:
+        body["consumers_leader"] = sums.consumers_led
+    body["messages"] = sums.messages
+    body["bytes"] = sums.bytes
     meta = js_meta(engine)
     if meta:
         body["meta_cluster"] = meta
@@ -96,8 +95,32 @@ def _held(engine: JetStream) -> list[Asset]:
     return [asset for asset in engine.assets.values() if not asset.failed and asset.config is not None]
 
 
-def _visible(asset: Asset) -> int:
-    return sum(not replica.config.direct for replica in asset.consumers.values())
+class Sums(msgspec.Struct):
+    """What streams held here are together."""
+
+    streams: int = 0
+    led: int = 0
+    consumers: int = 0
+    consumers_led: int = 0
+    messages: int = 0
+    bytes: int = 0
+
+
+def _sums(held: list[Asset]) -> Sums:
+    """In one pass: there may be thousands, and whoever watches a server asks every few seconds."""
+    led = consumers = consumers_led = messages = size = 0
+    for asset in held:
+        leading = asset.leading
+        led += leading
+        if asset.consumers:
+            visible = sum(not replica.config.direct for replica in asset.consumers.values())
+            consumers += visible
+            if leading:
+                consumers_led += visible
+        count, used = asset.stream.amount()
+        messages += count
+        size += used
+    return Sums(len(held), led, consumers, consumers_led, messages, size)
 
 
 # ---- summaries, shared with /varz and STATSZ ----
@@ -153,12 +176,11 @@ def js_stats(engine: JetStream) -> Body:
 
 
 def _usage(held: Iterable[Asset]) -> Body:
-    used = {"memory": 0, "storage": 0, "reserved_memory": 0, "reserved_storage": 0}
+    used = {"memory": 0, "storage": 0}
     for asset in held:
         assert asset.config is not None
         kind = "memory" if asset.config.storage == "memory" else "storage"
-        used[kind] += asset.stream.state().bytes
-        used["reserved_" + kind] += max(0, asset.config.max_bytes)
+        used[kind] += asset.stream.amount()[1]
     return used
 
 

@@ -42,7 +42,7 @@ class Change(Reads):
         that forbids it now.
         """
         if self.role is not Role.LEADER or not self.led or self.transferee:
-            raise NotLeader  # R-22: a record of the own term must be committed first
+            raise NotLeader
         if not voters:
             raise ChangeRefused("the last voter cannot be removed")
         if len(set(voters + learners)) != len(voters) + len(learners):
@@ -171,6 +171,9 @@ class Change(Reads):
     def _propose(
         self, voters: tuple[str, ...], learners: tuple[str, ...], expected: int, joint: Members | None = None
     ) -> None:
+        if self.commit < self.term_start:
+            self._begin_term()  # R-22: a record of the own term is committed first; then this is come back to
+            return
         current = self.members
         outgoing = joint.voters if joint is not None else ()
         new = Members(0, voters, learners, expected, outgoing, joint.expected if joint is not None else 0)
@@ -210,6 +213,9 @@ class Change(Reads):
         p = self.progress.get(name)
         if p is None or p.match < max(self.caught, 1):
             raise ChangeRefused(f"{name} has not caught up")
+        if self.commit < self.term_start:
+            self._begin_term()
+            raise ChangeRefused("no record of this term is committed yet")
         ids = {n: self._directory_of(n) for n in current.everybody} | {name: directory_id}
         of_members = tuple(sorted((n, i) for n, i in ids.items() if i))
         self.out.proposals.append((MEMBERS, replace(current, index=0, ids=of_members)))

@@ -115,7 +115,33 @@ class Election(State):
         self.deadline = self.now + 1
         self.progress = {}
         self._sync_progress()
-        self.out.proposals.append((NOOP, None))  # R-11
+        if self._leads_at_once():
+            self.led = True
+            self.out.role.append((Role.LEADER, self.term))
+            self._next_round()
+            for p in self.progress.values():
+                self._heartbeat(p)
+            self.deadline = self._next_beat()
+        else:
+            self.out.proposals.append((NOOP, None))  # R-11
+
+    def _leads_at_once(self) -> bool:
+        """Whether a new leader has nothing to settle, and so needs no record of its term before it leads (R-11).
+
+        That record decides about records whose commit is open, and tells which are committed. A leader all of whose log
+        is known to be committed has none that are open, and lacks none that are: whoever is elected holds them all. Its
+        term then begins with the first record there is reason for (`_begin_term`). Of thousands of idle groups that are
+        started together, or lose a host, each would otherwise wait for a sync of its own file on every replica.
+        """
+        members = self.members
+        if members.outgoing or members.learners or members.agree((self.name,)):
+            return False  # a change goes on; or nobody is there to ask
+        return self.commit == self.last > 0
+
+    def _begin_term(self) -> None:
+        """As leader, puts the first record of the own term into the log, if it has none."""
+        if self.last < self.term_start and not self.out.proposals:
+            self.out.proposals.append((NOOP, None))
 
     def _hears_leader(self) -> bool:
         if self.role is Role.LEADER:
@@ -152,6 +178,8 @@ class Election(State):
                 self._ask_again_soon()
         if self.quiet:
             self._doubt()
+        if self.role is Role.LEADER and m.peer in self.progress:
+            self._heartbeat(self.progress[m.peer])  # whom it misses: it may have been opened just now
         reply = Message(PREVOTE_REPLY, m.peer, self.group, m.term, hint=self.term, flags=FLAG_TRUE if granted else 0)
         self.out.messages.append(reply)  # promises nothing: no need to wait for the disk
 

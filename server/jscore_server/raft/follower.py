@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .election import Election
 from .members import JOINING
-from .messages import ACK, FLAG_CURRENT, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, REJECT, Message
+from .messages import ACK, FLAG_CURRENT, FLAG_MORE, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, REJECT, Message
 from .state import InvariantBroken, Role
 
 
@@ -48,7 +48,8 @@ class Follower(Election):
                 self._commit_to(min(m.commit, self.verified))
             elif self.hard.mute >= 0:
                 self._may_count_again()
-            if m.flags & FLAG_TRUE and self.commit >= m.commit and self.disk and self.hard.mute < 0:
+            agrees = self.commit >= m.commit and self.verified == self.last and self.disk and self.hard.mute < 0
+            if m.flags & FLAG_TRUE and agrees:
                 self.quiet = True
                 self.deadline = self.now + 3 * self.timing.sleep_ticks + self.timeout
             self._ack(m.hint)
@@ -84,6 +85,8 @@ class Follower(Election):
         index = self.synced if self.synced < verified else verified
         self.acked = index
         flags = FLAG_MUTE if self.hard.mute >= 0 else FLAG_TRUE if self.quiet else 0
+        if verified < self.last:
+            flags |= FLAG_MORE
         self._send(Message(ACK, self.leader, self.group, self.term, index, 0, answered, verified, flags))
 
     def step_append(

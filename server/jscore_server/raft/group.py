@@ -134,7 +134,7 @@ class Group:
 
     @property
     def is_leader(self) -> bool:
-        """Leader whose first record of the term is committed."""
+        """Leader, and of what older terms left in its log nothing is open."""
         return self.core.led
 
     @property
@@ -255,7 +255,9 @@ class Group:
         """
         self.wanted = tuple(dict.fromkeys(wanted))
         core = self.core
-        if core.led:
+        if core.led and self._is_as_wanted():
+            self.wanted = ()
+        elif core.led:
             core.deadline = min(core.deadline, self.host.ticks + 1)
             self.host._schedule(self)
 
@@ -684,6 +686,8 @@ class Group:
             self.paused = 0
             self.leader_since = time.time_ns() if leads else 0
             self.mended = self.host.ticks
+            if leads:
+                self.host.compare.note(self)
             self.on_role(role, term)
 
     def _tell_loss(self) -> None:
@@ -810,11 +814,16 @@ class Group:
         wanted = self.wanted
         if not wanted or core.transferee:
             return
-        members = core.members
-        if members.outgoing or core.target is not None or set(members.voters) != set(wanted) or members.learners:
+        if not self._is_as_wanted():
             if core.name not in wanted and core.changing is None and self._leave_lead():
                 return
             core.change(wanted, instead=True)
             self.drain()
         else:
-            self.wanted = ()  # as it should be
+            self.wanted = ()
+
+    def _is_as_wanted(self) -> bool:
+        members = self.core.members
+        if members.outgoing or members.learners or self.core.target is not None:
+            return False
+        return set(members.voters) == set(self.wanted)

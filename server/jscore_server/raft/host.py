@@ -366,6 +366,7 @@ class RaftHost:
                 group.core._persist()
                 group.drain()
             self._newborn.append(group)
+            self._moved[group] = None  # what recovery found, nobody may have stated to be synced
             group.due = 1 << 62
             self._schedule(group)
         finally:

@@ -6,7 +6,17 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from .follower import Follower
-from .messages import FLAG_CURRENT, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, HEARTBEAT, SNAPSHOT_NEEDED, TIMEOUT_NOW, Message
+from .messages import (
+    FLAG_CURRENT,
+    FLAG_MORE,
+    FLAG_MUTE,
+    FLAG_TRUE,
+    FLAG_WHOLE,
+    HEARTBEAT,
+    SNAPSHOT_NEEDED,
+    TIMEOUT_NOW,
+    Message,
+)
 from .progress import Progress
 from .state import ChangeRefused, NotLeader, Role
 
@@ -25,7 +35,7 @@ class Leader(Follower):
         else:
             if self.quiet:
                 self._wake()
-            self.deadline = now - now % timing.heartbeat_ticks + timing.heartbeat_ticks  # all groups on the same ticks
+            self.deadline = self._next_beat()
         if self.transferee and now >= self.transfer_at:
             self.transferee = ""
             if not self.members.is_voter(self.name):
@@ -43,7 +53,10 @@ class Leader(Follower):
                 return
         self._next_round()
         self.whole = self._is_whole()
+        seldom = now % timing.election_max_ticks >= timing.heartbeat_ticks
         for p in self.progress.values():
+            if seldom and p.said >= 0 and not p.round and not p.match and self.is_present(p.name):
+                continue  # not opened there yet, as long as it says nothing: it asks when it is (_on_prevote)
             if not (p.asleep and self.quiet):
                 self._heartbeat(p)
             if p.paused and now - p.sent_tick >= timing.retry_ticks:
@@ -53,14 +66,20 @@ class Leader(Follower):
         self._confirm()
         self._advance_change()
 
+    def _next_beat(self) -> int:
+        every = self.timing.heartbeat_ticks
+        return self.now - self.now % every + every  # all groups on the same ticks
+
     def _is_idle(self) -> bool:
         """Everybody holds and knows everything and has answered lately: then hosts, not groups, prove liveness (§4).
 
-        Who is not there hinders nobody from sleeping while a quorum is: its return wakes the leader.
+        Who is not there hinders nobody from sleeping while a quorum is: its return wakes the leader. "Lately" is long,
+        as nobody sleeps who does not agree: on servers that are late with all they have to do, thousands of leaders
+        that wait for prompter answers would be what keeps them busy.
         """
         now, last = self.now, self.last
         if self.commit == last <= self.synced and not self.transferee and not self.reading and self.target is None:
-            since = now - (3 * self.timing.quiet_ticks if self.quiet else self.timing.quorum_ticks)
+            since = now - 3 * self.timing.quiet_ticks
             settled = {self.name}
             for p in self.progress.values():
                 if not self.is_present(p.name):
@@ -71,7 +90,7 @@ class Leader(Follower):
             else:
                 if self.members.agree(settled):
                     # Of a new leader that nobody has asked for anything, nothing is to be expected soon.
-                    return now - self.busy >= self.timing.idle_ticks or last == self.term_start
+                    return now - self.busy >= self.timing.idle_ticks or last <= self.term_start
         self.busy = now
         return False
 
@@ -349,6 +368,8 @@ class Leader(Follower):
             p.probing = False
             p.next = min(m.hint, self.last) + 1
             p.paused = False
+        if self.last < self.term_start:
+            self._before_first(p, m)
         if m.hint > p.hint:
             p.hint = m.hint
             p.hint_tick = now
@@ -363,6 +384,16 @@ class Leader(Follower):
             self._confirm()
         if self.target is not None:
             self._advance_change()
+
+    def _before_first(self, p: Progress, m: Message) -> None:
+        """An answer to a leader whose log has no record of its term yet: is one needed, or an older one as a probe?"""
+        if not p.counted:
+            self._begin_term()  # who lost its promises waits for one
+        elif p.match < self.last:
+            if p.probing and not p.paused and p.next > self.last:
+                p.next = p.match + 1
+        elif m.flags & FLAG_MORE:
+            self._begin_term()  # what it has beyond was never committed, and is not to lie there until it may be
 
     def _on_reject(self, m: Message) -> None:
         p = self.progress.get(m.peer)

@@ -48,6 +48,7 @@ class Kind(IntEnum):
 _KINDS = {int(k): k for k in Kind}
 FLAG_TRUE = 1  # of a small message: granted, or a transfer; of an append: the records may hold a MEMBERS record
 FLAG_MUTE = 2  # of an ACK: the sender has lost its vote and does not count
+FLAG_MORE = 4  # of an ACK: the sender's log goes on behind what it has proven to match
 FLAG_WHOLE = 4  # of a HEARTBEAT: every voter counts, answers and has caught up
 FLAG_CURRENT = 8  # of a HEARTBEAT: the receiver counts and has caught up
 

@@ -227,7 +227,7 @@ class State:
         self.members = hard.members[-1]
         self.role = Role.FOLLOWER
         self.leader = ""
-        self.led = False  # leader, and its no-op is committed
+        self.led = False  # leader, and of what older terms left in its log nothing is open
         self.last = log.last
         self.first = first  # first index the log still holds
         self.needs = 0  # where the leader's log begins, which this one does not reach
@@ -341,6 +341,12 @@ class State:
         raise NotImplementedError
 
     def _wake(self) -> None:
+        raise NotImplementedError
+
+    def _heartbeat(self, p: Progress) -> None:
+        raise NotImplementedError
+
+    def _next_beat(self) -> int:
         raise NotImplementedError
 
     def wake_others(self) -> None:

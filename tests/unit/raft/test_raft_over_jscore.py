@@ -109,7 +109,7 @@ def test_records_reach_every_disk_and_survive_a_restart_of_all(tmp_path: Path) -
     net.frames.clear()
     for name in NAMES:
         Server(net, name, tmp_path)
-    run(net, clock, lambda: all(s.commit > index for s in net.servers.values()))
+    run(net, clock, lambda: all(s.commit >= index and s.group.leader for s in net.servers.values()))
     assert [s.log.read(index).data for s in net.servers.values()] == [b"199"] * 3
     assert not [line for s in net.servers.values() for line in s.lines if line[0] == "error"]
     for server in list(net.servers.values()):

@@ -457,11 +457,11 @@ static size_t do_route_msg(jsc_conn *c, int verb, const char *op, const char *li
     jsc_plane *p = c->plane;
     int leaf = verb == V_LMSG, hdr = verb != V_RMSG;
     int n = name_account(c, split(p, line, le), leaf) - leaf;
-    jsc_token *t = p->tokens + leaf; /* of an LMSG's origin nothing is needed: no leaf node is connected here */
     if (n < 3 + hdr) {
         silent(c);
         return 0;
     }
+    jsc_token *t = p->tokens + leaf; /* of an LMSG's origin nothing is needed: no leaf node is connected here */
     int64_t size = size_of(t[n - 1].p, t[n - 1].n), h = hdr ? size_of(t[n - 2].p, t[n - 2].n) : 0;
     if (size < 0 || h < 0 || h > size) {
         silent(c);

@@ -439,6 +439,18 @@ static void test_routes(void) {
     leave(&b);
     jsc_plane_free(p);
     jsc_plane_free(q);
+    /* a message without a word is no message, also as the first that was ever heard */
+    for (int i = 0; i < 3; i++) {
+        static const char *const bare[] = {"RMSG \r\n", "HMSG \r\n", "LMSG \r\n"};
+        p = plane();
+        peer none = join(p, JSC_CONN_ROUTE);
+        assert(!jsc_conn_route_ready(p, none.id, NULL));
+        say(&none, bare[i], 7);
+        turn(p);
+        assert(!jsc_conn_find(p, none.id));
+        leave(&none);
+        jsc_plane_free(p);
+    }
     /* a duplicate route: closed with interest heard but before it was ready */
     p = plane();
     peer early = join(p, JSC_CONN_ROUTE);

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from jscore_server.monitoring.http import Listener
 
 CONN_CLIENT, CONN_ROUTE = 0, 1
-ACCEPTS_A_TURN = 4  # they are some 50 us each, and between two turns everybody else is served
+ACCEPTS_A_TURN = 8  # they are some 50 us each, and between two turns everybody else is served
 ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
 SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it ever asked for a PONG
 TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over

@@ -576,10 +576,10 @@ cdef class Plane:
 
     def dispatch(self, handler, *, int clients=512, int64_t within_ns=0):
         """Hands waiting events to callbacks of subscriptions and to handler(type, conn, conn_kind, a, b, data): at most
-        512, and at most `clients` of those about clients; of either no more than take within_ns, unless that is 0.
-        Returns True when more may wait. Exceptions pass through.
+        512, and at most `clients` of those about clients; of these no more than take within_ns, of the others four
+        times that, unless it is 0. Returns True when more may wait. Exceptions pass through.
         """
-        more = self._dispatch(handler, 0, EVENTS_A_CALL, within_ns)
+        more = self._dispatch(handler, 0, EVENTS_A_CALL, 4 * within_ns)
         return self._dispatch(handler, 1, clients * LINES_AN_EVENT, within_ns) or more
 
     cdef bint _dispatch(self, handler, bint clients, int left, int64_t within_ns) except? True:

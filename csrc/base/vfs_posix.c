@@ -78,7 +78,7 @@ static int posix_map_(void *self, int fd, size_t n, const void **out) {
 }
 
 static int posix_map_read_(void *self, int fd, size_t n, const void **out) {
-    const void *p;
+    const void *p = NULL;
     int rc = posix_map_(self, fd, n, &p);
     if (rc < 0) return rc;
 #ifdef MADV_POPULATE_READ

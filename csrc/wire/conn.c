@@ -1,5 +1,6 @@
 /* Connections: their table, reading, pauses, pings, closing. */
 #include "layer.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -36,6 +37,30 @@ static int slot_for(jsc_plane *p, uint32_t *slot) {
     p->gens[*slot] = 1;
     p->conns[p->conns_n++] = NULL;
     return 0;
+}
+
+int jsc_accept(int listener, char address[JSC_ADDRESS_MAX], uint16_t *port) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } from;
+    socklen_t n = sizeof from;
+    memset(&from, 0, sizeof from);
+    int fd = accept4(listener, &from.any, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
+    const struct in6_addr *v6 = &from.v6.sin6_addr;
+    address[0] = 0;
+    *port = 0;
+    if (from.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &from.v4.sin_addr, address, JSC_ADDRESS_MAX);
+        *port = ntohs(from.v4.sin_port);
+    } else if (from.any.sa_family == AF_INET6) {
+        if (IN6_IS_ADDR_V4MAPPED(v6)) inet_ntop(AF_INET, v6->s6_addr + 12, address, JSC_ADDRESS_MAX);
+        else inet_ntop(AF_INET6, v6, address, JSC_ADDRESS_MAX);
+        *port = ntohs(from.v6.sin6_port);
+    }
+    return fd;
 }
 
 int jsc_conn_adopt(jsc_plane *p, int fd, int kind, const char *greeting, size_t n, uint64_t *id) {
@@ -94,8 +119,11 @@ void jsc_conn_end(jsc_conn *c, const char *reason, const char *err, int flush) {
     snprintf(c->reason_text, sizeof c->reason_text, "%s", reason);
     c->closing = 1;
     c->flush_last = (uint8_t)flush;
-    c->next_closing = c->plane->closing;
-    c->plane->closing = c;
+    jsc_plane *p = c->plane;
+    /* What a lost server means to its groups does not wait for a crowd of clients. */
+    jsc_conn **at = c->kind == JSC_CONN_CLIENT ? p->closing_tail : &p->closing;
+    if (!(c->next_closing = *at)) p->closing_tail = &c->next_closing;
+    *at = c;
 }
 
 /* ---- subscriptions by sid ---- */
@@ -159,19 +187,20 @@ void jsc_conn_sub_shrink(jsc_conn *c) {
     free(old);
 }
 
-int jsc_conn_drop_subs(jsc_conn *c, uint32_t most) {
+int jsc_conn_drop_subs(jsc_conn *c, uint32_t *most) {
+    if (!*most && c->subs_n) return 0;
     if (!c->drop_at && c->subs_n > 256) /* cheaper than forgetting them one by one; the caches fill again */
         for (jsc_account *a = c->plane->all_accounts; a; a = a->next)
             if (c->kind == JSC_CONN_ROUTE || a == c->account) jsc_match_clear(a);
-    while (c->drop_at < c->subs_cap) {
-        jsc_sub *s = c->subs[c->drop_at++];
+    for (; c->drop_at < c->subs_cap; c->drop_at++) {
+        jsc_sub *s = c->subs[c->drop_at];
         if (!s) continue;
+        if (!*most) return 0;
         uint64_t before = c->plane->work;
         jsc_sub_leave(s);
+        if (*most == UINT32_MAX) continue; /* all of them */
         uint64_t cost = 1 + (c->plane->work - before) / 8; /* a long subject takes its nodes along */
-        if (most == UINT32_MAX) continue;
-        if (most <= cost) return 0;
-        most -= (uint32_t)cost;
+        *most = *most > cost ? *most - (uint32_t)cost : 0;
     }
     c->plane->freed += c->subs_cap * sizeof *c->subs;
     free(c->subs);
@@ -400,21 +429,31 @@ static void part(jsc_conn *c) {
     free(c->apart);
 }
 
-void jsc_conn_reap(jsc_plane *p) {
+static void drop_all_subs(jsc_conn *c) {
+    uint32_t most = UINT32_MAX;
+    jsc_conn_drop_subs(c, &most);
+}
+
+/* Servers, then clients as they began to close. */
+void jsc_conn_reap(jsc_plane *p, uint32_t most) {
     if (p->depth) return;
-    jsc_conn *rest = NULL;
-    while (p->closing) {
-        jsc_conn *c = p->closing;
-        p->closing = c->next_closing;
-        if (!c->parted) part(c);
-        if (rest || !jsc_conn_drop_subs(c, JSC_CLOSE_SUBS)) { /* one at a time, a slice a turn */
-            c->next_closing = rest;
-            rest = c;
+    uint32_t subs = JSC_CLOSE_SUBS;
+    for (jsc_conn *c, **at = &p->closing; (c = *at);) {
+        if (!c->parted && !most) return;
+        if (!c->parted) {
+            part(c);
+            most--;
+        }
+        int done = jsc_conn_drop_subs(c, &subs);
+        while (*at != c) at = &(*at)->next_closing; /* that may have ended others */
+        if (!done) {
+            at = &c->next_closing;
             continue;
         }
+        *at = c->next_closing;
+        if (p->closing_tail == &c->next_closing) p->closing_tail = at;
         free(c);
     }
-    p->closing = rest;
 }
 
 /* ---- reading ---- */
@@ -621,7 +660,7 @@ int jsc_conn_accept(jsc_plane *p, uint64_t id, const jsc_conn_options *o) {
     free(c->after_pong);
     c->after_pong = more;
     c->after_pong_len = more ? o->after_pong_len : 0;
-    if (c->connected || (c->subs_n && c->account != o->account)) jsc_conn_drop_subs(c, UINT32_MAX);
+    if (c->connected || (c->subs_n && c->account != o->account)) drop_all_subs(c);
     if (settle(c, o->account, o->permissions, o->max_subs, o->max_payload)) return JSC_EFULL;
     c->verbose = o->verbose;
     c->pedantic = o->pedantic;
@@ -651,7 +690,7 @@ int jsc_conn_become_link(jsc_plane *p, uint64_t id, uint8_t version) {
     if (c->ready || c->kind == JSC_CONN_INTERNAL) return JSC_EINVAL;
     int rc = jsc_link_begin(c);
     if (rc) return rc;
-    jsc_conn_drop_subs(c, UINT32_MAX);
+    drop_all_subs(c);
     if (c->kind == JSC_CONN_CLIENT) p->stats.clients--;
     leave_account(c);
     c->kind = JSC_CONN_LINK;

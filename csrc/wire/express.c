@@ -3,7 +3,8 @@
  * copies are written at once. Whatever else there is (mappings, permissions, groups, routes, streams) is left to
  * jsc_conn_publish, and an operation of another form to jsc_parse: both do the same, and more. */
 #include "plane.h"
-#ifdef __SSE2__
+#if defined(__SSE2__) && !defined(JSC_NO_SSE2)
+#define JSC_SSE2 1
 #include <emmintrin.h>
 #endif
 
@@ -20,7 +21,7 @@ typedef struct line {
     uint32_t subject_len, reply_len, size_len, payload;
 } line;
 
-#ifdef __SSE2__
+#ifdef JSC_SSE2
 static inline uint64_t gaps16(const char *p) {
     __m128i x = _mm_loadu_si128((const __m128i *)p);
     return (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(' ')), x));

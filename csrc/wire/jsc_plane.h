@@ -116,6 +116,10 @@ void jsc_plane_tell_time(jsc_plane *, int64_t mono, int64_t unix_ns);
 void jsc_plane_flush(jsc_plane *); /* what the loop does at a turn's end, for a caller outside the loop */
 
 /* ---- connections ---- */
+/* Takes one that waits at a listening socket: its descriptor, non-blocking, and where it comes from, an address of IPv4 as
+ * such; or -errno, -EAGAIN when none waits. */
+#define JSC_ADDRESS_MAX 48
+int jsc_accept(int listener, char address[JSC_ADDRESS_MAX], uint16_t *port);
 /* Takes over a connected, non-blocking socket. `greeting` (the INFO line with CRLF) is queued first. id > 0 out. */
 int jsc_conn_adopt(jsc_plane *, int fd, int kind, const char *greeting, size_t n, uint64_t *id);
 #define JSC_LIMIT_ZERO UINT32_MAX
@@ -360,7 +364,11 @@ typedef struct jsc_event {
     uint32_t subject_len, reply_len, headers_len, data_len;
     void *block;
 } jsc_event;
-int jsc_plane_next(jsc_plane *, jsc_event *out); /* 1: one taken, 0: none */
+int jsc_plane_next(jsc_plane *, jsc_event *out); /* 1: one taken, 0: none; those about clients come last */
+/* Events about a client, messages from one and lines of a trace are in order among themselves, and so are all others
+ * (JSC_EV_TRACED is one of these): a caller that takes a few of each in turn lets no crowd of clients hold up servers and
+ * logs, nor the loop. */
+int jsc_plane_next_of(jsc_plane *, int clients, jsc_event *out);
 void jsc_event_done(jsc_event *);
 /* For parts in C: bytes are copied. */
 int jsc_plane_emit(jsc_plane *, const jsc_event *);

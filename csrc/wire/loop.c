@@ -50,7 +50,8 @@ int jsc_plane_new(const jsc_plane_options *o, jsc_plane **out) {
     defaults(&p->o);
     p->busy_hi = p->o.max_pending / 4 < JSC_BUSY_BYTES ? p->o.max_pending / 4 : JSC_BUSY_BYTES;
     p->busy_lo = p->busy_hi / 4;
-    p->ev_tail = &p->ev_head;
+    for (int clients = 0; clients < 2; clients++) p->events[clients].tail = &p->events[clients].head;
+    p->closing_tail = &p->closing;
     p->late_tail = &p->late;
     for (int sent = 0; sent < 2; sent++) p->later_tail[sent] = &p->later[sent];
     p->pack_left = JSC_PACK_TURN;
@@ -75,7 +76,7 @@ void jsc_plane_free(jsc_plane *p) {
     for (uint32_t i = 0; i < p->conns_n; i++)
         if (p->conns[i]) jsc_conn_end(p->conns[i], "Server Shutdown", NULL, 1);
     p->depth = 0;
-    while (p->closing) jsc_conn_reap(p);
+    while (p->closing) jsc_conn_reap(p, UINT32_MAX);
     while (p->own_subs) jsc_unsubscribe(p, &p->own_subs->sub);
     jsc_plane_bury(p);
     for (jsc_event e; jsc_plane_next(p, &e);) jsc_event_done(&e);
@@ -162,7 +163,7 @@ void jsc_plane_flush(jsc_plane *p) {
     clocks(p);
     if (p->hook && !p->depth) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);
     jsc_out_flush_all(p);
-    jsc_conn_reap(p);
+    jsc_conn_reap(p, UINT32_MAX);
     jsc_out_flush_all(p); /* interest that went with the closed ones */
 }
 
@@ -213,6 +214,8 @@ static int serve_ready(jsc_plane *p, jsc_ready *out, int max) {
     return ready;
 }
 
+static int has_events(const jsc_plane *p) { return p->events[0].head || p->events[1].head; }
+
 /* Nothing happens: the time to hand back what a burst made the allocator take. */
 static void trim(jsc_plane *p) {
     if (p->freed < JSC_TRIM_BYTES || p->mono - p->trimmed < JSC_TRIM_NS) return;
@@ -227,7 +230,7 @@ int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
     clocks(p);
     int64_t end = timeout_ns < 0 || timeout_ns > INT64_MAX - p->mono ? INT64_MAX : p->mono + timeout_ns;
     jsc_out_turn(p);
-    jsc_conn_reap(p);
+    jsc_conn_reap(p, JSC_CLOSE_CONNS);
     jsc_out_flush(p);
     for (int turn = 0; turn < JSC_TURNS && !ready; turn++) {
         p->turn_work = p->work + JSC_WORK_TURN;
@@ -235,7 +238,8 @@ int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
         jsc_conn_run(p);
         jsc_out_flush(p);
         if (p->ready_at == p->ready_n) {
-            int idle = !p->ev_head && !p->run && !p->closing && !p->dirty && !p->late && !p->later[0] && !p->later[1];
+            int idle =
+                !has_events(p) && !p->run && !p->closing && !p->dirty && !p->late && !p->later[0] && !p->later[1];
             if (idle && p->freed >= JSC_TRIM_BYTES) jsc_timer_by(p, p->trimmed + JSC_TRIM_NS);
             int n = epoll_wait(p->epoll, p->ready, JSC_EVENTS, idle ? until(p, end) : 0);
             if (n < 0) return errno == EINTR ? 0 : -errno;
@@ -250,10 +254,10 @@ int jsc_plane_poll(jsc_plane *p, int64_t timeout_ns, jsc_ready *out, int max) {
         jsc_conn_timers(p);
         if (p->hook) p->hook_next = p->hook(p->hook_ctx, p->mono, p->unix_ns);
         jsc_out_flush(p);
-        jsc_conn_reap(p);
+        jsc_conn_reap(p, JSC_CLOSE_CONNS);
         jsc_out_flush(p);
         if (p->paused) jsc_conn_paused(p);
-        if (p->ev_head || p->mono >= end) break;
+        if (has_events(p) || p->mono >= end) break;
     }
     return ready;
 }

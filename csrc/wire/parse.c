@@ -49,7 +49,7 @@ static const struct verb {
     [V_AP] = {"A+", 2, FOR_ROUTE | BLANK},
     [V_AM] = {"A-", 2, FOR_ROUTE | BLANK},
     [V_RMSG] = {"RMSG", 4, FOR_ROUTE | BLANK},
-    [V_HMSG] = {"HMSG", 4, FOR_ROUTE | BLANK},
+    [V_HMSG] = {"HMSG", 4, FOR_CLIENT | FOR_ROUTE | BLANK}, /* a client hears at the line's end that it may not */
     [V_LMSG] = {"LMSG", 4, FOR_ROUTE | BLANK},
     [V_LINK] = {"JSLINK", 6, FOR_ROUTE | BLANK},
 };
@@ -62,9 +62,8 @@ static int find_verb(const jsc_conn *c, const char *p, size_t n) {
     int more = 0;
     unsigned who = c->kind == JSC_CONN_CLIENT ? FOR_CLIENT : FOR_ROUTE;
     for (int v = 0; v < V_NONE; v++) {
+        if (!(verbs[v].flags & who)) continue;
         size_t k = 0, len = verbs[v].len;
-        /* HMSG is a peer's alone, but a client that begins it hears so only when something stands behind it. */
-        if (!(verbs[v].flags & who) && (v != V_HMSG || n > len)) continue;
         for (; k < len && k < n; k++) {
             char x = p[k];
             if (x >= 'a' && x <= 'z') x = (char)(x - 32);
@@ -671,6 +670,10 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
         }
         if (!lf) break;
         const char *body = lf + 1;
+        if (JSC_UNLIKELY(v == V_HMSG && kind == JSC_CONN_CLIENT)) {
+            unknown(c);
+            break;
+        }
         if (v == V_PUB || v == V_HPUB || (v >= V_RMSG && v != V_LINK)) {
             size_t k =
                 v <= V_HPUB ? do_pub(c, v == V_HPUB, p, arg, le, body, end) : do_route_msg(c, v, p, arg, le, body, end);

@@ -193,6 +193,9 @@ class Authentication:
             done(None)
             return None
         identity, given, wanted = found
+        if not given and not wanted:
+            done(identity)
+            return None
         return self._passwords.check(address, given, wanted, lambda right: done(identity if right else None))
 
     def right(self, identity: Identity) -> Right:

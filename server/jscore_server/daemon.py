@@ -20,6 +20,9 @@ from jscore_server.version import NATS_VERSION, PROTOCOL, VERSION, Versions
 
 # Tests of rolling upgrades set it: a server that does all as this version does and says it knows the next one, too.
 RAISED = "JSCORE_TEST_PROTOCOL"
+# Between two turns of the C loop, so that nobody's traffic waits for a crowd that comes or goes, or asks for much.
+CLIENT_EVENTS_A_TURN = 16
+EVENTS_NS = 1_000_000
 SIGNAL_NAMES = {
     signal.SIGINT: "interrupt",
     signal.SIGTERM: "terminated",
@@ -164,7 +167,7 @@ def _dispatcher(plane: Plane, server: Server, loop: asyncio.AbstractEventLoop): 
 
     def dispatch() -> bool:
         try:
-            return bool(plane.dispatch(server.event))
+            return bool(plane.dispatch(server.event, clients=CLIENT_EVENTS_A_TURN, within_ns=EVENTS_NS))
         except Exception as err:
             server.log.error(f"An event could not be handled: {err!r}")
             loop.call_exception_handler({"message": "event handler failed", "exception": err})

@@ -24,7 +24,7 @@ from jscore_server.cluster.secure import ClusterTls
 from jscore_server.config.options import Options
 from jscore_server.config.subject_mapping import shares
 from jscore_server.config.users import GLOBAL_ACCOUNT
-from jscore_server.dataplane import Plane
+from jscore_server.dataplane import Plane, accept
 from jscore_server.dataplane.events import (
     EV_BROKEN,
     EV_CLOSED,
@@ -53,7 +53,7 @@ from jscore_server.protocol.trace import LOST, traced
 from jscore_server.system import System
 from jscore_server.transport.context import http_context
 from jscore_server.transport.listener import THROTTLED, TlsListener, logged
-from jscore_server.transport.sockets import interface_addresses, listen, plain_address, shown
+from jscore_server.transport.sockets import interface_addresses, listen, shown
 from jscore_server.transport.upgrade import Request
 from jscore_server.transport.web import WebListener, filled
 from jscore_server.version import NATS_VERSION, PROTOCOL, VERSION, Versions
@@ -62,12 +62,15 @@ if TYPE_CHECKING:
     from jscore_server.monitoring.http import Listener
 
 CONN_CLIENT, CONN_ROUTE = 0, 1
-ACCEPTS_A_TURN = 64
+ACCEPTS_A_TURN = 8  # they are some 50 us each, and between two turns everybody else is served
 ACCEPT_PAUSE_S = 0.25  # when this process has no descriptor or memory left for another connection
 SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it ever asked for a PONG
 TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over
 OPENING_S = 5.0  # a single server's streams are open by then, or it serves clients without them
 OPENING_LOOK_S = 0.002
+
+
+Accepted = Callable[[int, str, int], None]  # takes over a descriptor; address and port of who connects
 
 
 class Client(msgspec.Struct):
@@ -151,6 +154,7 @@ class Server:
         self._met: set[str] = set()  # kinds of client URLs that other servers ever told of
         self._urls_timer: asyncio.TimerHandle | None = None
         self._accept_troubled = False
+        self._client_lines, self._web_lines = info_lines.ClientLines(), info_lines.ClientLines()
         self._mapped: set[str] = set()  # accounts with subject mappings
         self._traced: set[str] = set()  # accounts whose sampled messages are traced
         self.handlers: dict[int, Callable[[int, int, int, int, Any], None]] = {
@@ -441,7 +445,7 @@ class Server:
                 self.plane.close_conn(conn, "Server Shutdown")
         self.plane.flush()
 
-    def _serve(self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None]) -> None:
+    def _serve(self, sock: socket.socket, accepted: Accepted) -> None:
         assert self.loop is not None
         self.listeners.append(sock)
         if self.jetstream is None or self.options.cluster.port:
@@ -449,9 +453,7 @@ class Server:
         else:
             self._serve_when_settled(sock, accepted, self.loop.time() + OPENING_S)
 
-    def _serve_when_settled(
-        self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None], until: float
-    ) -> None:
+    def _serve_when_settled(self, sock: socket.socket, accepted: Accepted, until: float) -> None:
         """A client of a single server finds its streams there. Connections wait in the listener's queue."""
         assert self.loop is not None
         assert self.jetstream is not None
@@ -462,26 +464,19 @@ class Server:
         else:
             self.loop.call_later(OPENING_LOOK_S, self._serve_when_settled, sock, accepted, until)
 
-    def _accept(self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None]) -> None:
+    def _accept(self, sock: socket.socket, accepted: Accepted) -> None:
         for _ in range(ACCEPTS_A_TURN):
             try:
-                conn, address = sock.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as err:
-                self._accept_failed(sock, accepted, err)
-                return
-            conn.setblocking(False)
-            try:
-                accepted(conn, plain_address(address[0]), address[1])
+                found = accept(sock.fileno())
+                if found is None:
+                    return
+                accepted(*found)
             except OSError as err:
                 self._accept_failed(sock, accepted, err)
                 return
             self._accept_troubled = False
 
-    def _accept_failed(
-        self, sock: socket.socket, accepted: Callable[[socket.socket, str, int], None], err: OSError
-    ) -> None:
+    def _accept_failed(self, sock: socket.socket, accepted: Accepted, err: OSError) -> None:
         """The listener stays readable while a connection waits: without a pause the loop would spin."""
         assert self.loop is not None
         if not self._accept_troubled:
@@ -499,9 +494,9 @@ class Server:
 
     # ---- clients ----
 
-    def _client_accepted(self, sock: socket.socket, ip: str, port: int) -> None:
+    def _client_accepted(self, fd: int, ip: str, port: int) -> None:
         assert self.loop is not None
-        conn = self.plane.adopt(sock.detach(), CONN_CLIENT)
+        conn = self.plane.adopt(fd, CONN_CLIENT)
         client = self._new_client(conn, ip, port)
         if client is None:
             return
@@ -542,7 +537,8 @@ class Server:
         facts = self.facts if client.web is None or self.web is None else self.web.facts(self.facts)
         # Behind a proxy the address that the first INFO could show is the proxy's.
         ip = "" if first and self.options.proxy_protocol and client.web is None else client.ip
-        fields = info_lines.client_info(
+        lines = self._client_lines if client.web is None else self._web_lines
+        return lines.line(
             facts,
             client_id=client.cid,
             client_ip=ip,
@@ -551,7 +547,6 @@ class Server:
             system=right is not None and right.account == authentication.system_account,
             max_payload=right.max_payload if right is not None else None,
         )
-        return info_lines.line(fields)
 
     def _on_connect(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if kind == CONN_ROUTE:
@@ -675,9 +670,9 @@ class Server:
 
     # ---- routes and links ----
 
-    def _route_accepted(self, sock: socket.socket, ip: str, port: int) -> None:
+    def _route_accepted(self, fd: int, ip: str, port: int) -> None:
         assert self.routes is not None
-        self.routes.accepted(sock, ip)
+        self.routes.accepted(fd, ip)
 
     def _on_pong(self, conn: int, kind: int, a: int, b: int, data: bytes) -> None:
         if self.routes is not None:

@@ -14,7 +14,15 @@ TRIES = 8
 CUTS = 400
 STRAY_CR = re.compile(rb"\r(?!\n)")
 """A CR inside a line: the peer's answer depends on how it was cut by its own buffer, whose size it chooses."""
+A_PEERS_VERB = re.compile(rb"(?i)HMSG[ \t][^\n]*\n\r\n")
+"""From a client, and nothing behind it: the peer does not look at the line and takes it for a message, of nothing to
+nobody. Anything else behind it is refused by both."""
 SHOWN_BYTES = 1500
+
+
+def excused(sent: bytes) -> bool:
+    """Whether nobody can rely on what the peer makes of it."""
+    return bool(STRAY_CR.search(sent) or A_PEERS_VERB.search(sent))
 
 
 def shown(data: object) -> str:
@@ -66,7 +74,7 @@ class Judge:
         for number in suspects:
             self.again += 1
             found = self.alone(self.session(number, PREFIXES[0]))
-            if found is not None and any(STRAY_CR.search(b"".join(step.pieces)) for step in found.session.steps):
+            if found is not None and any(excused(b"".join(step.pieces)) for step in found.session.steps):
                 self.excused += 1
             elif found is not None:
                 yield found

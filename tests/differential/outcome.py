@@ -75,12 +75,11 @@ def parts(data: bytes) -> list[bytes]:
 
 TWICE = b"-ERR 'Invalid Publish Subject'\r\n"
 """The peer says it once more when a publish comes in more than one read."""
-NOBODY = re.compile(rb"^(HMSG \S+ )\S+ (?=\d+ \d+\r\nNATS/1\.0 503\r\nNats-Subject: )")
+NOBODY = re.compile(rb"^(HMSG [^ ]+ )[^ ]+ (?=\d+ \d+\r\nNATS/1\.0 503\r\nNats-Subject: )")
 """No responders: told to any subscription that takes the reply."""
-QUEUED = re.compile(rb"^(H?MSG \S+ )q([a-z])\d_\d+ ")
-
-
-DELIVERY = re.compile(rb"^H?MSG (\S+) (\S+) (.*)$", re.DOTALL)
+QUEUED = re.compile(rb"^(H?MSG [^ ]+ )q([a-z])\d_\d+ ")
+"""A subject may hold any byte but those that end it: a form feed, too."""
+DELIVERY = re.compile(rb"^H?MSG ([^ ]+) ([^ ]+) (.*)$", re.DOTALL)
 
 
 def in_order(seen: list[bytes]) -> list[bytes]:

@@ -110,6 +110,83 @@ static void test_closing_with_many_subscriptions(void) {
     jsc_plane_free(p);
 }
 
+/* Hundreds that leave at once are parted from a few at a time, those that left first before the others, and what they
+ * leave waits apart from what concerns the server. */
+static void test_many_that_close_at_once(void) {
+    enum { MANY = 300 };
+    jsc_plane *p;
+    jsc_event e, own = {.type = JSC_EV_DURABLE, .a = 7};
+    peer all[MANY];
+    char got[256];
+    assert(!jsc_plane_new(NULL, &p));
+    peer light = client(p);
+    for (int i = 0; i < MANY; i++) all[i] = client(p);
+    int fd[2];
+    uint64_t route;
+    assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd));
+    assert(!jsc_conn_adopt(p, fd[0], JSC_CONN_ROUTE, NULL, 0, &route));
+    for (int i = 0; i < MANY; i++) assert(!jsc_conn_close(p, all[i].id, "Kicked", NULL));
+    assert(!jsc_conn_close(p, route, "Route Removed", NULL));
+    say(&light, "PING\r\n", 6);
+    closed = 0;
+    for (int turns = 0; closed < MANY; turns++) {
+        jsc_ready r[4];
+        int now = 0;
+        assert(turns < 100 && jsc_plane_poll(p, 0, r, 4) >= 0);
+        if (!turns) assert(hear(&light, got, sizeof got) && strstr(got, "PONG"));
+        if (!turns) { /* nor does a server that is gone wait for them */
+            assert(jsc_plane_next(p, &e) && e.type == JSC_EV_CLOSED && e.conn == route);
+            jsc_event_done(&e);
+        }
+        assert(!jsc_plane_emit(p, &own));
+        assert(jsc_plane_next(p, &e) && e.type == JSC_EV_DURABLE && e.a == 7); /* it came last and is first */
+        jsc_event_done(&e);
+        assert(!jsc_plane_next_of(p, 0, &e));
+        for (; jsc_plane_next_of(p, 1, &e); jsc_event_done(&e), now++)
+            assert(e.type == JSC_EV_CLOSED && e.conn == all[closed + now].id);
+        assert(now && now <= 3 * JSC_CLOSE_CONNS);
+        closed += now;
+    }
+    assert(!p->closing && p->stats.clients == 1);
+    for (int i = 0; i < MANY; i++) close(all[i].fd);
+    close(light.fd);
+    close(fd[1]);
+    jsc_plane_free(p);
+}
+
+/* What a turn takes of subscriptions is for all that close together. */
+static void test_many_with_subscriptions_that_close_at_once(void) {
+    enum { MANY = 16, EACH = JSC_CLOSE_SUBS / 2 };
+    jsc_plane *p;
+    peer all[MANY];
+    char line[64], got[65536];
+    assert(!jsc_plane_new(NULL, &p));
+    for (int i = 0; i < MANY; i++) {
+        all[i] = client(p);
+        for (int j = 0; j < EACH; j++) {
+            int k = snprintf(line, sizeof line, "SUB s.%d.%d %d\r\n", i, j, j);
+            while (send(all[i].fd, line, (size_t)k, MSG_DONTWAIT) != k) {
+                turn(p);
+                while (hear(&all[i], got, sizeof got));
+            }
+        }
+        turn(p);
+        while (hear(&all[i], got, sizeof got));
+    }
+    assert(p->stats.subscriptions == MANY * EACH);
+    for (int i = 0; i < MANY; i++) close(all[i].fd);
+    closed = 0;
+    for (int turns = 0; p->stats.subscriptions; turns++) {
+        uint64_t before = p->stats.subscriptions;
+        assert(turns < 100);
+        turn(p);
+        assert(before - p->stats.subscriptions <= 3 * JSC_CLOSE_SUBS);
+    }
+    turn(p);
+    assert(closed == MANY && !p->closing && !p->default_account->subs_n);
+    jsc_plane_free(p);
+}
+
 static void test_unsubscribing_gives_room_back(void) {
     jsc_plane *p;
     assert(!jsc_plane_new(NULL, &p));
@@ -367,6 +444,8 @@ int main(void) {
     test_the_room_of_one_accounts_memory();
     test_a_flood_of_subscriptions();
     test_closing_with_many_subscriptions();
+    test_many_that_close_at_once();
+    test_many_with_subscriptions_that_close_at_once();
     test_unsubscribing_gives_room_back();
     test_one_message_to_many();
     puts("bounds: ok");

@@ -160,6 +160,11 @@ static void test_malformed(void) {
         {"RMSG $G a 1\r\nx\r\n", "-ERR 'Unknown Protocol Operation'\r\n", 1},
         {"HMSG a 1 1\r\nx\r\n", "-ERR 'Unknown Protocol Operation'\r\n", 1},
         {"HMSG", "", 0},
+        {"HMSG ", "", 0},
+        {"hmsg\t a 1", "", 0},
+        {"HMSG \n", "", 0},
+        {"HMSG \r\n", "-ERR 'Unknown Protocol Operation'\r\n", 1},
+        {"HMSGx", "-ERR 'Unknown Protocol Operation'\r\n", 1},
         {"hm", "", 0},
         {"HX", "-ERR 'Unknown Protocol Operation'\r\n", 1},
         {"RM", "-ERR 'Unknown Protocol Operation'\r\n", 1},
@@ -439,6 +444,18 @@ static void test_routes(void) {
     leave(&b);
     jsc_plane_free(p);
     jsc_plane_free(q);
+    /* a message without a word is no message, also as the first that was ever heard */
+    for (int i = 0; i < 3; i++) {
+        static const char *const bare[] = {"RMSG \r\n", "HMSG \r\n", "LMSG \r\n"};
+        p = plane();
+        peer none = join(p, JSC_CONN_ROUTE);
+        assert(!jsc_conn_route_ready(p, none.id, NULL));
+        say(&none, bare[i], 7);
+        turn(p);
+        assert(!jsc_conn_find(p, none.id));
+        leave(&none);
+        jsc_plane_free(p);
+    }
     /* a duplicate route: closed with interest heard but before it was ready */
     p = plane();
     peer early = join(p, JSC_CONN_ROUTE);

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -198,9 +197,9 @@ class Routes:
 
     # ---- connections ----
 
-    def accepted(self, sock: socket.socket, peer_ip: str) -> None:
+    def accepted(self, fd: int, peer_ip: str) -> None:
         """A connection on the cluster port: the peer may be a route or a replication link."""
-        conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
+        conn = self.plane.adopt(fd, CONN_ROUTE)
         if self.tls is not None:
             self.tls.accepted(self.plane, conn)
         trusted = self.settings.authorization is None and not (self.tls is not None and self.tls.judges)

@@ -20,6 +20,7 @@ from jscore_server.dataplane._plane import (
     Tally,
     Tls,
     TlsInfo,
+    accept,
     snapshot_host,
 )
 from jscore_server.dataplane.selector import PlaneSelector
@@ -41,5 +42,6 @@ __all__ = [
     "Tally",
     "Tls",
     "TlsInfo",
+    "accept",
     "snapshot_host",
 ]

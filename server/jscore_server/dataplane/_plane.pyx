@@ -4,11 +4,13 @@
 One Plane belongs to one thread. Python objects are made per event, never per message on the hot path.
 """
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as close_fd
 
+import errno
 import os
 from collections import namedtuple
 
@@ -124,6 +126,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
         JSC_EV_CLOSED
         JSC_EV_MSG
         JSC_EV_DENIED
+        JSC_EV_TRACE
         JSC_EV_TRACED
         JSC_SUB_LOCAL
         JSC_SUB_LENIENT
@@ -144,6 +147,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     void jsc_plane_flush(jsc_plane *)
     int64_t jsc_plane_unix(const jsc_plane *)
     void jsc_plane_tell_time(jsc_plane *, int64_t, int64_t)
+    int jsc_accept(int, char *, uint16_t *)
     int jsc_conn_adopt(jsc_plane *, int, int, const char *, size_t, uint64_t *)
     int jsc_conn_accept(jsc_plane *, uint64_t, const jsc_conn_options *)
     int jsc_conn_default(jsc_plane *, uint64_t, const jsc_conn_options *)
@@ -209,7 +213,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_link_send(jsc_plane *, uint64_t, uint8_t, const void *, size_t)
     int jsc_link_send_records(jsc_plane *, uint64_t, uint8_t, const void *, size_t, jsc_log *, uint64_t, uint64_t,
                               size_t, uint64_t *)
-    int jsc_plane_next(jsc_plane *, jsc_event *)
+    int jsc_plane_next_of(jsc_plane *, int, jsc_event *)
     void jsc_event_done(jsc_event *)
 
 
@@ -332,6 +336,8 @@ SubInfo = namedtuple("SubInfo", "account subject queue sid conn delivered max")
 
 cdef int READY_MAX = 128
 cdef int EVENTS_A_CALL = 512
+cdef int EAGAIN = errno.EAGAIN
+cdef int LINES_AN_EVENT = 32  # so many lines of a protocol trace are as much work as what else is about a client
 
 
 cdef int check(int rc) except? -1:
@@ -344,6 +350,23 @@ cdef int check(int rc) except? -1:
 cdef uint32_t bound(limit) except? 1:
     """A limit as the data plane has it: None is none of its own."""
     return 0 if limit is None else JSC_LIMIT_ZERO if limit <= 0 else min(limit, 0xFFFFFFFE)
+
+
+cdef int64_t mono_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
+
+
+def accept(int listener):
+    """A connection that waits at a listening socket, (descriptor, address, port); None: none does. Raises OSError."""
+    cdef char address[48]
+    cdef uint16_t port = 0
+    cdef int fd = jsc_accept(listener, address, &port)
+    if fd == -EAGAIN:
+        return None
+    check(fd)
+    return fd, address.decode("ascii"), port
 
 
 cdef class Tls:
@@ -552,15 +575,21 @@ cdef class Plane:
         """From now on its clocks stand where they are told: simulated time."""
         jsc_plane_tell_time(self.live(), mono_ns, unix_ns)
 
-    def dispatch(self, handler):
-        """Hands waiting events (at most 512) to callbacks of subscriptions and to
-        handler(type, conn, conn_kind, a, b, data). Returns True when more may wait. Exceptions pass through.
+    def dispatch(self, handler, *, int clients=512, int64_t within_ns=0):
+        """Hands waiting events to callbacks of subscriptions and to handler(type, conn, conn_kind, a, b, data): at most
+        512, and at most `clients` of those about clients; of these no more than take within_ns, of the others four
+        times that, unless it is 0. Returns True when more may wait. Exceptions pass through.
         """
+        more = self._dispatch(handler, 0, EVENTS_A_CALL, 4 * within_ns)
+        return self._dispatch(handler, 1, clients * LINES_AN_EVENT, within_ns) or more
+
+    cdef bint _dispatch(self, handler, bint clients, int left, int64_t within_ns) except? True:
         cdef jsc_event ev
-        cdef int _i
-        for _i in range(EVENTS_A_CALL):
-            if self.handle == NULL or not jsc_plane_next(self.handle, &ev):
+        cdef int64_t end = mono_ns() + within_ns if within_ns else 0
+        while left > 0:
+            if self.handle == NULL or not jsc_plane_next_of(self.handle, clients, &ev):
                 return False
+            left -= 1 if not clients or ev.type == JSC_EV_TRACE else LINES_AN_EVENT
             try:
                 if ev.type == JSC_EV_MSG:
                     entry = self._callbacks.get(ev.a)
@@ -590,6 +619,8 @@ cdef class Plane:
             finally:
                 self.gone.id = 0
                 jsc_event_done(&ev)
+            if end and mono_ns() >= end:
+                return True
         return True
 
     # ---- connections ----

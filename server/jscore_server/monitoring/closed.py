@@ -51,11 +51,11 @@ class ClosedConnections:
         self._ring: deque[Closed] = deque(maxlen=max(0, size))
 
     def add(self, closed: Closed) -> None:
-        who = closed.who
-        shared = who._replace(
-            lang=sys.intern(who.lang), version=sys.intern(who.version), account=sys.intern(who.account)
+        cid, ip, port, kind, client_type, name, lang, version, user, account = closed.who
+        who = Who(
+            cid, ip, port, kind, client_type, name, sys.intern(lang), sys.intern(version), user, sys.intern(account)
         )
-        self._ring.append(closed._replace(who=shared, reason=sys.intern(closed.reason)))
+        self._ring.append(Closed(who, closed.info, closed.stop_ns, sys.intern(closed.reason), closed.subs))
 
     def resize(self, size: int) -> None:
         """After a reload."""

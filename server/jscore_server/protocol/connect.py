@@ -59,7 +59,7 @@ def decode_pairs(body: bytes) -> list[tuple[str, Any]]:
     A name of bad bytes or of half a surrogate pair is no reason to part. Raises Refused (silent) when it is no object.
     """
     try:
-        value = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=Members, parse_constant=_no_constant)
+        value = _decoder.decode(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise Refused("Parse Error") from None
     if value is None:
@@ -81,6 +81,9 @@ def plain(value: Any) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=Members, parse_constant=_no_constant)
 
 
 def read_connect(body: bytes, before: Connect | None = None) -> Connect:

@@ -85,6 +85,58 @@ def client_info(
     return info
 
 
+LINES_KEPT = 256
+_VARIES = b'"client_id":0'
+_VARIES_WITH_IP = b'"client_id":0,"client_ip":"?"'
+
+
+class ClientLines:
+    """INFO lines for the clients of one listener. All but a client's number and address is written once for many."""
+
+    def __init__(self) -> None:
+        self._facts: ServerFacts | None = None
+        self._halves: dict[tuple[bool, str, bool, int | None, bool], tuple[bytes, bytes]] = {}
+
+    def line(
+        self,
+        facts: ServerFacts,
+        *,
+        client_id: int,
+        client_ip: str,
+        auth_required: bool = False,
+        account: str = "",
+        system: bool = False,
+        max_payload: int | None = None,
+    ) -> bytes:
+        """`line` of `client_info`, with the same arguments."""
+        if facts != self._facts or len(self._halves) >= LINES_KEPT:
+            self._facts = msgspec.structs.replace(facts)
+            self._halves.clear()
+        key = (auth_required, account, system, max_payload, bool(client_ip))
+        halves = self._halves.get(key)
+        if halves is None:
+            fields = client_info(
+                facts,
+                client_id=0,
+                client_ip="?" if client_ip else "",
+                auth_required=auth_required,
+                account=account,
+                system=system,
+                max_payload=max_payload,
+            )
+            # Not to be met in any text, whose quotes are escaped.
+            head, _, tail = line(fields).partition(_VARIES_WITH_IP if client_ip else _VARIES)
+            halves = self._halves[key] = head, tail
+        if not client_ip:
+            return b'%b"client_id":%d%b' % (halves[0], client_id, halves[1])
+        return b'%b"client_id":%d,"client_ip":%b%b' % (
+            halves[0],
+            client_id,
+            msgspec.json.encode(client_ip),
+            halves[1],
+        )
+
+
 def _add_optional(info: dict[str, Any], facts: ServerFacts, urls: list[str]) -> None:
     """What either kind of INFO shows only when there is something to show."""
     if facts.domain:

@@ -10,7 +10,7 @@ import socket
 import struct
 from ipaddress import ip_address
 
-__all__ = ["every_address", "interface_addresses", "listen", "plain_address", "shown"]
+__all__ = ["every_address", "interface_addresses", "listen", "shown"]
 
 LISTEN_BACKLOG = 4096
 FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
@@ -21,11 +21,6 @@ ANY = ("", "0.0.0.0")
 
 def shown(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def plain_address(host: str) -> str:
-    """The address of who connects: that of IPv4 where a socket of both kinds shows it inside one of IPv6."""
-    return host.removeprefix("::ffff:") if "." in host else host
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 import msgspec
@@ -53,8 +52,8 @@ class WebListener:
             server, host=self.host, port=self.port, tls=tls, connect_urls=server.ws_connect_urls
         )
 
-    def accepted(self, sock: socket.socket, ip: str, port: int) -> None:
-        conn = self.plane.adopt(sock.detach(), CONN_CLIENT)
+    def accepted(self, fd: int, ip: str, port: int) -> None:
+        conn = self.plane.adopt(fd, CONN_CLIENT)
         self.visitors[conn] = Visitor(ip, port)
         tls = self.tls
         self.plane.layer(

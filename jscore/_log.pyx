@@ -96,6 +96,7 @@ include "_message.pxi"
 include "_selection.pxi"
 include "_columns.pxi"
 include "_verify.pxi"
+include "_awaited.pxi"
 
 
 @cython.final

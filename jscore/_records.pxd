@@ -24,6 +24,8 @@ cdef extern from "base/jsc_vfs.h" nogil:
     ctypedef struct jsc_vfs:
         void *self
         int (*list)(void *self, const char *path, void (*each)(void *ctx, const char *name) noexcept nogil, void *ctx)
+        int (*unlink)(void *self, const char *path)
+        int (*syncdir)(void *self, const char *path)
     const jsc_vfs *jsc_vfs_posix()
     ctypedef struct jsc_sim:
         pass

@@ -199,6 +199,11 @@ cdef class SimDisk(Disk):
         """Cuts or lengthens a file at rest."""
         check(jsc_sim_resize(self.sim, os.fsencode(path), size))
 
+    def remove(self, str path) -> None:
+        """Removes a file for good."""
+        check(self.vfs.unlink(self.vfs.self, os.fsencode(path)))
+        check(self.vfs.syncdir(self.vfs.self, os.fsencode(os.path.dirname(path))))
+
     def bad(self, str path, uint64_t lo, uint64_t hi) -> None:
         """Reading any byte of [lo, hi) fails; lo == hi: of none."""
         check(jsc_sim_bad(self.sim, os.fsencode(path), lo, hi))

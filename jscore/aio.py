@@ -11,6 +11,7 @@ durable with the rest; the others that wait are not disturbed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import jscore
+from jscore._log import Awaited
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -62,7 +64,7 @@ class AsyncLog:
     def __init__(self, log: Log) -> None:
         self.log = log
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, Awaited]] = deque()
         self._moved: set[asyncio.Future[None]] = set()
         self._durable = self._submitted = log.durable_position  # as poll() and submit() said last
         self._failure: Exception | None = log.error
@@ -84,9 +86,9 @@ class AsyncLog:
             raise ValueError("the log is closed")
         return self.log
 
-    def _wait_durable(self) -> asyncio.Future[None]:
+    def _wait_durable(self) -> Awaited:
         """Sees to it that what was appended up to now goes to the disk; resolved when it is durable."""
-        future: asyncio.Future[None] = self._loop.create_future()
+        awaited = Awaited(self._loop)
         try:
             if self._failure is not None:
                 position = self.log.position
@@ -96,17 +98,17 @@ class AsyncLog:
                 position = self._gather()
         except (jscore.Error, OSError, ValueError) as err:
             self._reject(err)
-            future.set_exception(err)
-            return future
+            awaited.fail(err)
+            return awaited
         if position <= self._durable:
-            future.set_result(None)
+            awaited.resolve()
         elif self._failure is not None:
-            future.set_exception(self._failure)
+            awaited.fail(self._failure)
         else:  # of every move beyond what poll() said last the descriptor tells
-            self._waiting.append((position, future))
+            self._waiting.append((position, awaited))
             if self._watch is None:
                 self._watch = self._loop.call_later(STALL_SECONDS, self._look)
-        return future
+        return awaited
 
     def _gather(self) -> int:
         """The disk is idle: one sync for all that this turn of the loop appends, unless that keeps the disk waiting for
@@ -146,22 +148,30 @@ class AsyncLog:
         if self._timed and position >= self._timed:
             self._sync_seconds += (self._loop.time() - self._submitted_at - self._sync_seconds) / 4
             self._timed = 0
-        waiting = self._waiting
-        while waiting and waiting[0][0] <= position:
-            future = waiting.popleft()[1]
-            if not future.done():
-                future.set_result(None)
         self._failure = self.log.error
+        waiting = self._waiting
+        due: deque[Awaited] = deque()
+        while waiting and waiting[0][0] <= position:
+            due.append(waiting.popleft()[1])
+        self._resume(due)
         if self._failure is not None:
             self._reject(self._failure)
         if self._moved:
             self._wake()
 
+    def _resume(self, due: deque[Awaited]) -> None:
+        """Runs each task up to its next wait, which comes behind those here."""
+        try:
+            while due:
+                due.popleft().resolve()
+        finally:
+            if due:  # one raised what no task keeps, and the loop may end
+                self._loop.call_soon(self._resume, due)
+
     def _reject(self, err: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(err)
+        for _, awaited in waiting:
+            awaited.fail(err)
         self._wake()
 
     def _look(self) -> None:
@@ -211,7 +221,7 @@ class AsyncLog:
         try:
             seq = log.offer(data, subject, headers=headers, ts=ts)
         except jscore.Full:
-            seq = await self._room(lambda: log.offer(data, subject, headers=headers, ts=ts))
+            seq = await self._room(functools.partial(log.offer, data, subject, headers=headers, ts=ts))
         if self._always if sync is None else sync:
             await (self._wait_durable() if self._always else self._in_thread(log.sync))
         return seq
@@ -349,11 +359,14 @@ class AsyncLog:
     async def _close(self) -> None:
         try:
             while self._waiting:
-                future = self._waiting[-1][1]
-                if future.done():  # cancelled; the one before it may still wait
+                position, awaited = self._waiting[-1]
+                if awaited.done():  # cancelled; the one before it may still wait
                     self._waiting.pop()
                     continue
-                await asyncio.wait([future], timeout=STALL_SECONDS)
+                self._waiting.append((position, beside := Awaited(self._loop)))
+                with contextlib.suppress(Exception):  # whoever waits hears it, and closing says it again
+                    async with asyncio.timeout(STALL_SECONDS):
+                        await beside
                 if self._waiting and self.log.stalled:
                     self._reject(jscore.Full("no space on the disk"))
         finally:

@@ -270,6 +270,7 @@ static int apply_limits(jsc_mlog *m, uint64_t index, const uint8_t *p) {
     m->limits = l;
     m->limits_index = index;
     if (!m->limits_first) m->limits_first = index;
+    if (!m->limited_since || index < m->limited_since) m->limited_since = index;
     m->counts = true;
     if (m->spares_counted) return JSC_OK;
     int rc = tighter ? push_out_subjects(m) : JSC_OK;
@@ -285,6 +286,12 @@ int jsc_apply_control(jsc_mlog *m, const jsc_record *r) {
         if (r->data_len != 16) return JSC_ECORRUPT;
         return apply_purge(m, &(jsc_span){r->subject, r->subject_len}, jsc_get64(p), jsc_get64(p + 8));
     case JSC_K_LIMITS: return r->data_len == 32 ? apply_limits(m, r->index, p) : JSC_ECORRUPT;
+    case JSC_K_LIMITED:
+        if (r->data_len != 8 || !jsc_get64(p)) return JSC_ECORRUPT;
+        m->limited_since = jsc_get64(p);
+        m->limited_index = r->index;
+        m->counts = true;
+        return JSC_OK;
     default: return JSC_OK; /* of a kind that says nothing about messages */
     }
 }

@@ -84,6 +84,8 @@ static int load_piece(jsc_mlog *m, jsc_piece *p, const jsc_checkpoint *point) {
 static int begin_replay(jsc_mlog *m, const jsc_checkpoint *point) {
     m->limits = point ? point->limits : (jsc_limits){0};
     m->limits_index = point ? point->limits_index : 0;
+    m->limited_since = point ? point->limited_since : 0;
+    m->limited_index = point ? point->limited_index : 0;
     m->last_ts = point ? point->last_ts : INT64_MIN;
     m->applied = point ? point->index : m->log->first - 1;
     return jsc_mlog_retotal(m);
@@ -594,9 +596,11 @@ static bool was_there(const jsc_checkpoint_files *files) {
 
 /* Replayed without a checkpoint: may what limits and purges keep be other messages than it was? They count the living, and
  * among those that are there now are some that others had pushed out which compaction took since. The same where the
- * front went with a change of limits; that takes a checkpoint, so there was one if it did. */
+ * front went with a change of limits. A record says so; in logs of before it was written only that there was a
+ * checkpoint, which that takes. */
 static bool miscounts(const jsc_mlog *m, const jsc_checkpoint_files *files) {
-    return m->counts && (compacted(m) || (was_there(files) && m->log->first > 1));
+    bool unlimited = m->limited_since && m->limited_since < m->log->first;
+    return m->counts && (compacted(m) || unlimited || (was_there(files) && m->log->first > 1));
 }
 
 static void forget(jsc_mlog *m) {

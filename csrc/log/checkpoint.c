@@ -55,6 +55,8 @@ static int capture(jsc_mlog *m, uint8_t **out, uint64_t *body) {
     jsc_control_limits_encode(&m->limits, p + 56);
     jsc_put64(p + 88, m->npieces);
     jsc_put64(p + 96, m->checkpoint_turn + 1);
+    jsc_put64(p + 104, m->limited_since);
+    jsc_put64(p + 112, m->limited_index);
     p += STATE;
     for (size_t i = 0; i < m->npieces; i++) {
         const jsc_piece *piece = m->pieces[i];
@@ -211,6 +213,9 @@ static int parse(jsc_checkpoint *c, uint64_t n) {
                              .max_per_subject = jsc_get64(p + 72),
                              .max_age_ns = (int64_t)jsc_get64(p + 80)};
     c->turn = jsc_get64(p + 96);
+    c->limited_since = jsc_get64(p + 104);
+    c->limited_index = jsc_get64(p + 112);
+    if (!c->limited_since && c->limits_index) c->limited_since = 1; /* of before it was noted */
     uint64_t count = jsc_get64(p + 88), at = STATE;
     if (count > (n - STATE) / PIECE || c->limits.max_age_ns < 0) return JSC_ECORRUPT;
     if (!(c->pieces = calloc(count ? count : 1, sizeof *c->pieces))) return -ENOMEM;

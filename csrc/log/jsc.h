@@ -24,6 +24,7 @@ enum {
     JSC_K_HOST = 10,           /* host: anything else */
     JSC_K_LIMITS = 11,         /* message log: what is kept */
     JSC_K_MOVED = 12,          /* stream: a message again, so that its older record may go */
+    JSC_K_LIMITED = 13,        /* message log: where limits began, when that goes with the front */
     JSC_K_GAP = 254,           /* the engine's own: indexes whose records compaction took out */
     JSC_K_TRAILER = 255,
 };

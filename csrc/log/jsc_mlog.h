@@ -49,8 +49,9 @@ typedef struct jsc_mlog_recovery {
     jsc_log_recovery log;
     uint64_t sidecars_rebuilt; /* found missing or bad at open */
     bool checkpoint_rebuilt; /* deletions were worked out by reading the whole log */
-    bool unsure; /* neither file of the checkpoint verifies, compaction took records out, and limits or purges with
-                    `keep` were in force: all messages that are there and were not deleted by name are live again */
+    bool unsure; /* there is no file of the checkpoint that verifies, compaction or the front that is gone took records
+                    out, and limits or purges with `keep` were in force: all messages that are there and were not deleted
+                    by name are live again */
 } jsc_mlog_recovery;
 
 /* *recovery is set on failure too, as far as it came. */

@@ -18,7 +18,8 @@ static int writable(const jsc_log *log) {
 
 /* Whether the message log wants a record taken on a full disk: it lets go of others. */
 static bool frees(const jsc_log *log, uint8_t kind) {
-    return log->admits_control && (kind == JSC_K_PURGE || kind == JSC_K_DELETE || kind == JSC_K_LIMITS);
+    return log->admits_control &&
+           (kind == JSC_K_PURGE || kind == JSC_K_DELETE || kind == JSC_K_LIMITS || kind == JSC_K_LIMITED);
 }
 
 static bool backlogged(const jsc_log *log, size_t more, uint64_t most) {

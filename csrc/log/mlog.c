@@ -329,7 +329,9 @@ static int start(jsc_mlog *m, const jsc_limits *limits) {
     int rc = m->checkpoint_owed ? owed_checkpoint(m) : JSC_OK;
     if (rc != JSC_OK) return rc;
     pthread_mutex_lock(&m->lock);
-    rc = limits ? set_limits(m, limits) : JSC_OK;
+    /* A front that went on a full disk, or under an engine that did not say so. */
+    if (m->log->first > 1) rc = jsc_mlog_restate(m, m->log->first - 1);
+    if (rc == JSC_OK && limits) rc = set_limits(m, limits);
     if (rc == JSC_OK && m->npieces && !jsc_piece_live(m->pieces[0])) rc = jsc_mlog_trim(m);
     pthread_mutex_unlock(&m->lock);
     return rc == JSC_OK && m->options.background ? jsc_maintain_start(m) : rc;
@@ -406,6 +408,8 @@ int jsc_mlog_reload(jsc_mlog *m) {
         m->applied = old.applied;
         m->limits = old.limits;
         m->limits_index = old.limits_index;
+        m->limited_since = old.limited_since;
+        m->limited_index = old.limited_index;
         return rc;
     }
     pieces_free(m, old.pieces, old.npieces);

@@ -136,6 +136,8 @@ struct jsc_mlog {
     bool unsure; /* no checkpoint was found that would say what they took: it is all there */
     uint64_t limits_index; /* of the record that set the limits; 0: none */
     uint64_t limits_first; /* no change of limits between the last checkpoint and it; 0: none at all */
+    uint64_t limited_since; /* no change of limits was ever before this record; 0: nor since */
+    uint64_t limited_index; /* of the newest record that says so; 0: none */
     bool checkpoint_wanted; /* `dropped` waits for one */
     bool gate; /* an append let the lock go to make room: others wait on `opened` */
     pthread_cond_t opened;
@@ -162,6 +164,8 @@ bool jsc_mlog_kill(jsc_mlog *, jsc_piece *, uint32_t ord, int *error);
 int jsc_piece_kill_all(jsc_mlog *, jsc_piece *);
 /* Drops pieces from the front that are wholly dead and not the last: unlinks their files (deferred by pins). */
 int jsc_mlog_trim(jsc_mlog *);
+/* Records up to `gone` go with the front, or went: what is to be known of limits in them is written again. */
+int jsc_mlog_restate(jsc_mlog *, uint64_t gone);
 /* Gives up the files of dropped segments whose records of death are synced. The lock is not needed by the unlinking. */
 void jsc_mlog_reap(jsc_mlog *);
 /* What could go at the front is in the hands of a job or a reader. */
@@ -195,7 +199,7 @@ int jsc_commit_make_room(jsc_mlog *); /* too much is unwritten: lets the lock go
 
 /* apply.c: records to state; the same code at append and at recovery */
 int jsc_apply_message(jsc_mlog *, const jsc_record *, uint64_t offset); /* then its limits */
-int jsc_apply_control(jsc_mlog *, const jsc_record *); /* DELETE, PURGE, LIMITS; JSC_ECORRUPT: malformed */
+int jsc_apply_control(jsc_mlog *, const jsc_record *); /* DELETE, PURGE, LIMITS, LIMITED; JSC_ECORRUPT: malformed */
 /* A record that was lost when its turn came, and is there again; `seq`: of the last message up to it. Kills what it would
  * have killed for sure: of what a purge or a limit keeps it may not be known how much died since. */
 int jsc_apply_late(jsc_mlog *, const jsc_record *, uint64_t seq);
@@ -226,6 +230,7 @@ struct jsc_checkpoint {
     uint64_t index, first_seq, last_seq, messages, message_bytes;
     int64_t last_ts;
     uint64_t limits_index; /* of the record that set them; 0: none */
+    uint64_t limited_since, limited_index; /* as in jsc_mlog */
     uint64_t salt; /* of the file */
     uint64_t turn; /* counts the checkpoints of the log */
     jsc_limits limits;

@@ -223,19 +223,29 @@ void jsc_mlog_reap(jsc_mlog *m) {
     if (n && atomic_load_explicit(&m->log->full, memory_order_relaxed)) jsc_store_retry(m->log);
 }
 
-/* The record that set the limits may be in what goes: it is written again. */
-static int keep_limits(jsc_mlog *m, uint64_t gone) {
+static int put_control(jsc_mlog *m, uint8_t kind, const uint8_t *bytes, size_t n, uint64_t *index) {
+    int rc = jsc_log_append(m->log, 0, jsc_mlog_clock(m), kind, NULL, 0, NULL, 0, bytes, n, index);
+    if (rc != JSC_OK) return rc;
+    m->unsubmitted += n + JSC_RECORD_HEAD;
+    m->applied = *index;
+    return jsc_mlog_extend_pieces(m);
+}
+
+int jsc_mlog_restate(jsc_mlog *m, uint64_t gone) {
     uint8_t bytes[32];
     uint64_t index;
+    int rc = JSC_OK;
+    if (m->limited_since && m->limited_since <= gone && m->limited_index <= gone) {
+        jsc_put64(bytes, m->limited_since);
+        if ((rc = put_control(m, JSC_K_LIMITED, bytes, 8, &index)) != JSC_OK) return rc;
+        m->limited_index = index;
+    }
     if (!m->limits_index || m->limits_index > gone) return JSC_OK;
-    int rc = jsc_control_limits_encode(&m->limits, bytes);
-    if (rc == JSC_OK)
-        rc = jsc_log_append(m->log, 0, jsc_mlog_clock(m), JSC_K_LIMITS, NULL, 0, NULL, 0, bytes, sizeof bytes, &index);
-    if (rc != JSC_OK) return rc;
-    m->unsubmitted += sizeof bytes + JSC_RECORD_HEAD;
-    m->limits_index = m->applied = index;
+    if ((rc = jsc_control_limits_encode(&m->limits, bytes)) != JSC_OK) return rc;
+    if ((rc = put_control(m, JSC_K_LIMITS, bytes, sizeof bytes, &index)) != JSC_OK) return rc;
+    m->limits_index = index;
     if (!m->limits_first) m->limits_first = index;
-    return jsc_mlog_extend_pieces(m);
+    return JSC_OK;
 }
 
 int jsc_mlog_trim(jsc_mlog *m) {
@@ -256,10 +266,10 @@ int jsc_mlog_trim(jsc_mlog *m) {
         m->dropped = grown;
         m->dropped_cap = cap;
     }
-    uint64_t limits = m->limits_index;
-    int rc = keep_limits(m, m->pieces[k]->segment->first - 1);
+    uint64_t applied = m->applied;
+    int rc = jsc_mlog_restate(m, m->pieces[k]->segment->first - 1);
     if (rc != JSC_OK) return rc;
-    if (m->limits_index != limits) index = m->limits_index;
+    if (m->applied != applied) index = m->applied;
     if ((rc = jsc_log_replace(m->log, 0, k, NULL)) != JSC_OK) return rc;
     if (m->ndropped && m->dropped[m->ndropped - 1].index > index) index = m->dropped[m->ndropped - 1].index;
     for (size_t i = 0; i < k; i++) {

@@ -35,8 +35,10 @@ class Rot:
         if not self.flip(a, b, c):
             player.found()
             return
+        removed = False
         if self.hit.startswith("checkpoint") and c & 3 == 0:
-            self.lose_both(b)
+            removed = bool(c & 128)
+            self.lose_both(b, removed)
         with player.opened("r") as log:
             self.look(log, first=True)
             player.say(f"    lost: {sorted(self.lost)}")
@@ -47,7 +49,7 @@ class Rot:
             # Behind the last record it is as if a batch had been torn.
             behind = log.recovery.torn_bytes or (player.keys and self.last_segment())
             # A file that a merge replaced stays as long as a message of it is held.
-            assert findings or behind or player.held, "verify() finds nothing"
+            assert findings or behind or player.held or removed, "verify() finds nothing"
         self.reopen()
         if c & 8:
             player.log.scrub()
@@ -85,11 +87,14 @@ class Rot:
         player.held = [(got, want) for got, want in player.held if bytes(got) == want.data]
         return True
 
-    def lose_both(self, b: int) -> None:
-        """The other file of the checkpoint too: the records say the same, or the log says that they cannot."""
+    def lose_both(self, b: int, remove: bool) -> None:
+        """The other file of the checkpoint too, or somebody removes both: the records say the same, or the log says
+        that they cannot."""
         player, model = self.player, self.model
         for name in ("checkpoint", "checkpoint.copy"):
-            if name != self.hit:
+            if remove:
+                player.disk.remove(f"{PATH}/{name}")
+            elif name != self.hit:
                 player.disk.flip(f"{PATH}/{name}", player.rng.randrange(64), b >> 5 & 7)
         with player.opened("r") as log:
             unsure = log.recovery.deletions_unsure

@@ -1,14 +1,15 @@
 /* A directory that a bad disk, or somebody, has changed: opening it, and everything a user may do then. The input is a
- * program: first byte, what kind of log (plain, packed, encrypted, both; bit 7: checksums are mended afterwards, so that
- * what is behind them is reached); then steps of 8 bytes, each changing one file of a sound log. Without mending, what is
- * read must be what was written. libFuzzer: LLVMFuzzerTestOneInput; otherwise a program: a number of random mutations. */
+ * program: first byte, what kind of log (plain, packed, encrypted, both; bit 5: under limits, without its front; bit 7:
+ * checksums are mended afterwards, so that what is behind them is reached); then steps of 8 bytes, each changing one file
+ * of a sound log. Without mending, what is read must be what was written. libFuzzer: LLVMFuzzerTestOneInput; otherwise a
+ * program: a number of random mutations. */
 #include "../format.h"
 #include "../jsc_mlog.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { KINDS = 4, FILES = 24, STEPS = 12, MESSAGES = 160 };
+enum { LIMITED = 4, KINDS = 8, FILES = 24, STEPS = 12, MESSAGES = 160 };
 
 typedef struct kept_file {
     char name[40];
@@ -84,9 +85,14 @@ static void build(golden *g, int kind, jsc_keys *keys) {
     jsc_mlog *m;
     uint64_t gone;
     need(open_log(vfs, kind, keys, &m) == JSC_OK);
+    if (kind & LIMITED) need(jsc_mlog_set_limits(m, &(jsc_limits){.max_messages = 30}) == JSC_OK);
     append_some(m, MESSAGES / 2);
-    for (uint64_t seq = 3; seq < MESSAGES / 2; seq += 2) need(jsc_mlog_delete(m, seq) == JSC_OK);
-    need(jsc_mlog_maintain(m, JSC_CARE_SEAL | JSC_CARE_COMPACT, false) == JSC_OK);
+    if (kind & LIMITED) {
+        need(jsc_mlog_set_limits(m, &(jsc_limits){.max_messages = 90}) == JSC_OK);
+    } else {
+        for (uint64_t seq = 3; seq < MESSAGES / 2; seq += 2) need(jsc_mlog_delete(m, seq) == JSC_OK);
+        need(jsc_mlog_maintain(m, JSC_CARE_SEAL | JSC_CARE_COMPACT, false) == JSC_OK);
+    }
     append_some(m, MESSAGES / 2);
     need(jsc_mlog_purge(m, &(jsc_span){"a.2.>", 5}, 100, 1, &gone) == JSC_OK);
     need(jsc_mlog_maintain(m, JSC_CARE_SEAL, false) == JSC_OK);
@@ -250,7 +256,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static golden logs[KINDS];
     static jsc_keys *keys;
     if (n < 1 || n > 1 + 8 * STEPS) return 0;
-    int kind = data[0] & 3;
+    int kind = (data[0] & 3) | (data[0] & 32 ? LIMITED : 0);
     bool mended = data[0] >> 7;
     if (!keys) keys = ring();
     if (!logs[kind].built) build(&logs[kind], kind, keys);

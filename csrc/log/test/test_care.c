@@ -578,6 +578,46 @@ static void limits_hold(void) {
     }
 }
 
+/* Limits began in what went with the front, and the log says so, also where the checkpoint is one of before that was
+ * noted there. Without it, it does not open; and it goes on with what the records give, when told to. */
+static void limits_began(void) {
+    for (int old = 0; old < 2; old++) {
+        jsc_sim *sim = jsc_sim_new(seed);
+        const jsc_vfs *vfs = jsc_sim_vfs(sim);
+        jsc_mlog_options o = options_of(4096, 0, NULL);
+        model *m = model_new();
+        jsc_mlog *log = open_log(vfs, "/d", &o), *none = NULL;
+        OK(jsc_mlog_set_limits(log, &(jsc_limits){.max_per_subject = 2}));
+        m->per_key = 2;
+        for (int i = 0; i < 400; i++) put(log, m, (uint32_t)i % 3);
+        if (old) log->limited_since = log->limited_index = 0;
+        OK(jsc_mlog_close(log));
+        log = open_log(vfs, "/d", &o);
+        check(log, m);
+        CHECK(log->limited_since == 1 && log->limited_index >= log->log->first);
+        for (int i = 0; i < 400; i++) put(log, m, (uint32_t)i % 3);
+        check(log, m);
+        settle(log);
+        CHECK(log->limited_since == 1 && log->limited_index >= log->log->first);
+        OK(jsc_mlog_close(log));
+        without_checkpoint(vfs);
+        CHECK(jsc_mlog_open(vfs, "/d", &o, &none, NULL) == JSC_ECORRUPT);
+        o.without_checkpoint = true;
+        jsc_mlog_recovery rec;
+        OK(jsc_mlog_open(vfs, "/d", &o, &log, &rec));
+        CHECK(rec.unsure && jsc_mlog_last(log) == m->last);
+        for (uint64_t i = 1; i <= m->last; i++) {
+            jsc_message x;
+            if (!m->alive[i]) continue;
+            OK(jsc_mlog_get(log, i, &x));
+            jsc_message_release(log, &x);
+        }
+        OK(jsc_mlog_close(log));
+        jsc_sim_free(sim);
+        free(m);
+    }
+}
+
 /* Tombstones stay as long as what they mark is on the disk, whatever order segments are compacted in: without the
  * checkpoint, the records alone must say the same. */
 static void tombstones_stay(void) {
@@ -882,6 +922,7 @@ int main(int argc, char **argv) {
         RUN(fails_once());
         RUN(limits_hold());
         RUN(tombstones_stay());
+        RUN(limits_began());
         RUN(repairs(true, false));
         RUN(repairs(false, false));
         RUN(repairs(true, true));

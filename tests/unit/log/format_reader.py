@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKED, ENCRYPTED, RECYCLED = 1, 2, 4
-DELETE, MESSAGE, GAP, TRAILER = 6, 1, 254, 255
+DELETE, MESSAGE, LIMITED, GAP, TRAILER = 6, 1, 13, 254, 255
 
 
 def _table() -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -251,3 +252,56 @@ def test_a_follower_hears_of_what_its_reader_took_in_meanwhile(tmp_path):
                 assert await task == [1]
 
     run(main)
+
+
+def test_a_task_resumed_by_a_sync_may_cancel_one_that_the_same_sync_serves(tmp_path):
+    """Tasks are resumed one by one where the log hears of the sync."""
+    name: contextvars.ContextVar[int] = contextvars.ContextVar("name")
+    seen: list[tuple[int, int, asyncio.Task[Any] | None]] = []
+
+    async def main() -> None:
+        log = await jscore.aio.open(tmp_path / "log")
+
+        async def work(number: int) -> None:
+            name.set(number)
+            await log.append(b"%d" % number)
+            seen.append((number, name.get(), asyncio.current_task()))
+            if number == 1:
+                tasks[2].cancel()
+            await log.append(b"again")
+
+        tasks = [asyncio.create_task(work(number)) for number in range(5)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [number for number, _, _ in seen] == [0, 1, 3, 4]
+        assert all(number == own and task is tasks[number] for number, own, task in seen)
+        assert isinstance(results[2], asyncio.CancelledError)
+        assert [results[i] for i in (0, 1, 3, 4)] == [None] * 4
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await log.append(b"last")
+        await log.close()
+        with jscore.open(tmp_path / "log", "r") as reader:
+            assert [bytes(m) for m in reader] == [b"0", b"1", b"2", b"3", b"4"] + [b"again"] * 4 + [b"last"]
+
+    run(main)
+
+
+def test_a_task_that_ends_the_loop_costs_the_others_nothing(tmp_path):
+    loop = asyncio.new_event_loop()
+    done: list[int] = []
+
+    async def work(log: jscore.aio.AsyncLog, number: int) -> None:
+        await log.append(b"%d" % number)
+        if number == 1:
+            raise KeyboardInterrupt
+        done.append(number)
+
+    log = loop.run_until_complete(jscore.aio.open(tmp_path / "log"))
+    tasks = [loop.create_task(work(log, number)) for number in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(asyncio.wait(tasks))
+    loop.run_until_complete(asyncio.wait(tasks, timeout=30))
+    assert done == [0, 2, 3]
+    assert isinstance(tasks[1].exception(), KeyboardInterrupt)
+    loop.run_until_complete(log.close())
+    loop.close()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-__all__ = ["Passwords", "is_hash", "same"]
+__all__ = ["Passwords", "is_hash", "same", "same_pair"]
 
 _HASH = re.compile(r"\$2[abxy]\$\d{2}\$")
 BCRYPT_BYTES = 72  # what bcrypt looks at
@@ -37,6 +37,12 @@ def _bytes(text: str) -> bytes:
 def same(given: str, wanted: str) -> bool:
     """Compares in a time that does not tell where they differ."""
     return hmac.compare_digest(_bytes(given), _bytes(wanted))
+
+
+def same_pair(given: tuple[object, object], wanted: tuple[str, str]) -> bool:
+    """The same of a user and a password, which may be anything that JSON can say."""
+    right = [same(one if isinstance(one, str) else "", other) for one, other in zip(given, wanted, strict=True)]
+    return all(right) and all(isinstance(one, str) for one in given)
 
 
 class _Job:

@@ -18,6 +18,7 @@ from jscore_server.cluster.routes import CONN_ROUTE
 from jscore_server.cluster.secure import ClusterTls
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
+from jscore_server.passwords import same_pair
 from jscore_server.protocol.connect import Refused, decode_object
 from jscore_server.version import PROTOCOL, Versions
 
@@ -188,7 +189,8 @@ class Links:
         if self.tls is not None and self.tls.judges:
             allowed = self.tls.knows(self.plane, conn, self.authorization[0] if self.authorization is not None else "")
         else:
-            allowed = self.authorization is None or (fields.get("user"), fields.get("pass")) == self.authorization
+            wanted = self.authorization
+            allowed = wanted is None or same_pair((fields.get("user"), fields.get("pass")), wanted)
         if not allowed:
             self._refuse(conn, name, "authorization violation")
         elif not isinstance(version, int) or not self.protocol.oldest <= version <= self.protocol.newest:

@@ -24,6 +24,7 @@ from jscore_server.config.compression import AUTO, NOT_SUPPORTED, OFF
 from jscore_server.config.users import Permissions
 from jscore_server.dataplane import Plane
 from jscore_server.logs import Log
+from jscore_server.passwords import same_pair
 from jscore_server.protocol import info as info_lines
 from jscore_server.protocol.connect import Refused, decode_object
 
@@ -375,7 +376,7 @@ class Routes:
                 self._trust(conn, fields)
             else:
                 self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
-        elif authorization is not None and (fields.get("user"), fields.get("pass")) != authorization:
+        elif authorization is not None and not same_pair((fields.get("user"), fields.get("pass")), authorization):
             self.plane.close_conn(conn, "Authentication Failure", "Authorization Violation")
         else:
             self._trust(conn, fields)

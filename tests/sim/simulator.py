@@ -160,6 +160,7 @@ class Simulator(Troubles):
             commit=max(floor, log.known_commit), first=log.first,
             now=node.ticks(self.now), known=node.known, met=node.met, present=node.present,
         )  # fmt: skip
+        core.take_term()
         core.clock_ms = int(self.now * node.rate)
         node.core = core
         node.syncing = node.hard_sync = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -118,6 +119,8 @@ class Group:
             first=log.first, known=host.known, met=host.met, present=host.present,
         )  # fmt: skip
         self.core.synced = min(log.durable, log.last)
+        with contextlib.suppress(host.engine.Error, OSError):  # damaged: whoever asks for that record finds out
+            self.core.take_term()
         self.held: list[tuple[int, Message]] = []
         self.leader_since = 0
         self.told_leader = False  # on_role said so last

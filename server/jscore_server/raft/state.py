@@ -286,6 +286,17 @@ class State:
             # It led last, or was about to: it asks before the others would, who then do not get in each other's way.
             self.deadline = now + rng.randint(timing.again_min_ticks, timing.again_max_ticks)
 
+    def take_term(self) -> None:
+        """Of a log that was taken over from others, before anything else is asked: the term of its last record.
+
+        Its leader was never heard of here, so nobody has this replica's vote in that term; and who leads in an older one,
+        and does not know it, leads nobody who holds such records. Raises what the log does where that cannot be read.
+        """
+        newest = self.term_at(self.last)
+        if newest > self.term:
+            self.term, self.vote = newest, ""
+            self._persist()
+
     def term_at(self, index: int) -> int:
         """Term of the record at `index`; 0 before the first."""
         return self.log.term(index) if index else 0

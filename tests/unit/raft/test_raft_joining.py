@@ -106,3 +106,16 @@ def test_who_led_alone_leads_on_in_its_term() -> None:
     assert a.commit == 5
     a.change(("a",), ("b",))
     assert a.out.proposals[0][1] == Members(0, ("a",), ("b",))
+
+
+def test_a_log_taken_over_from_others_brings_its_term_along() -> None:
+    """Who led in an older term and does not know it yet leads nobody who holds records of the newer one."""
+    c = core("b", HardState(4, "c", [Members(0, ("a", "b", "c"))], []), [1, 4, 5])
+    c.take_term()
+    assert (c.term, c.vote) == (5, "")
+    c.step(Message(HEARTBEAT, "c", "g", 4, commit=2, index=3, hint=9))
+    assert not told(c, ACK)
+    assert c.hard.term == 5, "and says nothing in that term before it is on the disk"
+    c = core("b", HardState(5, "c", [Members(0, ("a", "b", "c"))], []), [1, 4, 5])
+    c.take_term()
+    assert (c.term, c.vote) == (5, "c")

@@ -20,8 +20,8 @@ from harness import Cluster, Lab, Wire, api, connect, eventually, ours, ready, r
 
 READERS = 8
 READS = 5
-# A server that answers what it knows, as one would that does not ask whether it leads still, and hears of the next leader
-# a moment after the questions: those that came while it was stopped are behind what its peers sent, else.
+# A server that answers what it knows, as one would that does not ask whether it leads still, and hears of the next
+# leader a moment after the questions: those that came while it was stopped are behind what its peers sent, else.
 ASKS_NOBODY = """
 import asyncio, sys
 from jscore_server.jetstream.runtime import Runtime

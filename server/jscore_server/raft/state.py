@@ -290,7 +290,7 @@ class State:
         """Of a log that was taken over from others, before anything else is asked: the term of its last record.
 
         Its leader was never heard of here, so nobody has this replica's vote in that term; and who leads in an older
-        one, and does not know it, leads nobody who holds such records. Raises what the log does if that is not readable.
+        one, and does not know it, leads nobody who holds such records. Raises what the log does if it is unreadable.
         """
         newest = self.term_at(self.last)
         if newest > self.term:

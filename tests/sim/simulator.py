@@ -425,20 +425,25 @@ class Simulator(Troubles):
         node.wake = 0
         self.arm(node)
 
+    def remember(self, node: Node) -> ModelLog:
+        """A disk is about to lose something: what was acked before counts as that log had it."""
+        held, former = node.log, ModelLog()
+        former.terms, former.data, former.durable = list(held.terms), list(held.data), held.durable
+        former.first = held.first
+        node.former = former
+        return former
+
     def lose(self, name: str, *, keep: int = 0) -> None:
         """The disk's content is gone, or all of the log behind `keep` records. Found out at the restart."""
         node = self.nodes[name]
         self.crash(name)
         node.wipes += 1
-        held = node.log
-        node.former = ModelLog()
-        node.former.terms, node.former.data, node.former.durable = list(held.terms), list(held.data), held.durable
-        node.former.first = held.first
+        former = self.remember(node)
         if keep:
-            held.truncate(keep)
+            node.log.truncate(keep)
             if not self.bugs.cut_damage:
                 node.durable_hard.mute, node.durable_hard.mute_term = JOINING, -1
-            self.note(f"{name}: record {keep + 1} of {node.former.last} is damaged")
+            self.note(f"{name}: record {keep + 1} of {former.last} is damaged")
             return
         node.log = self.make_log(name)
         node.directory = f"{name}.{node.wipes}"

@@ -138,6 +138,7 @@ class Troubles(Snapshots):
         if victim and self.nodes[victim].log.first > 1:
             self.crash(victim)
             node = self.nodes[victim]
+            self.remember(node)
             node.log.hurt_snapshot()
             self.note(f"{victim}'s snapshot is damaged")
             self.at(1 + int(self.dice.random() * 500), self.restart, victim, node.life)

@@ -54,7 +54,7 @@ class Checks(World):
         known = self.leaders.get(core.term)
         if known is None:
             self.leaders[core.term] = node.name
-            size = bisect.bisect_left(self.ghost_terms, core.term)  # it may have been stopped while others went on
+            size = bisect.bisect_left(self.committed_in, core.term)  # it may have been stopped while others went on
             self.note(f"{node.name} leads term {core.term}")
             lo = node.log.first - 1  # what it let go of it had committed
             if node.log.terms[lo:size] != self.ghost_terms[lo:size]:
@@ -93,6 +93,7 @@ class Checks(World):
             if not leads:
                 raise Violation(f"4: {node.name} commits {index} before any leader did")
             ghost.append(term)
+            self.committed_in.append(core.term)
             self.ghost_data.append(data)
             self.ghost.apply(index, data)
             self.ghost_prints.append(self.ghost.print())

@@ -275,6 +275,7 @@ class World:
         self.duration = rng.choice((3000, 6000, 12_000)) if duration is None else duration
         self.blocked: dict[tuple[str, str], bool] = {}
         self.ghost_terms = [0]  # what is committed
+        self.committed_in = [0]  # and by the leader of which term
         self.ghost_data: list[Any] = [None]
         self.ghost = self.machine()
         self.ghost_prints = [self.ghost.print()]  # of the state after each of them

@@ -45,6 +45,20 @@ class FakeFull(FakeError):
 ENGINE = SimpleNamespace(scan_records=scan, Error=FakeError, Corrupt=FakeCorrupt, Full=FakeFull)
 
 
+class Terms:
+    """A log of nothing but terms."""
+
+    def __init__(self, terms: list[int]) -> None:
+        self.terms = terms
+
+    @property
+    def last(self) -> int:
+        return len(self.terms)
+
+    def term(self, index: int) -> int:
+        return self.terms[index - 1]
+
+
 class FakeLog:
     """Interface of jscore.RecordLog over a list; `sync` moves `durable` up to what was submitted."""
 

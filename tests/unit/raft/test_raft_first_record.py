@@ -17,23 +17,10 @@ from jscore_server.raft.messages import (
     VOTE_REPLY,
     Message,
 )
+from raft_fakes import Terms
 
 NOOP = [("noop", None)]
 THREE = ("a", "b", "c")
-
-
-class Terms:
-    """A log of nothing but terms."""
-
-    def __init__(self, terms: list[int]) -> None:
-        self.terms = terms
-
-    @property
-    def last(self) -> int:
-        return len(self.terms)
-
-    def term(self, index: int) -> int:
-        return self.terms[index - 1]
 
 
 def replica(name: str, terms: list[int], commit: int, members: Members | None = None, vote: str = "") -> Core:

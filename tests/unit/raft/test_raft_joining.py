@@ -17,20 +17,7 @@ from jscore_server.raft.messages import (
     VOTE_REPLY,
     Message,
 )
-
-
-class Terms:
-    """A log of nothing but terms."""
-
-    def __init__(self, terms: list[int]) -> None:
-        self.terms = terms
-
-    @property
-    def last(self) -> int:
-        return len(self.terms)
-
-    def term(self, index: int) -> int:
-        return self.terms[index - 1]
+from raft_fakes import Terms
 
 
 def core(name: str, hard: HardState, terms: list[int] | None = None) -> Core:

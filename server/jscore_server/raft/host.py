@@ -166,11 +166,12 @@ class RaftHost:
                 else:
                     self._hard[body["g"]] = hard_from_body(body)
             elif "birth" in body:
-                group, voters, expected = body["birth"]
-                self.birth = Birth(group, tuple(voters), expected)
+                self.birth = _birth_of(body["birth"])
                 self.elected = False
             elif "elected" in body:
                 self.elected = True
+                if body["elected"] is not True:  # records of older versions do not say which birth it was
+                    self.birth = _birth_of(body["elected"])
             elif "peer" in body:
                 self.known[body["peer"]] = body["id"]
             elif "wiped" in body:
@@ -225,9 +226,9 @@ class RaftHost:
     def _bodies(self) -> Iterator[dict[str, Any]]:
         yield {"directory": self.directory_id}
         if self.birth is not None:
-            yield {"birth": [self.birth.group, list(self.birth.voters), self.birth.expected]}
+            yield {"birth": _birth_to(self.birth)}
         if self.elected:
-            yield {"elected": True}
+            yield self._elected_body()
         for peer, directory_id in self.known.items():
             if peer != self.name:
                 yield {"peer": peer, "id": directory_id}
@@ -726,7 +727,7 @@ class RaftHost:
         return {
             "name": self.name,
             "directory": self.directory_id,
-            "birth": None if birth is None else [birth.group, list(birth.voters), birth.expected],
+            "birth": None if birth is None else _birth_to(birth),
             "elected": self.elected,
             "known": self._told_known(),
             "start": self.start,
@@ -778,10 +779,7 @@ class RaftHost:
         try:
             found = None
             if hello["birth"] is not None:
-                group, voters, expected = hello["birth"]
-                if not all(isinstance(n, str) for n in [group, *voters]) or not isinstance(expected, int):
-                    raise ValueError
-                found = Birth(group, tuple(voters), expected)
+                found = _birth_of(hello["birth"])
             meta_last, spoken = hello.get("meta", -1), hello.get("protocol", 1)
             if not isinstance(meta_last, int) or not isinstance(spoken, int) or not 1 <= spoken < 256:
                 raise ValueError
@@ -846,13 +844,17 @@ class RaftHost:
         """Writes the meta group's birth durably, before anything of it may act. Blocks for one sync."""
         self.birth = birth
         self.elected = False
-        self._write({"birth": [birth.group, list(birth.voters), birth.expected]}, wait=True)
+        self._write({"birth": _birth_to(birth)}, wait=True)
 
     def meta_elected(self) -> None:
         """The meta group has had a leader: its birth is final. Called once it committed its first record."""
         if not self.elected:
             self.elected = True
-            self._write({"elected": True}, wait=True)
+            self._write(self._elected_body(), wait=True)
+
+    def _elected_body(self) -> dict[str, Any]:
+        """With the whole birth once more: else an earlier birth, that gave way, would stand again if a bit flips."""
+        return {"elected": True if self.birth is None else _birth_to(self.birth)}
 
     @property
     def hard_log(self) -> Log:
@@ -878,6 +880,18 @@ def _start_of(told: Any) -> tuple[str, int, str]:
 def _boot_ms() -> int:
     """Goes on while the host is suspended: what a leader was sure of is older then (spec/raft.md R-37)."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def _birth_to(birth: Birth) -> list[Any]:
+    return [birth.group, list(birth.voters), birth.expected]
+
+
+def _birth_of(body: list[Any]) -> Birth:
+    """Raises TypeError, ValueError when `body` is none."""
+    group, voters, expected = body
+    if not all(isinstance(n, str) for n in [group, *voters]) or not isinstance(expected, int):
+        raise ValueError(body)
+    return Birth(group, tuple(voters), expected)
 
 
 def hard_to_body(group_id: str, hard: HardState) -> dict[str, Any]:

@@ -105,3 +105,25 @@ def test_a_crash_in_the_midst_leaves_the_old_or_the_new(
     assert sorted(os.listdir(world.path)) == ["g1", "g2", "hardstate"]
     host.close()
     store.close()
+
+
+def test_a_birth_that_gave_way_does_not_stand_again_when_a_bit_flips(tmp_path: Path) -> None:
+    """Two servers bore a group at once, and this one took over the other's: either record of that one tells it."""
+    world = World(tmp_path)
+    store, host = world.start()
+    host.born(Birth("m:2", ("a", "b"), 2))
+    host.born(Birth("m:1", ("a", "b"), 2))
+    host.meta_elected()
+    host.close()
+    store.close()
+    [name] = [file.name for file in (tmp_path / "hardstate").iterdir() if b"m:1" in file.read_bytes()]
+    file = tmp_path / "hardstate" / name
+    whole = bytearray(file.read_bytes())
+    whole[whole.index(b"m:1")] ^= 1
+    file.write_bytes(whole)
+    store, host = world.start()
+    assert host.birth is not None
+    assert (host.birth.group, host.elected) == ("m:1", True)
+    assert any("damaged" in line for line in world.lines)
+    host.close()
+    store.close()

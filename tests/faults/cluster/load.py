@@ -83,6 +83,9 @@ class Load:
     async def publish(self, number: int, slot: int) -> None:
         client, journal = self.clients[number], self.journal
         again = number == self.publishers - 1
+        # Each slot has its own time in the pause, before and after a failover: a gap is none of the load's own.
+        phase = time.monotonic() + self.pause * (slot * self.publishers + number) / (self.publishers * self.in_flight)
+        await asyncio.sleep(phase - time.monotonic())
         while not self.stopping:
             journal.count += 1
             text = f"{number}.{slot}.{journal.count}"
@@ -104,4 +107,6 @@ class Load:
                 await asyncio.sleep(0.02)
                 if not again or self.stopping or time.monotonic() > deadline:
                     break
-            await asyncio.sleep(max(0.0, self.pause - (time.monotonic() - started)))
+            if time.monotonic() - started < self.pause:
+                due = started + self.pause - (started - phase) % self.pause
+                await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -261,8 +261,8 @@ class Trial:
         subscription = await client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
         found: list[tuple[int, str]] = []
         try:
-            empty = 0
-            while last and (not found or found[-1][0] < last) and empty < 5:
+            more = time.monotonic() + 10  # with a slow way between hosts, the first requests find nobody yet
+            while last and (not found or found[-1][0] < last) and time.monotonic() < more:
                 before = len(found)
                 request = json.dumps({"batch": 2000, "expires": 2_000_000_000}).encode()
                 await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{name}", request, reply=inbox)
@@ -276,7 +276,10 @@ class Trial:
                     found.append((int(message.reply.split(".")[-4]), message.data.decode()))
                     if found[-1][0] >= last:
                         break
-                empty = empty + 1 if len(found) == before else 0
+                if len(found) > before:
+                    more = time.monotonic() + 10
+                else:
+                    await asyncio.sleep(0.1)  # asked again at this pace
         finally:
             await subscription.unsubscribe()
             with contextlib.suppress(NatsError, ApiError, TimeoutError):

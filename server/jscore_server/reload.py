@@ -126,6 +126,8 @@ class Reload:
             before, after = (getattr(o.cluster, name) if o.cluster.port else "" for o in (old, new))
             if before != after:
                 raise ConfigError(_unsupported(f"cluster {name}", str(before), str(after)))
+        if new.cluster.port and old.cluster.discovery != new.cluster.discovery:  # its key is not to be told
+            raise ConfigError("config reload not supported for cluster discovery")
         if (old.cluster.tls is None) != (new.cluster.tls is None):
             raise ConfigError(_unsupported("cluster tls", *(_enabled(o.cluster.tls) for o in (old, new))))
 

@@ -59,6 +59,7 @@ from jscore_server.transport.web import WebListener, filled
 from jscore_server.version import NATS_VERSION, PROTOCOL, VERSION, Versions
 
 if TYPE_CHECKING:
+    from jscore_server.cluster.beacons import Beacons
     from jscore_server.monitoring.http import Listener
 
 CONN_CLIENT, CONN_ROUTE = 0, 1
@@ -148,6 +149,7 @@ class Server:
         self.ask_reload: Callable[[], str] = lambda: "reload is not supported"  # "": done, else why not
         self.routes: Routes | None = None
         self.links: Links | None = None
+        self.beacons: Beacons | None = None
         self.jetstream: Any = None  # jetstream.runtime.Runtime, when enabled
         self.loop: asyncio.AbstractEventLoop | None = None
         self.admission: Admission  # from `start` on
@@ -207,6 +209,8 @@ class Server:
         self.log.info("Server is ready")
         if self.routes is not None:
             self.routes.start()
+        if self.beacons is not None:
+            self.beacons.start()
         if self.links is not None:
             self.links.start()
 
@@ -316,6 +320,12 @@ class Server:
                 joined=self._route_joined, changed=self._urls_changed, renamed=self._cluster_renamed
             ),
         )
+        if cluster.discovery.key:
+            from jscore_server.cluster.beacons import Beacons
+
+            routes, group = self.routes, cluster.discovery
+            self.beacons = Beacons(group, self.log, self.facts, routes.told_address, routes.found)
+            self.log.info(f"Listening for servers of this cluster on {shown(group.host, group.port)}")
 
     def _route_settings(self, *, dynamic: bool) -> Settings:
         cluster = self.options.cluster
@@ -428,6 +438,8 @@ class Server:
             listener.close()
         self.system.stop()
         self.plane.flush()
+        if self.beacons is not None:
+            self.beacons.close()
         if self.routes is not None:
             self.routes.stop()
         if self.links is not None:

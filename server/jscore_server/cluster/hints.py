@@ -16,12 +16,11 @@ import os
 import socket
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
-import asyncio_dgram
 import msgspec
-from asyncio_dgram.aio import DatagramServer
 
+from jscore_server.cluster.datagrams import Datagrams
 from jscore_server.logs import Log
 
 EVERY_S = 0.05
@@ -49,9 +48,7 @@ class Hints:
         self.port = 0
         self._key = os.urandom(KEY)
         self._peers: dict[str, _Peer] = {}
-        self._sock: socket.socket | None = None
-        self._stream: DatagramServer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._datagrams: Datagrams | None = None
 
     def bind(self, listener: socket.socket) -> None:
         """Takes the address of the TCP listener `listener`, for datagrams. Raises OSError."""
@@ -65,20 +62,18 @@ class Hints:
             sock.close()
             raise OSError(f"Error listening for liveness hints: {err.strerror or err}") from err
         sock.setblocking(False)
-        self._sock = sock
         self.port = sock.getsockname()[1]
+        what = "Liveness hints end"
+        self._datagrams = Datagrams(sock, self.log, what, received=self._received, beat=self._beat, every_s=EVERY_S)
 
     def start(self) -> None:
         """Begins to hear and to send, in the running loop."""
-        self._spawn(self._run())
+        assert self._datagrams is not None
+        self._datagrams.start()
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._stream is not None:
-            self._stream.close()
-        elif self._sock is not None:
-            self._sock.close()
+        if self._datagrams is not None:
+            self._datagrams.close()
 
     @property
     def offer(self) -> list[Any]:
@@ -92,24 +87,15 @@ class Hints:
             case [int(port), str(key)] if 0 < port < 1 << 16 and len(key) == 2 * KEY:
                 with contextlib.suppress(ValueError):
                     known.key = bytes.fromhex(key)
-                    self._spawn(self._resolve(known, host, port))
+                    assert self._datagrams is not None
+                    self._datagrams.spawn(self._resolve(known, host, port))
 
     def link_down(self, peer: str) -> None:
         self._peers.pop(peer, None)
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (err := task.exception()) is not None:
-            self.log.error(f"Liveness hints end: {err!r}")
-
     async def _resolve(self, peer: _Peer, host: str, port: int) -> None:
-        sock = self._sock
-        assert sock is not None
+        assert self._datagrams is not None
+        sock = self._datagrams.sock
         flags = socket.AI_V4MAPPED if sock.family == socket.AF_INET6 else 0
         with contextlib.suppress(OSError, UnicodeError):  # where nobody can be reached, there are no hints
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -117,30 +103,15 @@ class Hints:
             )
             peer.address = found[0][4]
 
-    async def _run(self) -> None:
-        assert self._sock is not None
-        stream = cast(DatagramServer, await asyncio_dgram.from_socket(self._sock))
-        self._stream = stream
-        self._spawn(self._listen(stream))
-        while True:
-            for peer in list(self._peers.values()):
-                if peer.address is not None:
-                    peer.sent += 1
-                    with contextlib.suppress(OSError):  # also one that a datagram before met: nobody is there
-                        await stream.send(datagram(self.name, peer.key, peer.sent), peer.address)
-            await asyncio.sleep(EVERY_S)
+    async def _beat(self) -> None:
+        assert self._datagrams is not None
+        for peer in list(self._peers.values()):
+            if peer.address is not None:
+                peer.sent += 1
+                with contextlib.suppress(OSError):  # also one that a datagram before met: nobody is there
+                    await self._datagrams.send(datagram(self.name, peer.key, peer.sent), peer.address)
 
-    async def _listen(self, stream: DatagramServer) -> None:
-        while True:
-            try:
-                data, _ = await stream.recv()
-            except OSError:
-                continue
-            except asyncio_dgram.TransportClosed:
-                return
-            self._received(data)
-
-    def _received(self, data: bytes) -> None:
+    def _received(self, data: bytes, _sender: Any = None) -> None:
         """What is not from a linked peer, forged or repeated is dropped without a word: anybody can send it."""
         head = len(MAGIC) + COUNT + MAC
         if not head < len(data) <= head + NAME_MAX or not data.startswith(MAGIC):

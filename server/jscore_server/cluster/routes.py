@@ -159,14 +159,21 @@ class Routes:
 
     # ---- our INFO ----
 
+    def told_address(self) -> Address:
+        """Where others are told to dial this server: as advertised, or where it listens, on every interface perhaps."""
+        said, port = self.settings.advertise, self.listening[1]
+        if not said:
+            return self.listening
+        host, _, number = said.rpartition(":")
+        if host and number.isdigit():
+            return (host.strip("[]"), int(number))
+        return (said.strip("[]"), port)
+
     def own_info(self, route: Route | None = None) -> bytes:
         settings = self.settings
-        host, port = self.listening
+        host, port = self.told_address()
         more: dict[str, Any] = {}
         if settings.advertise:
-            said, _, number = settings.advertise.rpartition(":")
-            host, port = (said, int(number)) if said and number.isdigit() else (settings.advertise, port)
-            host = host.strip("[]")
             more["ip"] = address_url((host, port))
         if settings.authorization is not None:
             more["auth_required"] = True
@@ -632,6 +639,10 @@ class Routes:
             address = url_address(str(fields.get("ip") or ""))
         except ValueError:
             return
+        self.found(address)
+
+    def found(self, address: Address) -> None:
+        """Somebody said that a server of the cluster can be dialled there: its route is made, if there is none."""
         implicit = [target for target in self.targets.values() if not target.explicit]
         if len(implicit) >= GOSSIP_PEERS_MAX:  # those that were given up make room
             for target in implicit:

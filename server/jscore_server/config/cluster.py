@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from .kinds import (
     Reader,
     Rule,
     Wrong,
+    between,
     boolean,
     checked,
     duration,
@@ -108,6 +110,41 @@ def _authorization(reader: Reader, target: Any, entry: Entry) -> None:
     reader.block(map_of(entry), _AUTHORIZATION, target.authorization, "cluster.authorization.")
 
 
+KEY_LEAST = 16  # characters
+
+
+def _key(reader: Reader, entry: Entry) -> str:
+    value = string(reader, entry)
+    if len(value) < KEY_LEAST:
+        raise Wrong(f'"key" of discovery has at least {KEY_LEAST} characters')
+    return value
+
+
+def _ipv4(reader: Reader, entry: Entry) -> str:
+    try:
+        return str(ipaddress.IPv4Address(string(reader, entry)))
+    except ValueError:
+        raise mistyped(entry, "an IPv4 address") from None
+
+
+_DISCOVERY = table(
+    [
+        sets("key", _key),
+        sets("servers", between(2, 1000)),
+        sets("host", _ipv4, "group"),
+        sets("port", between(1, 65535)),
+        sets("interface", _ipv4),
+    ]
+)
+
+
+def _discovery(reader: Reader, target: Any, entry: Entry) -> None:
+    reader.block(map_of(entry), _DISCOVERY, target.discovery, "cluster.discovery.")
+    for name, missing in (("key", not target.discovery.key), ("servers", not target.discovery.servers)):
+        if missing:
+            raise Wrong(f'discovery needs "{name}"')
+
+
 _CLUSTER = table(
     [
         sets("name", name_without_spaces("cluster")),
@@ -130,6 +167,7 @@ _CLUSTER = table(
         sets("write_deadline", or_default(duration, MAX_SECONDS)),
         sets("write_timeout", WRITE_TIMEOUT),
         sets("udp_hints", boolean),
+        Rule(("discovery",), _discovery),
     ]
 )
 

@@ -104,6 +104,19 @@ class JetStream(msgspec.Struct):
     """0 = request_queue_limit."""
 
 
+class Discovery(msgspec.Struct):
+    """`cluster { discovery { ... } }`: servers find each other by datagrams. Ours alone; on when `key` is not empty."""
+
+    key: str = ""
+    servers: int = 0
+    """Of how many the cluster consists, as a list of routes would say."""
+    host: str = "239.255.98.67"
+    """An IPv4 multicast group, or a network's broadcast address."""
+    port: int = 6223
+    interface: str = "0.0.0.0"
+    """The address of the interface on which the group is joined; 0.0.0.0: the system's choice."""
+
+
 class Cluster(msgspec.Struct):
     """The `cluster` block. Clustering is on when `port` is not 0."""
 
@@ -130,6 +143,7 @@ class Cluster(msgspec.Struct):
     write_timeout: str = "retry"
     udp_hints: bool = False
     """Datagrams beside the links, on the same port, by which a host that went silent is noticed sooner. Ours alone."""
+    discovery: Discovery = msgspec.field(default_factory=Discovery)
 
 
 @dataclass(slots=True)

@@ -50,6 +50,8 @@ def faults(options: Options) -> list[str]:
             fault("jetstream cluster requires `server_name` to be set", "cluster", "jetstream")
         if not cluster.name:
             fault("jetstream cluster requires `cluster.name` to be set", "cluster", "jetstream")
+    if cluster.port and cluster.discovery.key and not cluster.name:
+        fault("cluster discovery requires `cluster.name` to be set", "cluster.discovery")
     found += account_faults(options)
     for text, key in websocket_faults(options.websocket):
         fault(text, key)

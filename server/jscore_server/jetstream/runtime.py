@@ -193,10 +193,13 @@ class Runtime:
         self.engine.meta_bootstrap(list(birth.voters), birth.expected)
 
     def expected(self) -> int:
-        """How many JetStream servers the configuration promises: the routes to others, without plain servers seen."""
+        """How many JetStream servers the configuration promises: the routes to others, or what discovery was told,
+        without plain servers seen.
+        """
         routes = self.server.routes
         cluster = self.server.options.cluster
         count = sum(1 for url in cluster.routes if not self._is_self(url.host, url.port))
+        count = max(count, cluster.discovery.servers - 1)
         if routes is not None:
             count -= len(self.plain_routes)
         return max(2, count + 1)

@@ -31,11 +31,12 @@ static uint64_t subject_last(const jsc_stream *s, const char *p, size_t n) {
     return last;
 }
 
-static jsc_span record_msg_id(jsc_stream *s, uint64_t index) {
+/* *rc: whether that record can be read at all. */
+static jsc_span record_msg_id(jsc_stream *s, uint64_t index, int *rc) {
     jsc_record r;
     jsc_headers h = {.any = 0};
-    if (index && jsc_log_read(s->log, index, &r) == JSC_OK && r.headers_len)
-        jsc_headers_parse(r.headers, r.headers_len, &h);
+    *rc = index ? jsc_log_read(s->log, index, &r) : JSC_OK;
+    if (index && *rc == JSC_OK && r.headers_len) jsc_headers_parse(r.headers, r.headers_len, &h);
     return h.msg_id;
 }
 
@@ -84,7 +85,8 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         uint64_t it = 0;
         const struct jsc_seen *x;
         while ((x = jsc_dedupe_find(&s->dedupe, hash, &it))) {
-            jsc_span id = record_msg_id(s, x->index);
+            int rc;
+            jsc_span id = record_msg_id(s, x->index, &rc); /* where it is damaged its hash has to do */
             if (!id.p || (id.n == h->msg_id.n && !memcmp(id.p, h->msg_id.p, id.n))) {
                 v->duplicate = 1;
                 v->seq = x->seq;
@@ -93,7 +95,9 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         }
     }
     if (h->exp_last_id.n) {
-        jsc_span id = record_msg_id(s, s->last_msg_index);
+        jsc_span id = record_msg_id(s, s->last_msg_index, &v->unread);
+        if (v->unread && s->solo) v->unread = 0; /* alone, there is nobody who decides otherwise */
+        if (v->unread) return 0;
         if (id.n != h->exp_last_id.n || memcmp(id.p, h->exp_last_id.p, id.n)) {
             refuse(v, 400, 10070, "");
             snprintf(v->text, sizeof v->text, "wrong last msg ID: %.*s", (int)(id.n > 256 ? 256 : id.n),
@@ -252,25 +256,26 @@ static void decide(jsc_stream *s, const jsc_record *r, jsc_verdict *v) {
         JSC_ASSERT(jsc_dedupe_add(&s->dedupe, hash, r->index, v->seq, r->ts) == JSC_OK);
 }
 
-void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
+int jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
     jsc_verdict v;
-    v.code = v.err = 0;
+    v.code = v.err = v.unread = 0;
     v.duplicate = v.unwanted = 0;
     v.seq = 0;
     decide(s, r, &v);
-    if (!s->leading) return;
+    if (JSC_UNLIKELY(v.unread)) return v.unread;
+    if (!s->leading) return JSC_OK;
     if (r->index >= s->lead_from) {
         uint64_t n = (uint64_t)r->subject_len + r->headers_len + r->data_len;
         s->backlog_bytes -= n < s->backlog_bytes ? n : s->backlog_bytes;
     }
     if (JSC_UNLIKELY(s->awaited != NULL)) jsc_traced_applied(s, r, &v);
-    if (!s->pubs.n) return;
+    if (!s->pubs.n) return JSC_OK;
     uint32_t tn;
     const char *reply = jsc_waiters_take(&s->pubs, r->index, &tn);
-    if (!reply) return;
+    if (!reply) return JSC_OK;
     if (v.code) {
         jsc_stream_error(s, reply, tn, v.code, v.err, v.text, strlen(v.text));
-        return;
+        return JSC_OK;
     }
     char body[2048]; /* ack_head is at most 255 characters of 6 bytes and the fixed parts */
     size_t n = s->ack_head_len;
@@ -288,6 +293,7 @@ void jsc_stream_apply_message(jsc_stream *s, const jsc_record *r) {
     }
     body[n++] = '}';
     jsc_stream_reply(s, reply, tn, NULL, 0, body, n);
+    return JSC_OK;
 }
 
 /* PURGE body: u8 1 · u8 form · form 1: u64 seq · u64 keep · u16 n · filter; form 2 (expiry): u64 below.

@@ -219,6 +219,7 @@ typedef struct jsc_awaited { /* a traced message whose record is not applied yet
 } jsc_awaited;
 typedef struct jsc_verdict {
     int code, err; /* 0: stored */
+    int unread; /* why a record that decides cannot be read; nothing was changed then */
     uint64_t seq;
     uint8_t duplicate, unwanted;
     char text[320];
@@ -291,7 +292,7 @@ void jsc_stream_unsubscribe(jsc_stream *);
 /* apply.c */
 void jsc_stream_lose(jsc_stream *); /* a damaged record, most likely a message: uses up a sequence, kept as deleted */
 void jsc_stream_judge(jsc_stream *, const jsc_record *, jsc_verdict *); /* what its headers and size make of it */
-void jsc_stream_apply_message(jsc_stream *, const jsc_record *);
+int jsc_stream_apply_message(jsc_stream *, const jsc_record *); /* an error: a record that decides is unreadable */
 void jsc_stream_apply_control(jsc_stream *, const jsc_record *);
 /* traced.c: what message traces are told of this stream */
 void jsc_traced_await(jsc_stream *, uint64_t trace, uint64_t index);

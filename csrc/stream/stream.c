@@ -206,9 +206,12 @@ int jsc_stream_advance(jsc_stream *s, uint64_t committed) {
         }
         if (r.ts > s->last_stamp) s->last_stamp = r.ts;
         s->applied++;
-        rc = JSC_OK;
-        if (r.kind == JSC_K_MESSAGE) jsc_stream_apply_message(s, &r);
-        else jsc_stream_apply_control(s, &r);
+        if (r.kind != JSC_K_MESSAGE) {
+            jsc_stream_apply_control(s, &r);
+        } else if ((rc = jsc_stream_apply_message(s, &r)) != JSC_OK) {
+            s->applied--; /* what it depends on cannot be read here: others decide by it, so this one must not guess */
+            break;
+        }
     }
     s->applying = 0;
     stream_wake(s);

@@ -67,6 +67,8 @@ class Follows:
     floor_consumer: int = 0
     delivered_ns: int = 0
     ack_ns: int = 0
+    chosen: frozenset[int] = frozenset()  # last_per_subject: of what there was at its creation it wants these
+    upto: int = 0
 
     def pending(self) -> list[Pending]:
         return [p for _, p in self.ring.values() if p is not None]
@@ -127,6 +129,7 @@ class Rules:
         self.messages: dict[int, Kept] = {}
         self.first = self.last = 0
         self.last_ts = 0
+        self.last_id = b""  # of the last message that was stored
         self.seen: list[tuple[bytes, int, int, int]] = []  # (id, record, sequence, time)
         self.consumers: dict[int, Follows] = {}
         self.verdicts: dict[int, Verdict] = {}
@@ -193,6 +196,9 @@ class Rules:
     def publish(self, index: int, said: Said) -> Verdict:
         headers = dict(line.split(b": ", 1) for line in said.headers.split(b"\r\n") if b": " in line)
         msg_id = headers.get(b"Nats-Msg-Id", b"")
+        expected = headers.get(b"Nats-Expected-Last-Subject-Sequence")
+        if expected is not None and int(expected) != max(self.of(said.subject), default=0):
+            return Verdict(0, error=10071)
         expected = headers.get(b"Nats-Expected-Last-Sequence")
         if expected is not None and int(expected) != self.last:
             return Verdict(0, error=10071)
@@ -200,6 +206,12 @@ class Rules:
             for known, _, seq, _ in self.seen:
                 if known == msg_id:
                     return Verdict(seq, duplicate=True)
+        expected = headers.get(b"Nats-Expected-Last-Msg-Id")
+        if expected is not None and expected != self.last_id:
+            return Verdict(0, error=10070)
+        rollup = headers.get(b"Nats-Rollup")
+        if rollup and not self.config.get("allow_rollup_hdrs"):
+            return Verdict(0, error=10111)
         most = self.config.get("max_msg_size", -1)
         if most >= 0 and len(said.headers) + len(said.data) > most:
             return Verdict(0, error=10054)
@@ -208,7 +220,7 @@ class Rules:
         each = self.limit("max_msgs_per_subject")
         if self.config.get("discard") == "new":
             full = each and len(same) >= each
-            if full and self.config.get("discard_new_per_subject"):
+            if full and self.config.get("discard_new_per_subject") and rollup != b"sub":
                 return Verdict(0, error=10077)
             gone, freed = (1, self.messages[same[0]].size) if full else (0, 0)
             for limit, then in (
@@ -219,12 +231,15 @@ class Rules:
                     return Verdict(0, error=10077)
         seq = self.last = self.last + 1
         self.first = self.first or 1
-        self.last_ts = said.ts
+        self.last_ts, self.last_id = said.ts, msg_id
         self.messages[seq] = Kept(said, index, size)
         self.stored[seq] = said
         if self.config["retention"] == "interest" and not any(self.wants(c, seq) for c in self.consumers.values()):
             self.remove(seq)
         else:
+            for old in self.of(said.subject) if rollup == b"sub" else list(self.messages) if rollup else ():
+                if old < seq:
+                    self.remove(old)
             if each:
                 self.bound_subject(said.subject)
             self.bound()
@@ -301,6 +316,10 @@ class Rules:
                 start = max(config["opt_start_seq"], first)
             case "last":
                 start = max((q for q in self.messages if self.wants(c, q)), default=self.last + 1)
+            case "last_per_subject":
+                lasts = {m.said.subject: q for q, m in self.messages.items() if self.wants(c, q)}
+                c.chosen, c.upto = frozenset(lasts.values()), self.last
+                start = min(c.chosen, default=self.last + 1)
             case other:
                 raise AssertionError(other)
         c.delivered = c.floor = start - 1
@@ -313,7 +332,8 @@ class Rules:
                     self.remove(seq)
 
     def wants(self, c: Follows, seq: int) -> bool:
-        return not c.filter or matches(c.filter, self.messages[seq].said.subject)
+        matched = not c.filter or matches(c.filter, self.messages[seq].said.subject)
+        return matched and (seq > c.upto or seq in c.chosen)
 
     def needed(self, seq: int) -> bool:
         """Whether somebody still has to see it, or to acknowledge it."""

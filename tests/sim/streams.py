@@ -30,7 +30,7 @@ from .snapshots import LOOK_MS
 TURN_MS = 150
 MS = 1_000_000
 SUBJECTS = "s.0", "s.1", "s.2", "t.0"
-POLICIES = "all", "new", "last", "by_start_sequence"
+POLICIES = "all", "new", "last", "by_start_sequence", "last_per_subject", "all", "new", "last_per_subject"
 HELD = 40  # deliveries that clients may still acknowledge
 
 
@@ -278,13 +278,30 @@ class StreamSimulator(EngineSimulator):
         lines = headers
         if not headers and drawn & 3 == 1:
             lines = b"Nats-Msg-Id: id%d\r\n" % (drawn >> 2 & 15)
-        elif not headers and drawn & 31 == 2:
-            lines = b"Nats-Expected-Last-Sequence: %d\r\n" % self.rules.last
+        elif not headers and drawn & 15 == 2:
+            lines = self.condition(drawn >> 14, subject or SUBJECTS[drawn >> 12 & 3])
         data = key.encode() + b"." * (drawn >> 7 & 31)
         self.replica(node).plane.publish(
             ACCOUNT, subject or SUBJECTS[drawn >> 12 & 3], data, reply=f"_INBOX.{key}",
             headers=b"NATS/1.0\r\n" + lines + b"\r\n" if lines else b"",
         )  # fmt: skip
+
+    def condition(self, drawn: int, subject: str) -> bytes:
+        """What a client wants to be so when its message is stored, or wants to go."""
+        rules = self.rules
+        match drawn & 7:
+            case 0 | 1:
+                return b"Nats-Expected-Last-Sequence: %d\r\n" % rules.last
+            case 2:
+                return b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % max(rules.of(subject.encode()), default=0)
+            case 3:
+                return b"Nats-Expected-Last-Msg-Id: %s\r\nNats-Msg-Id: id%d\r\n" % (
+                    rules.last_id or b"id1", drawn >> 3 & 15
+                )  # fmt: skip
+            case 4:
+                return b"Nats-Rollup: all\r\n"
+            case _:
+                return b"Nats-Rollup: sub\r\n"
 
     def reconfigure(self, drawn: int, **changes: Any) -> None:
         """What the meta group would decide; servers hear of it one after the other."""
@@ -322,11 +339,16 @@ class StreamSimulator(EngineSimulator):
             asset.delete_consumer(present, lambda lost: None)
             return
         made = {
-            "durable_name": name, "deliver_policy": POLICIES[drawn >> 5 & 3], "opt_start_seq": 1 + (drawn >> 7 & 7),
+            "durable_name": name, "deliver_policy": POLICIES[drawn >> 5 & 7], "opt_start_seq": 1 + (drawn >> 8 & 7),
             "ack_policy": ("explicit", "explicit", "all", "none")[drawn >> 10 & 3], "max_ack_pending": 8,
             "ack_wait": 300 * MS, "max_deliver": (-1, -1, 2, 3)[drawn >> 12 & 3],
             "filter_subject": ("", "", "s.*", "s.1")[drawn >> 14 & 3],
         }  # fmt: skip
+        if made["deliver_policy"] == "last_per_subject":
+            made["filter_subject"] = made["filter_subject"] or ">"
+        if drawn >> 16 & 3 == 0:
+            made["deliver_subject"] = f"_INBOX.push.{name}"  # everybody listens there
+            made["max_deliver"] = max(made["max_deliver"], 2)  # or it would never fall silent
         asset.create_consumer(ConsumerCreateRecord(name, self.clocks(node)[1], made), lambda lost: None)
 
     def acknowledge_some(self, node: Node, key: str, drawn: int) -> None:
@@ -416,6 +438,7 @@ def config(drawn: int, *, first: bool = False) -> dict[str, Any]:
         "max_age": (0, 0, 0, 1500 * MS)[drawn >> 12 & 3], "num_replicas": 3, "storage": "file",
         "retention": "limits",
     }  # fmt: skip
+    made["allow_rollup_hdrs"] = drawn >> 17 & 3 != 0
     made["discard_new_per_subject"] = made["discard"] == "new" and bool(drawn >> 14 & 1)
     if first:
         made["retention"] = ("limits", "limits", "workqueue", "interest")[drawn >> 15 & 3]

@@ -511,7 +511,7 @@ class Asset:
                 self.stream.skip()
                 finished += self._waiting.pop(at, ())
         except jscore.Corrupt as err:
-            self._on_damage(self, f"record {self.stream.applied + 1} is damaged: {err}")
+            self._on_damage(self, f"record {self.stream.applied + 1}, or one that decides about it, is damaged: {err}")
         except (jscore.Error, OSError, msgspec.MsgspecError) as err:
             self.fail(f"record {self.stream.applied + 1} cannot be applied: {err}")
         finally:

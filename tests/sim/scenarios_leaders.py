@@ -74,10 +74,10 @@ def k23_a_term_begins_with_its_first_record() -> None:
     s = Stage()
     for _ in range(5):
         leader = s.leader()
+        s.put(2)  # the first one: whoever was handed a log without open records writes none before
         core = s.core(leader)
         assert core.log.term(core.term_start) == core.term
         assert core.log.term(core.term_start - 1) < core.term
-        s.put(2)
         s.core(leader).transfer(s.others(leader)[0])
         s.drain(s.nodes[leader])
         s.until(lambda leader=leader: s.leads() not in ("", leader))  # type: ignore[misc]

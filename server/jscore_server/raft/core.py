@@ -198,6 +198,6 @@ class Core(Change):
             # Nobody else can know of it: the one furthest ahead need not wait until it misses the leader.
             best = self._furthest()
             if best is not None:
-                self._send(Message(TIMEOUT_NOW, best.name, self.group, self.term))
+                self._call_up(best)
         if self.role is not Role.FOLLOWER:
             self._become_follower(self.term, "")

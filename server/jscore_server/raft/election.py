@@ -249,6 +249,8 @@ class Election(State):
 
     def _on_timeout_now(self, m: Message) -> None:
         if m.term == self.term and self.role is Role.FOLLOWER and m.peer == self.leader and self._may_campaign():
+            if m.commit > self.commit:
+                self._commit_to(min(m.commit, self.verified))
             self._campaign(True)
 
     def _newer_term(self, m: Message) -> None:

@@ -802,11 +802,14 @@ class Group:
 
     def relieve(self) -> bool:
         """The disk here takes no more: another one that keeps up is to lead (R-48). False: there is none now, or that
-        was so a moment ago, too: where every disk is full leadership does not go round.
+        was so a moment ago, too: where every disk is full leadership does not go round. And while the others have not
+        synced all that was taken here: their disks may be as full, and none of them could commit a record of its term.
         """
         core, ticks = self.core, self.host.ticks
-        heir = self._heir(core.members.voters) if core.led and ticks >= self._relieved else ""
-        if not heir or core.transferee:
+        if not core.led or core.transferee or ticks < self._relieved or core.commit < core.last:
+            return False
+        heir = self._heir(core.members.voters)
+        if not heir:
             return False
         self._relieved = ticks + core.timing.slow_ticks
         self.transfer(heir)

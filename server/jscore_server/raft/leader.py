@@ -463,11 +463,15 @@ class Leader(Follower):
     def _try_transfer(self, p: Progress) -> None:
         if p.match == self.last:
             self.handing = True
-            self._send(Message(TIMEOUT_NOW, p.name, self.group, self.term))
+            self._call_up(p)
             if not self.members.is_voter(self.name):
                 for other in self.progress.values():
                     self._heartbeat(other)
                 self._become_follower(self.term, "")  # R-26
+
+    def _call_up(self, p: Progress) -> None:
+        """It is to lead now. Where it hears that nothing is open it does so at once, without a record of its term."""
+        self._send(Message(TIMEOUT_NOW, p.name, self.group, self.term, commit=self.commit))
 
     def _hand_over(self) -> None:
         """Not a member any more: the voter that is furthest ahead is to lead, as soon as it holds the whole log."""
@@ -488,7 +492,7 @@ class Leader(Follower):
         best = self._furthest()
         if best is None or best.match <= self.synced:
             return False
-        self._send(Message(TIMEOUT_NOW, best.name, self.group, self.term))
+        self._call_up(best)
         self._become_follower(self.term, "")
         return True
 

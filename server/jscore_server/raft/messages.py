@@ -40,7 +40,7 @@ class Kind(IntEnum):
     HEARTBEAT = 5  # commit, index/log_term: end of what the receiver acked, hint: number of the round
     ACK = 6  # index: synced and proven to match, hint: received and proven to match, commit: round answered (0: none)
     REJECT = 7  # index: the prev_index refused (0: only the term is wrong), hint: next index to try
-    TIMEOUT_NOW = 8  # campaign at once (leadership transfer)
+    TIMEOUT_NOW = 8  # campaign at once (leadership transfer), commit: as the leader knows it
     SNAPSHOT_NEEDED = 9  # index: first index the leader still has
     REMOVED = 10  # the receiver is no member any more; index: of the configuration without it, which is committed
 

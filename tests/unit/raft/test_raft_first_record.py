@@ -149,4 +149,20 @@ def test_leadership_is_handed_on_without_a_record() -> None:
     a = elected([1, 1, 1], 3)
     acks(a, "b", 3)
     a.transfer("b")
-    assert sent(a, TIMEOUT_NOW, "b")
+    [word] = sent(a, TIMEOUT_NOW, "b")
+    b = replica("b", [1, 1, 1], 1)
+    b.step(Message(HEARTBEAT, "a", "g", a.term, 3, 1, 1, a.round))
+    b.hard_state_durable(b.hard_seq)
+    b.step(Message(TIMEOUT_NOW, "a", "g", word.term, commit=word.commit))
+    b.hard_state_durable(b.hard_seq)
+    b.step(Message(VOTE_REPLY, "c", "g", b.term, flags=FLAG_TRUE))
+    assert b.led, "it had not heard that all is committed"
+    assert b.out.proposals == []
+
+
+def test_what_is_said_to_be_committed_counts_as_far_as_it_is_proven_to_match() -> None:
+    b = replica("b", [1, 1, 1], 1)
+    b.step(Message(HEARTBEAT, "a", "g", 2, 2, 1, 1, 1))
+    b.hard_state_durable(b.hard_seq)
+    b.step(Message(TIMEOUT_NOW, "a", "g", 2, commit=3))
+    assert b.commit == 2

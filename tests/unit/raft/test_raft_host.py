@@ -245,6 +245,22 @@ def test_a_follower_without_space_goes_on_when_it_has_some_again(cluster: Cluste
     assert follower.group.commit == index
 
 
+def test_a_leader_without_space_hands_over_when_the_others_have_all_it_took(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    cluster.frozen = set(THREE) - {leader.name}
+    leader.group.propose(10, b"x")
+    cluster.run(100)
+    assert not leader.group.relieve(), "where the others sync no more, neither can lead better"
+    cluster.frozen.clear()
+    cluster.run(100)
+    last = leader.group.commit
+    assert leader.group.relieve()
+    cluster.run(60)
+    heir = cluster.leader()
+    assert heir is not leader
+    assert heir.group.log.last == last, "with every disk full it could not write a record of its term"
+
+
 def test_transfer_hands_over_without_an_election_timeout(cluster: Cluster) -> None:
     leader = cluster.leader()
     target = next(n for n in THREE if n != leader.name)

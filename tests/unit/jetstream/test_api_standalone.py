@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,6 +129,16 @@ def test_delete_ends_the_stream_and_keeps_its_directory_aside_for_five_minutes(w
     assert all(segment.exists() for segment in segments)
     world.settle(40)
     assert list((tmp_path / "n0" / "lost+found").iterdir()) == [foreign]  # nothing says that it was deleted
+
+
+def test_what_was_deleted_is_erased_at_once_where_the_disk_is_nearly_full(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(world)
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_bavail=1000, f_frsize=4096))
+    world.one("STREAM.DELETE.S")
+    world.settle(5)
+    assert list((tmp_path / "n0" / "lost+found").iterdir()) == []
 
 
 def test_what_was_deleted_before_a_restart_is_erased_after_it(world: World, tmp_path: Path) -> None:

@@ -117,6 +117,9 @@ class Links:
     def send(self, peer: str, kind: int, body: bytes) -> bool:
         return self.net.post(self.number, int(peer), kind, body)
 
+    def push(self) -> None:
+        pass
+
     def send_records(self, peer: str, kind: int, head: bytes, log: MemoryLog, lo: int, hi: int, cap: int) -> int:
         return hi if self.net.post(self.number, int(peer), kind, head + log.raw(lo, hi)) else 0
 

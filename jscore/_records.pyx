@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 cimport cython
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -92,12 +92,19 @@ def crc32c(const uint8_t[::1] data not None, uint32_t start=0) -> int:
     return jsc_crc32c(start, &data[0], data.shape[0])
 
 
-def scan_records(const uint8_t[::1] raw not None) -> list:
+def scan_records(raw) -> list:
     """Runs of equal term in a run of raw records: [(first_index, term, count)].
 
     Verifies each record and that indexes are dense. Raises: Corrupt.
     """
-    cdef size_t n = raw.shape[0], at = 0, used = 0
+    if type(raw) is bytes:  # to ask for a view takes longer than a small record does
+        return scan(<const uint8_t *>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+    cdef const uint8_t[::1] view = memoryview(raw)
+    return scan(&view[0], view.shape[0]) if view.shape[0] else []
+
+
+cdef list scan(const uint8_t *raw, size_t n):
+    cdef size_t at = 0, used = 0
     cdef jsc_record r
     cdef uint64_t expected = 0, first = 0, count = 0
     cdef uint32_t term = 0
@@ -473,13 +480,17 @@ cdef class RecordLog:
                              &data[0] if data.shape[0] else NULL, data.shape[0], &index))
         return index
 
-    def append_raw(self, const uint8_t[::1] raw not None, uint64_t from_index) -> None:
+    def append_raw(self, raw, uint64_t from_index) -> None:
         """Appends a run of raw records as copy() gives them, skipping those below from_index; all of them or none.
 
         Raises: Corrupt, OrderError (the first taken is not last + 1, or not dense), Full, Failed.
         """
-        if raw.shape[0]:
-            check(jsc_log_append_raw(self.live(), &raw[0], raw.shape[0], from_index))
+        if type(raw) is bytes:
+            check(jsc_log_append_raw(self.live(), PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), from_index))
+            return
+        cdef const uint8_t[::1] view = memoryview(raw)
+        if view.shape[0]:
+            check(jsc_log_append_raw(self.live(), &view[0], view.shape[0], from_index))
 
     def submit(self) -> None:
         """Ends the batch: all appended so far goes to the sync thread. Raises: Failed."""

@@ -123,6 +123,7 @@ int jsc_log_submit(jsc_log *);
 /* The same, but where no sync is asked for (JSC_SYNC_INTERVAL, JSC_SYNC_NEVER) the caller writes a little by itself: two
  * switches of threads cost more. Then the durable index has moved when this returns, and jsc_store_poll does not tell. */
 int jsc_log_submit_now(jsc_log *);
+bool jsc_log_is_lazy(const jsc_log *); /* the store syncs at intervals or never: durable means written */
 /* When all is synced, but no trailer says so yet: writes one that does. From then on damage to the last batch is told from
  * a torn tail. For a log that fell silent. */
 int jsc_log_mark(jsc_log *);

@@ -265,6 +265,7 @@ static int submit(jsc_log *log, bool now) {
 
 int jsc_log_submit(jsc_log *log) { return submit(log, false); }
 int jsc_log_submit_now(jsc_log *log) { return submit(log, true); }
+bool jsc_log_is_lazy(const jsc_log *log) { return log->store->mode != JSC_SYNC_ALWAYS; }
 
 int jsc_log_roll(jsc_log *log) {
     int rc = writable(log);

@@ -183,7 +183,7 @@ struct jsc_streams {
     jsc_store *store;
     jsc_owner *owners;
     jsc_stream *all;
-    jsc_stream *touched;
+    jsc_stream *touched, *late; /* late: their own write comes when others were told of what it holds */
     jsc_stream *written;
     jsc_consumer *active, *active_tail; /* to be served at the end of the turn */
     jsc_consumer *dirty; /* have operations to propose */
@@ -228,9 +228,9 @@ struct jsc_stream {
     jsc_owner owner; /* first: what the log points back at */
     jsc_streams *all;
     jsc_stream *next, **prevp;
-    jsc_stream *touched_next, *written_next;
+    jsc_stream *touched_next, *late_next, *written_next;
     uint8_t is_written; /* for jsc_streams_written */
-    uint8_t is_touched, leading, solo, reading, applying, closing;
+    uint8_t is_touched, is_late, leading, solo, reading, applying, closing;
     uint8_t full; /* the disk took the last publish no more: said once */
     uint32_t term;
     jsc_log *log;

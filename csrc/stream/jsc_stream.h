@@ -48,7 +48,8 @@ int jsc_stream_configure(jsc_stream *, const jsc_stream_limits *); /* applies fr
 int jsc_stream_subjects(jsc_stream *, const char *const *subjects, const uint32_t *lens, int n);
 
 /* Leading: subscribes to the subjects, frames what arrives as records of this term, keeps who waits for which ack. At
- * the end of a turn in which records were appended the batch is submitted and JSC_EV_APPENDED emitted (not when solo). */
+ * the end of a turn in which records were appended JSC_EV_APPENDED is emitted (not when solo) and the batch submitted; where
+ * that is no sync it is submitted a turn later, with all that goes out for it before. */
 int jsc_stream_lead(jsc_stream *, uint32_t term);
 void jsc_stream_follow(jsc_stream *); /* unsubscribes; waiting publishers hear nothing */
 /* As follow, at a clean stop of the server: waiting pulls get 409 Server Shutdown, a solo stream keeps the last acks. */

@@ -64,6 +64,11 @@ void jsc_stream_free(jsc_stream *s) {
             *p = s->touched_next;
             break;
         }
+    for (jsc_stream **p = &s->all->late; s->is_late && *p; p = &(*p)->late_next)
+        if (*p == s) {
+            *p = s->late_next;
+            break;
+        }
     for (jsc_stream **p = &s->all->written; s->is_written && *p; p = &(*p)->written_next)
         if (*p == s) {
             *p = s->written_next;

@@ -86,12 +86,48 @@ void jsc_streams_poke(jsc_streams *t) {
     jsc_plane_hook(t->plane, jsc_streams_turn, t);
 }
 
+static void submit(jsc_streams *t, jsc_stream *s) {
+    jsc_log_set_commit(s->log, s->committed);
+    uint64_t durable = jsc_log_durable(s->log);
+    jsc_log_submit_now(s->log);
+    if (jsc_log_durable(s->log) == durable) return;
+    if (s->solo || !s->leading) streams_progress(t, &s->owner);
+    else jsc_stream_written(s); /* a leader looks how far its log is when others answer: none commits by itself */
+}
+
+/* The turn after: what others get of them is with the kernel. */
+static void submit_late(jsc_streams *t) {
+    jsc_stream *s = t->late;
+    t->late = NULL;
+    while (s) {
+        jsc_stream *next = s->late_next;
+        s->is_late = 0;
+        submit(t, s);
+        s = next;
+    }
+}
+
+/* A leader's batch. Others are to have it before it is written here, which takes as long as they take to answer; only a
+ * sync, which takes longer than that, begins at once. */
+static void lead(jsc_streams *t, jsc_stream *s) {
+    if (!jsc_log_is_lazy(s->log)) {
+        submit(t, s);
+    } else if (!s->is_late) {
+        s->is_late = 1;
+        s->late_next = t->late;
+        t->late = s;
+    }
+    jsc_event e = {.type = JSC_EV_APPENDED, .a = s->owner.id, .b = jsc_log_last(s->log)};
+    jsc_plane_emit(t->plane, &e);
+}
+
 /* The turn: timers, consumers with something to send, their progress as records, then one submit per stream. */
 int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns) {
     jsc_streams *t = ctx;
     t->mono = mono;
     t->unix_ns = unix_ns;
     t->poked = 1; /* what comes up in here is seen before the deadline is computed */
+    submit_late(t);
     while (t->timers.n && t->timers.heap[1]->due <= mono) {
         jsc_timer *x = t->timers.heap[1];
         jsc_timer_stop(&t->timers, x);
@@ -128,20 +164,12 @@ int64_t jsc_streams_turn(void *ctx, int64_t mono, int64_t unix_ns) {
     while (s) {
         jsc_stream *next = s->touched_next;
         s->is_touched = 0;
-        jsc_log_set_commit(s->log, s->committed);
-        uint64_t durable = jsc_log_durable(s->log);
-        jsc_log_submit_now(s->log);
-        if (!s->solo && s->leading) { /* who is told of it looks how far the log is durable */
-            jsc_event e = {.type = JSC_EV_APPENDED, .a = s->owner.id, .b = jsc_log_last(s->log)};
-            jsc_plane_emit(t->plane, &e);
-            if (jsc_log_durable(s->log) != durable) jsc_stream_written(s);
-        } else if (jsc_log_durable(s->log) != durable) {
-            streams_progress(t, &s->owner);
-        }
+        if (!s->solo && s->leading) lead(t, s);
+        else submit(t, s);
         s = next;
     }
     t->poked = 0;
-    if (more || t->active || t->dirty || t->touched) return mono;
+    if (more || t->active || t->dirty || t->touched || t->late) return mono;
     return t->timers.n ? t->timers.heap[1]->due : INT64_MAX;
 }
 

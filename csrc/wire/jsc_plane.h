@@ -310,6 +310,9 @@ int jsc_subject_overlap(const char *a, size_t an, const char *b, size_t bn); /* 
  * much waits for a peer that does not read; JSC_EV_ROOM follows once records have room again. */
 #define JSC_FRAME_HEAD 16
 #define JSC_FRAME_MAX (16u << 20)
+/* What links have in their output leaves now, unless events about servers wait that may add to it: for what somebody waits
+ * for while this host has more to do. */
+void jsc_link_push(jsc_plane *);
 int jsc_link_send(jsc_plane *, uint64_t id, uint8_t kind, const void *body, size_t n);
 /* One frame whose body is `head` followed by the raw records [lo, hi] of the log, as many as fit in cap bytes, at least
  * one. *last = index of the last one sent. Copied once, from the tail or the mapping into the output buffer. */

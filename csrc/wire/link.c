@@ -191,6 +191,12 @@ int jsc_link_send(jsc_plane *p, uint64_t id, uint8_t kind, const void *body, siz
     return JSC_OK;
 }
 
+void jsc_link_push(jsc_plane *p) {
+    if (p->events[0].head) return;
+    for (jsc_conn *c = p->dirty; c; c = c->next_dirty)
+        if (c->kind == JSC_CONN_LINK && !c->blocked && !c->closing) jsc_out_send(c);
+}
+
 int jsc_link_send_records(jsc_plane *p, uint64_t id, uint8_t kind, const void *head, size_t n, jsc_log *log,
                           uint64_t lo, uint64_t hi, size_t cap, uint64_t *last) {
     jsc_conn *c;

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jscore
 from jscore_server.authentication import plaintext
 from jscore_server.config.options import Options
-from jscore_server.dataplane import Plane, PlaneSelector
+from jscore_server.dataplane import Plane, PlaneLoop, PlaneSelector
 from jscore_server.logs import Log
 from jscore_server.reload import Reload, plane_bounds, syslog, write_pid
 from jscore_server.server import Server
@@ -63,7 +63,7 @@ def run(options: Options, warnings: Sequence[str] = (), reread: Callable[[], Opt
     plane = Plane(max_pending=options.max_pending, max_subs=max(0, options.max_subscriptions), **plane_bounds(options))
     raise_file_limit(log)
     selector = PlaneSelector(plane)
-    loop = asyncio.SelectorEventLoop(selector)
+    loop = PlaneLoop(selector)
     try:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(_serve(options, log, plane, selector, reread))
@@ -165,9 +165,11 @@ async def _serve(
 def _dispatcher(plane: Plane, server: Server, loop: asyncio.AbstractEventLoop):  # type: ignore[no-untyped-def]
     """Runs waiting events; a failing handler is reported and the server goes on."""
 
+    run, event = plane.dispatch, server.event
+
     def dispatch() -> bool:
         try:
-            return bool(plane.dispatch(server.event, clients=CLIENT_EVENTS_A_TURN, within_ns=EVENTS_NS))
+            return run(event, CLIENT_EVENTS_A_TURN, EVENTS_NS)
         except Exception as err:
             server.log.error(f"An event could not be handled: {err!r}")
             loop.call_exception_handler({"message": "event handler failed", "exception": err})

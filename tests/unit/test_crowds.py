@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from jscore_server.config.options import Options
 from jscore_server.daemon import _dispatcher
-from jscore_server.dataplane import Plane, PlaneSelector
+from jscore_server.dataplane import Plane, PlaneLoop, PlaneSelector
 from jscore_server.logs import Log
 from jscore_server.reload import plane_bounds
 from jscore_server.server import Server
@@ -29,7 +28,7 @@ class House:
         options = Options(host="127.0.0.1", port=-1)
         self.plane = Plane(**plane_bounds(options))
         selector = PlaneSelector(self.plane)
-        self.loop = asyncio.SelectorEventLoop(selector)
+        self.loop = PlaneLoop(selector)
         self.server = Server(options, Log(str(home / "log")), self.plane, os.urandom)
         self.loop.call_soon(self.server.start)
         self.turn()

@@ -239,7 +239,41 @@ static void test_a_flood_of_conditions_on_patterns(void) {
     bed_free(&b);
 }
 
+/* Others get a leader's records before it writes them itself, and that it wrote them tells nobody: who answers looks. */
+static void test_a_leader_tells_before_it_writes(void) {
+    bed b;
+    bed_new(&b);
+    const char *p = "PUB s.a 5\r\nhello\r\n";
+    say(&b, p, strlen(p));
+    for (int i = 0; i < 1000 && jsc_log_durable(b.log) < 1; i++) pump(&b, 10000000); /* the file is there */
+    jsc_stream_solo(b.s, 0);
+    for (uint64_t index = 2; index < 5; index++) {
+        jsc_ready ready[4];
+        jsc_event e;
+        int told = 0, others = 0;
+        say(&b, p, strlen(p));
+        jsc_plane_poll(b.plane, 1000000000, ready, 4);
+        while (jsc_plane_next(b.plane, &e)) {
+            told += e.type == JSC_EV_APPENDED && e.b == index;
+            jsc_event_done(&e);
+        }
+        CHECK(told == 1 && jsc_log_last(b.log) == index && jsc_log_durable(b.log) < index);
+        jsc_plane_poll(b.plane, 0, ready, 4);
+        while (jsc_plane_next(b.plane, &e)) {
+            others++;
+            jsc_event_done(&e);
+        }
+        CHECK(others == 0 && jsc_log_durable(b.log) == index);
+    }
+    say(&b, p, strlen(p));
+    jsc_ready ready[4];
+    jsc_plane_poll(b.plane, 1000000000, ready, 4);
+    CHECK(jsc_log_last(b.log) == 5 && jsc_log_durable(b.log) < 5);
+    bed_free(&b); /* also while one is to be written still */
+}
+
 int main(void) {
+    test_a_leader_tells_before_it_writes();
     test_a_flood_of_conditions_on_patterns();
     test_a_client_publishes_pulls_and_acks();
     test_many_messages_pass_in_order();

@@ -763,6 +763,42 @@ static void test_votes_overtake_records(void) {
     jsc_plane_free(p);
 }
 
+/* What somebody waits for leaves before the turn ends, unless there is more to handle that may go along. */
+static void test_an_answer_leaves_at_once(void) {
+    jsc_plane *p = plane();
+    peer c = join(p, JSC_CONN_LINK), client = join(p, JSC_CONN_CLIENT), route = join(p, JSC_CONN_ROUTE);
+    jsc_ready ready[8];
+    jsc_event e;
+    turn(p);
+    drain(&client);
+    size_t had = client.n;
+    assert(!jsc_conn_write(p, client.id, "PING\r\n", 6));
+    assert(!jsc_link_send(p, c.id, 1, "ack", 3));
+    drain(&c);
+    assert(c.n == 0);
+    jsc_link_push(p);
+    drain(&c);
+    drain(&client);
+    assert(c.n == 16 + 3 && client.n == had); /* who is no link waits for the turn */
+    assert(send(route.fd, "JSLINK {}\r\n", 11, 0) == 11);
+    assert(jsc_plane_poll(p, 0, ready, 8) == 0); /* an event about a server waits */
+    assert(!jsc_link_send(p, c.id, 1, "ack", 3));
+    jsc_link_push(p);
+    drain(&c);
+    assert(c.n == 16 + 3);
+    while (jsc_plane_next(p, &e)) jsc_event_done(&e);
+    jsc_link_push(p);
+    drain(&c);
+    assert(c.n == 2 * (16 + 3));
+    turn(p); /* and nothing of it goes twice */
+    drain(&c);
+    assert(c.n == 2 * (16 + 3));
+    leave(&route);
+    leave(&client);
+    leave(&c);
+    jsc_plane_free(p);
+}
+
 static void test_a_peer_that_reads_nothing_costs_little(void) {
     jsc_plane *p = plane();
     peer c = join(p, JSC_CONN_LINK);
@@ -913,6 +949,7 @@ int main(void) {
     test_trace();
     test_deliver_waits_for_a_route();
     test_links();
+    test_an_answer_leaves_at_once();
     test_votes_overtake_records();
     test_a_peer_that_reads_nothing_costs_little();
     test_slow();

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -109,6 +110,9 @@ class Links:
         known = self.peers.get(peer)
         return known is not None and known.up and self.plane.link_send(known.conn, kind, body)
 
+    def push(self) -> None:
+        self.plane.link_push()
+
     def send_records(self, peer: str, kind: int, head: bytes, log: RecordLog, lo: int, hi: int, cap: int) -> int:
         known = self.peers.get(peer)
         if known is None or not known.up:
@@ -132,7 +136,6 @@ class Links:
 
     async def _keep(self, peer: Peer) -> None:
         failures = 0
-        loop = asyncio.get_running_loop()
         while not self.closing:
             if peer.conn == 0:
                 try:
@@ -140,7 +143,7 @@ class Links:
                     conn = self.plane.adopt(sock.detach(), CONN_ROUTE)
                     if self.tls is not None:
                         self.tls.dialled(self.plane, conn, peer.address[0])
-                    self.conns[conn] = _Conn(peer.name, opened=loop.time())
+                    self.conns[conn] = _Conn(peer.name, opened=monotonic())
                     peer.conn = conn
                     failures = 0
                     peer.lost.clear()
@@ -202,7 +205,7 @@ class Links:
         elif not known_peers(name):
             self._refuse(conn, name, "no route to a server of that name yet", self.log.info)  # as it is at a start
         else:
-            self.conns[conn] = _Conn(name, opened=asyncio.get_running_loop().time())
+            self.conns[conn] = _Conn(name, opened=monotonic())
             self.plane.become_link(conn, version)
             self._send_hello(conn)
 
@@ -212,7 +215,7 @@ class Links:
 
     def _complain(self, name: object, why: str, say: Callable[[str], None] | None = None) -> None:
         """Says once in a while why there is no link: whoever is refused comes again at once."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         key = (_quoted(name), why)
         if now - self._complaints.get(key, -COMPLAINT_EVERY_S) < COMPLAINT_EVERY_S:
             return
@@ -245,7 +248,7 @@ class Links:
         if link is None:
             return
         peer = self.peers.get(link.peer)
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if kind == KIND_HELLO:
             self._hello(conn, link, body, now)
         elif peer is not None and peer.conn == conn and peer.up:
@@ -306,7 +309,7 @@ class Links:
             self.log.error(f"lid:{conn} - A link in the name of {link.peer} is dropped: {reason}")
 
     def _beat(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         for peer in self.peers.values():
             if peer.up:
                 self.plane.link_send(peer.conn, KIND_ALIVE, b"")

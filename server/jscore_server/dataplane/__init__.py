@@ -23,7 +23,7 @@ from jscore_server.dataplane._plane import (
     accept,
     snapshot_host,
 )
-from jscore_server.dataplane.selector import PlaneSelector
+from jscore_server.dataplane.selector import PlaneLoop, PlaneSelector
 
 __all__ = [
     "AccountInfo",
@@ -32,6 +32,7 @@ __all__ = [
     "Msg",
     "Permissions",
     "Plane",
+    "PlaneLoop",
     "PlaneSelector",
     "PlaneStats",
     "StoredMsg",

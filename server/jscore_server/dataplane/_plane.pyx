@@ -211,6 +211,7 @@ cdef extern from "wire/jsc_plane.h" nogil:
     int jsc_publish(jsc_plane *, const jsc_msg *)
     int jsc_interest(jsc_plane *, jsc_account *, const char *, size_t)
     int jsc_link_send(jsc_plane *, uint64_t, uint8_t, const void *, size_t)
+    void jsc_link_push(jsc_plane *)
     int jsc_link_send_records(jsc_plane *, uint64_t, uint8_t, const void *, size_t, jsc_log *, uint64_t, uint64_t,
                               size_t, uint64_t *)
     int jsc_plane_next_of(jsc_plane *, int, jsc_event *)
@@ -575,7 +576,7 @@ cdef class Plane:
         """From now on its clocks stand where they are told: simulated time."""
         jsc_plane_tell_time(self.live(), mono_ns, unix_ns)
 
-    def dispatch(self, handler, *, int clients=512, int64_t within_ns=0):
+    def dispatch(self, handler, int clients=512, int64_t within_ns=0):
         """Hands waiting events to callbacks of subscriptions and to handler(type, conn, conn_kind, a, b, data): at most
         512, and at most `clients` of those about clients; of these no more than take within_ns, of the others four
         times that, unless it is 0. Returns True when more may wait. Exceptions pass through.
@@ -585,10 +586,12 @@ cdef class Plane:
 
     cdef bint _dispatch(self, handler, bint clients, int left, int64_t within_ns) except? True:
         cdef jsc_event ev
-        cdef int64_t end = mono_ns() + within_ns if within_ns else 0
+        cdef int64_t end = 0
         while left > 0:
             if self.handle == NULL or not jsc_plane_next_of(self.handle, clients, &ev):
                 return False
+            if within_ns and not end:
+                end = mono_ns() + within_ns
             left -= 1 if not clients or ev.type == JSC_EV_TRACE else LINES_AN_EVENT
             try:
                 if ev.type == JSC_EV_MSG:
@@ -897,6 +900,10 @@ cdef class Plane:
 
     def link_send(self, uint64_t conn, int kind, bytes body not None):
         return jsc_link_send(self.live(), conn, kind, <const char *>body, len(body)) >= 0
+
+    def link_push(self):
+        """What links have to send leaves now and not with the turn, if no event waits whose handler may add to it."""
+        jsc_link_push(self.live())
 
     def link_send_records(self, uint64_t conn, int kind, bytes head not None, RecordLog log not None, uint64_t lo,
                           uint64_t hi, size_t cap):

@@ -1,9 +1,16 @@
-"""asyncio's selector whose wait is the C loop: data connections are served inside select() and never reach Python."""
+"""asyncio's selector whose wait is the C loop: data connections are served inside select() and never reach Python.
+
+A turn of asyncio's loop costs as much as handling a small event, and the replication of one message takes several
+events of several servers, one after the other. So select() goes on by itself until asyncio has something to do.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 from collections.abc import Callable, Mapping
+from contextvars import Context
+from time import monotonic_ns
 from typing import Any
 
 from jscore_server.dataplane._plane import Plane
@@ -23,6 +30,8 @@ class PlaneSelector(selectors.BaseSelector):
         self._plane = plane
         self._keys: dict[int, selectors.SelectorKey] = {}
         self.dispatch: Callable[[], bool] = lambda: False  # set by the server: handles events, True when more wait
+        self.wanted = True  # asyncio was asked for something since select() began; a PlaneLoop says so
+        self.stays = False  # there is one that does
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
@@ -50,6 +59,18 @@ class PlaneSelector(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         wait_ns = -1 if timeout is None else max(0, int(timeout * NANOSECOND))
+        if not self.stays:
+            return self._turn(wait_ns)
+        end = monotonic_ns() + wait_ns if wait_ns > 0 else 0
+        self.wanted = False
+        while True:
+            ready = self._turn(wait_ns)
+            if ready or self.wanted or wait_ns == 0:
+                return ready
+            if end:
+                wait_ns = max(0, end - monotonic_ns())
+
+    def _turn(self, wait_ns: int) -> list[tuple[selectors.SelectorKey, int]]:
         ready = []
         for fd, mask in self._plane.poll(wait_ns):
             key = self._keys.get(fd)
@@ -70,6 +91,31 @@ class PlaneSelector(selectors.BaseSelector):
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         return self._keys
+
+
+class PlaneLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop over a PlaneSelector: it says when there is something to do beside the C loop."""
+
+    def __init__(self, selector: PlaneSelector) -> None:
+        self._plane_selector = selector
+        super().__init__(selector)
+        selector.stays = True
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        self._plane_selector.wanted = True
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        self._plane_selector.wanted = True
+        return super().call_at(when, callback, *args, context=context)
+
+    def stop(self) -> None:
+        self._plane_selector.wanted = True
+        super().stop()
 
 
 def _mask(events: int) -> int:

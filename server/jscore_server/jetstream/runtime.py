@@ -48,6 +48,9 @@ class _NoTransport:
     def send(self, peer: str, kind: int, body: bytes) -> bool:
         return False
 
+    def push(self) -> None:
+        pass
+
     def send_records(self, peer: str, kind: int, head: bytes, log: Any, lo: int, hi: int, cap: int) -> int:
         return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from .core import Role
+from .state import FOLLOWER, LEADER
 
 if TYPE_CHECKING:
     from .group import Group
@@ -36,7 +36,7 @@ class Candidates:
 
     def admits(self, group: Group, ticks: int) -> bool:
         """Whether a group whose deadline has come may act. If not, `next` gives it when it may."""
-        if group.core.role is Role.LEADER or group in self._asking:
+        if group.core.role is LEADER or group in self._asking:
             return True
         if group in self._first or group in self._later:
             return False
@@ -54,7 +54,7 @@ class Candidates:
             return []
         for group, since in list(self._asking.items()):
             core = group.core
-            if core.role is Role.FOLLOWER or core.led or group.stopped or ticks - since >= self._patience:
+            if core.role is FOLLOWER or core.led or group.stopped or ticks - since >= self._patience:
                 del self._asking[group]
         turn: list[Group] = []
         for line in (self._first, self._later):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from .members import MAX_REMOVED, Members
 from .reads import Reads
-from .state import MEMBERS, ChangeRefused, NotLeader, Role, Target
+from .state import FOLLOWER, LEADER, MEMBERS, ChangeRefused, NotLeader, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Change(Reads):
         `instead`: takes the place of a change that is not joint yet. Raises: NotLeader; ChangeRefused with the rule
         that forbids it now.
         """
-        if self.role is not Role.LEADER or not self.led or self.transferee:
+        if self.role is not LEADER or not self.led or self.transferee:
             raise NotLeader
         if not voters:
             raise ChangeRefused("the last voter cannot be removed")
@@ -69,7 +69,7 @@ class Change(Reads):
 
         Raises: NotLeader. Without a change it does nothing.
         """
-        if self.role is not Role.LEADER or not self.led:
+        if self.role is not LEADER or not self.led:
             raise NotLeader
         current = self.members
         if current.outgoing:
@@ -105,7 +105,7 @@ class Change(Reads):
     def _advance_change(self) -> None:
         """Takes the next step, if the last one is committed."""
         current, target = self.members, self.target
-        if self.role is not Role.LEADER or not self.led or current.index > self.commit or self._proposed():
+        if self.role is not LEADER or not self.led or current.index > self.commit or self._proposed():
             return
         if current.outgoing:
             self._propose(current.voters, current.learners, current.expected)  # leaves it
@@ -206,7 +206,7 @@ class Change(Reads):
         Raises: NotLeader; ChangeRefused: a change is under way, `name` is no member or has not caught up.
         """
         current = self.members
-        if self.role is not Role.LEADER or not self.led or self.transferee:
+        if self.role is not LEADER or not self.led or self.transferee:
             raise NotLeader
         if current.index > self.commit or current.outgoing or self._proposed():
             raise ChangeRefused("a change is under way")
@@ -252,7 +252,7 @@ class Change(Reads):
     def _use_members(self) -> None:
         self.members = self.hard.members[-1]
         self.gone = self.gone and self.name not in self.members.everybody
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             self._sync_progress()
-        elif self.role is not Role.FOLLOWER:
+        elif self.role is not FOLLOWER:
             self._become_follower(self.term, "")

@@ -38,7 +38,21 @@ from .messages import (
     Message,
 )
 from .progress import Progress
-from .state import MEMBERS, NOOP, ChangeRefused, InvariantBroken, LogView, NotLeader, Output, Rng, Role, Timing
+from .state import (
+    CANDIDATE,
+    FOLLOWER,
+    LEADER,
+    MEMBERS,
+    NOOP,
+    ChangeRefused,
+    InvariantBroken,
+    LogView,
+    NotLeader,
+    Output,
+    Rng,
+    Role,
+    Timing,
+)
 
 __all__ = [
     "JOINING", "MEMBERS", "NOOP", "ChangeRefused", "Changing", "Core", "HardState", "InvariantBroken", "LogView",
@@ -55,7 +69,7 @@ class Core(Change):
         """Does what is due at `now`. Nothing is due before `deadline`."""
         if self.now < self.deadline:
             return
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             self._tick_leader()
         elif self._may_campaign() and not self._is_bound():
             self._pre_campaign()
@@ -69,7 +83,7 @@ class Core(Change):
 
     def peer_down(self, name: str) -> None:
         """The link to `name` was reset: a hint only. Its follower asks the others soon; pre-vote keeps it safe."""
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             p = self.progress.get(name)
             if p is not None:
                 if self.quiet and not self._is_idle():
@@ -90,7 +104,7 @@ class Core(Change):
 
     def peer_back(self, name: str) -> None:
         """`name` was silent and says something again, on the same link: no frame of it is lost, and it still leads."""
-        if self.role is Role.FOLLOWER and self.leader == name and self.suspect:
+        if self.role is FOLLOWER and self.leader == name and self.suspect:
             self.suspect = False
             self.hurry = 0
             if self.quiet:
@@ -101,7 +115,7 @@ class Core(Change):
 
     def peer_up(self, name: str) -> None:
         """The link to `name` is there (again): frames sent before may be lost."""
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             p = self.progress.get(name)
             if p is not None:
                 if self.quiet:
@@ -120,7 +134,7 @@ class Core(Change):
                 return
         if kind == ACK:
             if m.term == self.term:
-                if self.role is Role.LEADER:
+                if self.role is LEADER:
                     self._on_ack(m)
             elif m.term > self.term:
                 self._newer_term(m)
@@ -129,7 +143,7 @@ class Core(Change):
         elif kind == REJECT:
             if m.term > self.term:
                 self._newer_term(m)
-            elif m.term == self.term and self.role is Role.LEADER:
+            elif m.term == self.term and self.role is LEADER:
                 self._on_reject(m)
         elif kind == PREVOTE:
             self._on_prevote(m)
@@ -157,7 +171,7 @@ class Core(Change):
         if index > self.synced or index == self.last:
             self.synced_tick = self.now
         self.synced = index
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             self._maybe_commit()
         elif self.leader and self.disk:
             verified = self.verified
@@ -173,7 +187,7 @@ class Core(Change):
         # Whoever has a newer configuration than that was let in again since; the first one removed nobody.
         if 0 < m.index >= self.members.index and m.peer in self.members.everybody:
             self.gone = True
-            if self.role is not Role.FOLLOWER:
+            if self.role is not FOLLOWER:
                 self._become_follower(self.term, "")
 
     def hard_state_durable(self, seq: int) -> None:
@@ -181,23 +195,23 @@ class Core(Change):
         if seq <= self.hard_durable:
             return
         self.hard_durable = seq
-        if self.role is Role.CANDIDATE and seq == self.hard_seq and self._won():
+        if self.role is CANDIDATE and seq == self.hard_seq and self._won():
             self._become_leader()  # a group of one; others win by an answer
-        elif self.role is Role.LEADER:
+        elif self.role is LEADER:
             self._maybe_commit()
 
     def resign(self) -> None:
         """Leads no more, for a reason of the driver's (no space for a record of its own)."""
-        if self.role is not Role.FOLLOWER:
+        if self.role is not FOLLOWER:
             self._become_follower(self.term, "")
 
     def disk_failed(self) -> None:
         """The log takes no writes any more: lead no more, vote and ack no more (R-12, R-46)."""
         self.disk = False
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             # Nobody else can know of it: the one furthest ahead need not wait until it misses the leader.
             best = self._furthest()
             if best is not None:
                 self._call_up(best)
-        if self.role is not Role.FOLLOWER:
+        if self.role is not FOLLOWER:
             self._become_follower(self.term, "")

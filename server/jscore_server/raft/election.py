@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .messages import FLAG_TRUE, MAX_TERM, PREVOTE, PREVOTE_REPLY, VOTE, VOTE_REPLY, Message
-from .state import NOOP, InvariantBroken, Role, State
+from .state import CANDIDATE, FOLLOWER, LEADER, NOOP, PRE_CANDIDATE, InvariantBroken, State
 
 
 class Election(State):
@@ -27,8 +27,8 @@ class Election(State):
         return False
 
     def _pre_campaign(self) -> None:
-        if self.role is not Role.PRE_CANDIDATE:
-            self.role = Role.PRE_CANDIDATE
+        if self.role is not PRE_CANDIDATE:
+            self.role = PRE_CANDIDATE
         self.leader = ""
         self.quiet = False
         self.current = self.whole = False
@@ -53,7 +53,7 @@ class Election(State):
         self.deadline = min(self.deadline, soon)
 
     def _campaign(self, transfer: bool) -> None:
-        self.role = Role.CANDIDATE
+        self.role = CANDIDATE
         self.leader = ""
         self._set_term(self.term + 1, self.name)
         self.votes = {self.name}
@@ -74,10 +74,10 @@ class Election(State):
         self._persist()
 
     def _become_follower(self, term: int, leader: str) -> None:
-        was_leader = self.role is Role.LEADER
+        was_leader = self.role is LEADER
         if was_leader and term == self.term:
             self.wake_others()  # nobody else would tell them that this one leads no more
-        self.role = Role.FOLLOWER
+        self.role = FOLLOWER
         self.suspect = False
         self.quiet = False
         self.current = self.whole = False
@@ -94,11 +94,11 @@ class Election(State):
             self.acked = 0
             if self.led:
                 self.led = False
-                self.out.role.append((Role.FOLLOWER, self.term))
+                self.out.role.append((FOLLOWER, self.term))
         self._reset_timeout()
 
     def _become_leader(self) -> None:
-        self.role = Role.LEADER
+        self.role = LEADER
         self.leader = self.name
         self.led = False
         self.suspect = False
@@ -117,7 +117,7 @@ class Election(State):
         self._sync_progress()
         if self._leads_at_once():
             self.led = True
-            self.out.role.append((Role.LEADER, self.term))
+            self.out.role.append((LEADER, self.term))
             self._next_round()
             for p in self.progress.values():
                 self._heartbeat(p)
@@ -144,7 +144,7 @@ class Election(State):
             self.out.proposals.append((NOOP, None))
 
     def _hears_leader(self) -> bool:
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             return True  # check quorum ends this by itself
         if self._is_bound():
             return True
@@ -169,16 +169,16 @@ class Election(State):
             and not self._hears_leader()
             and self._log_is_new_enough(m)
         )
-        if granted and self.role is Role.PRE_CANDIDATE:
+        if granted and self.role is PRE_CANDIDATE:
             own = self.term_at(self.last), self.last
             if (m.log_term, m.index) != own or m.peer < self.name:
                 # Two that notice a death together would each get their own vote and wait for a time-out: one yields.
-                self.role = Role.FOLLOWER
+                self.role = FOLLOWER
                 self._reset_timeout()
                 self._ask_again_soon()
         if self.quiet:
             self._doubt()
-        if self.role is Role.LEADER and m.peer in self.progress:
+        if self.role is LEADER and m.peer in self.progress:
             self._heartbeat(self.progress[m.peer])  # whom it misses: it may have been opened just now
         reply = Message(PREVOTE_REPLY, m.peer, self.group, m.term, hint=self.term, flags=FLAG_TRUE if granted else 0)
         self.out.messages.append(reply)  # promises nothing: no need to wait for the disk
@@ -186,7 +186,7 @@ class Election(State):
     def _doubt(self) -> None:
         """Somebody misses the leader: it proves itself, or those who slept notice as well (K-65, K-67)."""
         self.quiet = False
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             self._wake()
         else:
             self.heard = self.now
@@ -200,13 +200,13 @@ class Election(State):
 
     def _on_prevote_reply(self, m: Message) -> None:
         if m.hint > self.term and self.members.is_voter(m.peer):
-            if self.role is Role.LEADER:
+            if self.role is LEADER:
                 return  # an answer to an older candidacy; the peer's own acks will tell
             self._become_follower(m.hint, "")
             timing = self.timing
             self.deadline = self.now + self.rng.randint(timing.hint_min_ticks, timing.hint_max_ticks)
             return
-        if self.role is Role.PRE_CANDIDATE and m.term == self.term + 1:
+        if self.role is PRE_CANDIDATE and m.term == self.term + 1:
             self._count(m)
             if self._won():
                 self._campaign(False)
@@ -226,7 +226,7 @@ class Election(State):
             self._become_follower(m.term, "")
         granted = (
             m.term == self.term
-            and self.role <= Role.PRE_CANDIDATE
+            and self.role <= PRE_CANDIDATE
             and self.disk
             and self.hard.mute < 0
             and self.vote in ("", m.peer)
@@ -235,12 +235,12 @@ class Election(State):
         if granted:
             if not self.vote:
                 self._set_term(self.term, m.peer)
-            self.role = Role.FOLLOWER
+            self.role = FOLLOWER
             self._reset_timeout()
         self._send(Message(VOTE_REPLY, m.peer, self.group, self.term, flags=FLAG_TRUE if granted else 0))
 
     def _on_vote_reply(self, m: Message) -> None:
-        if self.role is Role.CANDIDATE and m.term == self.term:
+        if self.role is CANDIDATE and m.term == self.term:
             self._count(m)
             if self._won():
                 self._become_leader()
@@ -248,7 +248,7 @@ class Election(State):
                 self._ask_again_soon()  # a rival has that vote, and perhaps no majority either
 
     def _on_timeout_now(self, m: Message) -> None:
-        if m.term == self.term and self.role is Role.FOLLOWER and m.peer == self.leader and self._may_campaign():
+        if m.term == self.term and self.role is FOLLOWER and m.peer == self.leader and self._may_campaign():
             if m.commit > self.commit:
                 self._commit_to(min(m.commit, self.verified))
             self._campaign(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .election import Election
 from .members import JOINING
 from .messages import ACK, FLAG_CURRENT, FLAG_MORE, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, REJECT, Message
-from .state import InvariantBroken, Role
+from .state import FOLLOWER, LEADER, InvariantBroken
 
 
 class Follower(Election):
@@ -20,8 +20,8 @@ class Follower(Election):
                 self._send(Message(REJECT, peer, self.group, self.term))
                 return False
             self._become_follower(term, peer)
-        elif self.role is not Role.FOLLOWER:
-            if self.role is Role.LEADER:
+        elif self.role is not FOLLOWER:
+            if self.role is LEADER:
                 raise InvariantBroken(f"group {self.group}: {peer} and {self.name} both lead term {term}")
             self._become_follower(term, peer)
         self.leader = peer
@@ -128,7 +128,7 @@ class Follower(Election):
             return False
         stored = False
         if new_last > self.verified:
-            conflict = self._first_conflict(runs, new_last)
+            conflict = self._first_conflict(runs, new_last) if prev_index < self.last else 0
             if conflict:
                 self._truncate(conflict - 1)  # proven, same index and other term
             if new_last > self.last:

@@ -12,6 +12,7 @@ from .compare import Difference
 from .core import NOOP, ChangeRefused, Changing, Core, HardState, InvariantBroken, NotLeader, Role
 from .members import Members, NewerVersion, members_from_json, members_to_json
 from .messages import FRAME_APPEND, AppendHead, Message, encode, encode_head, group_bytes
+from .state import FOLLOWER, LEADER
 
 if TYPE_CHECKING:
     from .host import RaftHost
@@ -166,9 +167,14 @@ class Group:
         return index
 
     def appended(self) -> None:
-        """The stream appended records of the current term as leader: replicate up to log.last."""
+        """The stream appended records of the current term as leader: replicate up to log.last.
+
+        They may not be written yet. Whoever else is needed answers later than that, and then it is looked up.
+        """
         self.host._enter()
         try:
+            if not self.core.progress and not self._failed:
+                self.log.submit_now()  # nobody will answer
             self._catch_up()
             self.drain()
         finally:
@@ -379,14 +385,16 @@ class Group:
     def _catch_up(self) -> None:
         """Tells the core what the stream's C side appended: it must never decide about a log longer than it knows.
 
-        A sync may have been reported before the append that it covers; so what is durable is looked up again.
+        A sync may have been reported before the append that it covers, and what C writes at once it does not report; so
+        what is durable is looked up.
         """
-        core = self.core
+        core, log = self.core, self.log
         core.now = self.host.ticks
-        last = self.log.last
+        last = log.last
         if last > core.last:
             core.appended(last)
-            durable = self.log.durable
+        if core.synced < last and core.role is LEADER:
+            durable = log.durable
             if durable > core.synced:
                 core.durable(durable)
                 self.host._moved[self] = None
@@ -410,11 +418,23 @@ class Group:
         self._catch_up()
         try:
             if core.step_append(peer, head.term, head.prev_index, head.prev_term, head.commit, runs, raw):
-                self._tell_loss()
+                if core.out.role:
+                    self._tell_loss()
                 self._store(head.members)
+                self._answer()
             self.drain()
         except (InvariantBroken, NewerVersion, self.host.engine.Error, OSError) as err:  # also: one cannot be read
             self._stop(err)
+
+    def _answer(self) -> None:
+        """The leader waits for the ack of what is stored: it leaves before what it carried along is applied."""
+        out, host = self.core.out, self.host
+        if out.commit and out.messages and not (out.role or out.hard_state or self._failed):
+            messages, out.messages = out.messages, []
+            for m in messages:
+                host._post(m.peer, encode(m, self._raw_id))
+            host._send_posts()
+            host.transport.push()
 
     def _store(self, may_hold_members: bool) -> None:
         core, log, out = self.core, self.log, self.core.out
@@ -574,7 +594,7 @@ class Group:
         core.leader = ""
         core.out.role.clear()
         self._lose_reads()
-        self._tell(Role.FOLLOWER, core.term)
+        self._tell(FOLLOWER, core.term)
         if damaged and self.on_damage is not None:
             self.on_damage(why)
 
@@ -657,7 +677,7 @@ class Group:
                 commit = out.commit
                 if commit and not self._failed:
                     out.commit = 0
-                    if core.role is Role.LEADER:
+                    if core.role is LEADER:
                         host._dirty[self] = None
                         host.compare.note(self)
                     self._committed(commit)
@@ -683,7 +703,7 @@ class Group:
                 host._schedule(self)
 
     def _tell(self, role: Role, term: int) -> None:
-        leads = role is Role.LEADER
+        leads = role is LEADER
         if leads or self.told_leader:
             self.told_leader = leads
             self.paused = 0
@@ -696,17 +716,17 @@ class Group:
     def _tell_loss(self) -> None:
         """Before the log changes or more is applied: who waits for an index of the lost term must not get another's."""
         out = self.core.out
-        lost = max((i for i, (role, _) in enumerate(out.role) if role is Role.FOLLOWER), default=-1)
+        lost = max((i for i, (role, _) in enumerate(out.role) if role is FOLLOWER), default=-1)
         if lost >= 0:
             term = out.role[lost][1]
             del out.role[: lost + 1]
-            self._tell(Role.FOLLOWER, term)
+            self._tell(FOLLOWER, term)
 
     def _append_proposals(self) -> None:
         core, log = self.core, self.log
         proposals, core.out.proposals = core.out.proposals, []
         for what, members in proposals:
-            if core.role is not Role.LEADER:
+            if core.role is not LEADER:
                 return
             if what == NOOP or members is None:
                 index = self._append_own(KIND_NOOP, b"")

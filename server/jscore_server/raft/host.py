@@ -51,6 +51,10 @@ class Transport(Protocol):
         """Queues a frame; False when it was not taken (no link, or too much is queued)."""
         ...
 
+    def push(self) -> None:
+        """What is queued may leave now, unless there is more to handle that may add to it."""
+        ...
+
     def send_records(self, peer: str, kind: int, head: bytes, log: Any, lo: int, hi: int, cap: int) -> int:
         """Queues a frame of `head` and the raw records from lo on, at most hi and about cap bytes but at least one.
 
@@ -137,7 +141,7 @@ class RaftHost:
         self.compare = Comparer(self)
         self.candidates = Candidates(name, self.present, self.timing.election_max_ticks)
         self._depth = 0
-        self._now_ns = -1
+        self._next_ns = -1  # when the next tick is due
         self.hurry: Callable[[], None] | None = None  # called when something is due before the end of a rest
         self._rest = 1
         self._sooner = False
@@ -532,13 +536,14 @@ class RaftHost:
 
     def tick(self, now_ns: int) -> None:
         """Lets time pass up to `now_ns` (monotonic); to be called about every 20 ms, see `rest`."""
-        tick_ns = self.timing.tick_ms * 1_000_000
-        if self._now_ns < 0:
-            self._now_ns = now_ns
-        steps = (now_ns - self._now_ns) // tick_ns
-        if steps <= 0:
+        if now_ns < self._next_ns:
             return
-        self._now_ns += steps * tick_ns
+        tick_ns = self.timing.tick_ms * 1_000_000
+        if self._next_ns < 0:
+            self._next_ns = now_ns + tick_ns
+            return
+        steps = (now_ns - self._next_ns) // tick_ns + 1
+        self._next_ns += steps * tick_ns
         most, self._rest = self._rest - 1 + MAX_STEPS, max(1, self._rest - steps)
         self._enter()
         try:
@@ -701,16 +706,19 @@ class RaftHost:
             if self._unsubmitted:
                 self._submit()
             if self._outbox:
-                outbox, self._outbox = self._outbox, {}
-                send = self.transport.send
-                for peer, bodies in outbox.items():
-                    if peer in self._told:
-                        self._told[peer] = self.ticks
-                    send(peer, FRAME_SMALL, b"".join(bodies))
+                self._send_posts()
             if self._rest > 1 and (self._sooner or self._dirty or self._newborn):
                 self._rest = 1
                 if self.hurry is not None:
                     self.hurry()
+
+    def _send_posts(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        send = self.transport.send
+        for peer, bodies in outbox.items():
+            if peer in self._told:
+                self._told[peer] = self.ticks
+            send(peer, FRAME_SMALL, b"".join(bodies))
 
     def _post(self, peer: str, message: bytes) -> None:
         bodies = self._outbox.get(peer)

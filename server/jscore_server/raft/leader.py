@@ -18,7 +18,7 @@ from .messages import (
     Message,
 )
 from .progress import Progress
-from .state import ChangeRefused, NotLeader, Role
+from .state import LEADER, ChangeRefused, NotLeader
 
 
 class Leader(Follower):
@@ -142,7 +142,7 @@ class Leader(Follower):
 
     def wake_others(self) -> None:
         """For a leader that goes: those who sleep look for another one after their time-out."""
-        if self.role is Role.LEADER and self.quiet:
+        if self.role is LEADER and self.quiet:
             self.quiet = False
             for p in self.progress.values():
                 self._heartbeat(p)
@@ -215,7 +215,7 @@ class Leader(Follower):
 
     def tell_commit(self) -> None:
         """Tells followers a commit index that no append has carried. For the driver, a tick after `commit` moved."""
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             for p in self.progress.values():
                 if p.told < self.commit and not p.paused:
                     self._heartbeat(p)
@@ -226,7 +226,7 @@ class Leader(Follower):
 
     def needed_from(self, reachable: Callable[[str], bool]) -> int:
         """The first record that a follower which can be reached lacks as far as known; last + 1 when none."""
-        if self.role is not Role.LEADER:
+        if self.role is not LEADER:
             return self.last + 1
         lacks = [p.joins or p.match + 1 for name, p in self.progress.items() if reachable(name)]
         return min([self.last + 1, *lacks])
@@ -250,7 +250,7 @@ class Leader(Follower):
         if self.members.index <= self.commit:
             for name in [name for name in self.progress if name not in wanted]:
                 p = self.progress.pop(name)
-                if self.role is Role.LEADER:
+                if self.role is LEADER:
                     self._heartbeat(p)  # the last it hears: its removal is committed
 
     def appended(self, last: int) -> None:
@@ -258,7 +258,7 @@ class Leader(Follower):
         if self.synced >= self.last:
             self.synced_tick = self.now
         self.last = last
-        if self.role is Role.LEADER:
+        if self.role is LEADER:
             if self.quiet:
                 self._wake()
             queue = self.out.sends
@@ -279,7 +279,7 @@ class Leader(Follower):
         """
         lo = p.next
         last = self.last
-        if lo > last or p.paused or self.role is not Role.LEADER or len(p.inflight) >= self.timing.window:
+        if lo > last or p.paused or self.role is not LEADER or len(p.inflight) >= self.timing.window:
             return None
         if lo < self.first and not p.short:
             lo = p.next = self.first  # perhaps it has what is gone here: its answer tells
@@ -356,12 +356,13 @@ class Leader(Follower):
             elif p.next <= index:
                 p.next = index + 1
             p.paused = False
-            self._maybe_commit()
-            if self.role is not Role.LEADER:
-                return
+            if index > self.commit:
+                self._maybe_commit()
+                if self.role is not LEADER:
+                    return
             if self.transferee == p.name:
                 self._try_transfer(p)
-                if self.role is not Role.LEADER:
+                if self.role is not LEADER:
                     return
         elif p.probing and m.hint >= p.next - 1 and m.hint > p.match:
             # It holds what the probe carried and is only slow to sync it: go on from there.
@@ -413,6 +414,8 @@ class Leader(Follower):
 
     def _maybe_commit(self) -> None:
         """Commits what a quorum has synced, if it is of the own term (R-11, R-17)."""
+        if self.last == self.commit:
+            return
         index = self._agreed(self.synced if self.disk else -1, _match)
         if index > self.commit and index >= self.term_start:
             self._commit_to(index)
@@ -423,13 +426,13 @@ class Leader(Follower):
         before = self.commit
         self.commit = index
         self.out.commit = index
-        if self.role is not Role.LEADER:
+        if self.role is not LEADER:
             if self.hard.mute >= 0:
                 self._may_count_again()
             return
         if not self.led and index >= self.term_start:
             self.led = True
-            self.out.role.append((Role.LEADER, self.term))
+            self.out.role.append((LEADER, self.term))
         if before < self.members.index <= index:
             self._sync_progress()
             if not self.members.is_voter(self.name):
@@ -443,7 +446,7 @@ class Leader(Follower):
 
         Raises: NotLeader, ChangeRefused (no voter of this group).
         """
-        if self.role is not Role.LEADER or not self.led:
+        if self.role is not LEADER or not self.led:
             raise NotLeader
         if target == self.name:
             return

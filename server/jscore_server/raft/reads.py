@@ -13,7 +13,7 @@ clock says after the read was taken from its queue, and go on while the host is 
 from __future__ import annotations
 
 from .leader import Leader
-from .state import NotLeader, Role
+from .state import LEADER, NotLeader
 
 NEVER = -(1 << 62)
 MAX_ROUNDS = 64  # heartbeat rounds whose time is remembered
@@ -29,7 +29,7 @@ class Reads(Leader):
 
         (request, -1) there: not known any more, leadership was lost. Raises: NotLeader.
         """
-        if self.role is not Role.LEADER or not self.led:
+        if self.role is not LEADER or not self.led:
             raise NotLeader
         if self.timing.lease and self._lease_holds():
             self.out.reads.append((request, self.commit))

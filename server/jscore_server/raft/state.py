@@ -24,6 +24,13 @@ class Role(IntEnum):
     LEADER = 3
 
 
+# To look a member up in its class is a call that costs ten times as much as a name, and every message asks.
+FOLLOWER = Role.FOLLOWER
+PRE_CANDIDATE = Role.PRE_CANDIDATE
+CANDIDATE = Role.CANDIDATE
+LEADER = Role.LEADER
+
+
 class NotLeader(Exception):
     """Only the group's leader can do this; `Group.leader` may name it."""
 
@@ -225,7 +232,7 @@ class State:
         self.term = hard.term
         self.vote = hard.vote
         self.members = hard.members[-1]
-        self.role = Role.FOLLOWER
+        self.role = FOLLOWER
         self.leader = ""
         self.led = False  # leader, and of what older terms left in its log nothing is open
         self.last = log.last

@@ -40,6 +40,9 @@ class Link:
         self.world.frames.append((self.name, peer, kind, bytes(body)))
         return True
 
+    def push(self) -> None:
+        pass
+
     def send_records(self, peer: str, kind: int, head: bytes, log: jscore.RecordLog, lo: int, hi: int, cap: int) -> int:
         raw, last = log.copy(lo, hi, cap)
         return int(last) if self.send(peer, kind, head + bytes(raw)) else 0

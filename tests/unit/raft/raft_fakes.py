@@ -71,6 +71,7 @@ class FakeLog:
         self.error = 0
         self.recovery = SimpleNamespace(commit=0)
         self.full = False
+        self.lazy = False
         self.copied = 0  # bytes given by `copy`
 
     @property
@@ -121,6 +122,8 @@ class FakeLog:
 
     def submit_now(self) -> None:
         self.submit()
+        if self.lazy:  # written at once, and no sync is waited for
+            self.durable = self.submitted
 
     def truncate(self, last: int) -> None:
         del self.records[last:]
@@ -184,6 +187,9 @@ class Link:
         self.cluster.frames.append((self.name, peer, kind, body))
         return True
 
+    def push(self) -> None:
+        self.cluster.pushed.extend(frame for frame in self.cluster.frames if frame[0] == self.name)
+
     def send_records(self, peer: str, kind: int, head: bytes, log: FakeLog, lo: int, hi: int, cap: int) -> int:
         if not self.connected(peer):
             return 0
@@ -226,6 +232,7 @@ class Cluster:
 
     def __init__(self, names: list[str]) -> None:
         self.frames: list[tuple[str, str, int, bytes]] = []
+        self.pushed: list[tuple[str, str, int, bytes]] = []  # frames that were not to wait for the turn's end
         self.cut: set[frozenset[str]] = set()
         self.now_ns = 0
         self.seed = 0

@@ -7,6 +7,7 @@ import json
 import pytest
 from jscore_server.raft import FRAME_APPEND, FRAME_SMALL, ChangeRefused, NotLeader, ProtocolError, Role
 from jscore_server.raft.candidates import Candidates
+from jscore_server.raft.messages import ACK, decode
 from raft_fakes import Cluster, FakeError, copy_of
 
 THREE = ["a", "b", "c"]
@@ -183,6 +184,50 @@ def test_a_sync_told_before_its_records_counts_when_they_are_told(cluster: Clust
     leader.group.appended()
     cluster.settle()
     assert leader.group.commit == index
+
+
+def test_what_a_leader_wrote_and_nobody_told_of_counts_when_another_answers(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    other = next(n for n in THREE if n != leader.name)
+    cluster.frozen = {n for n in THREE if n not in (leader.name, other)}
+    log = leader.store.open("g")
+    log.lazy = True
+    index = log.append(10, b"x", term=leader.group.term)
+    leader.group.appended()
+    assert [f for f in cluster.frames if f[2] == FRAME_APPEND]  # before it is written here
+    log.submit_now()
+    assert log.durable == index > leader.group.commit
+    cluster.settle()
+    assert leader.group.commit == index
+
+
+def test_a_leader_that_nobody_answers_writes_by_itself() -> None:
+    alone = Cluster(["a"])
+    alone.servers["a"].create(["a"])
+    alone.run(2500)
+    leader = alone.leader()
+    log = leader.store.open("g")
+    log.lazy = True
+    index = log.append(10, b"x", term=leader.group.term)
+    leader.group.appended()
+    assert leader.group.commit == index
+
+
+def test_an_ack_leaves_before_what_came_along_is_applied(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    follower = next(s for s in cluster.servers.values() if s is not leader)
+    follower.store.open("g").lazy = True
+    first = leader.group.propose(10, b"x")
+    cluster.settle()
+    cluster.pushed.clear()
+    gone: list[tuple[int, int]] = []
+    follower.group.on_commit = lambda index: gone.append((index, len(cluster.pushed)))
+    leader.group.propose(10, b"y")
+    cluster.settle()
+    assert gone == [(first, 1)]
+    sender, receiver, kind, body = cluster.pushed[0]
+    assert (sender, receiver, kind) == (follower.name, leader.name, FRAME_SMALL)
+    assert [(m.kind, m.index) for m in decode(body, sender)] == [(ACK, first + 1)]
 
 
 def test_a_log_that_cannot_be_read_stops_its_group_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

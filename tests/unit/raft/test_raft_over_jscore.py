@@ -62,6 +62,9 @@ class Server:
         self.net.frames.append((self.name, peer, kind, body))
         return True
 
+    def push(self) -> None:
+        pass
+
     def send_records(self, peer: str, kind: int, head: bytes, log: Any, lo: int, hi: int, cap: int) -> int:
         raw, last = log.copy(lo, hi, cap)
         self.net.frames.append((self.name, peer, kind, head + raw))

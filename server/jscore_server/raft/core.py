@@ -171,6 +171,8 @@ class Core(Change):
 
     def _on_removed(self, m: Message) -> None:
         # Whoever has a newer configuration than that was let in again since; the first one removed nobody.
+        if self.role is Role.LEADER and m.index < self.members.index and m.peer in self.progress:
+            self._begin_term()  # who said so obeys no heartbeat before it has the record that let this one in again
         if 0 < m.index >= self.members.index and m.peer in self.members.everybody:
             self.gone = True
             if self.role is not Role.FOLLOWER:

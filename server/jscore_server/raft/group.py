@@ -223,9 +223,10 @@ class Group:
         core = self.core
         if not core.led:
             raise NotLeader(self.id)
-        others = [p for n, p in core.progress.items() if n in core.members.voters and self.host.transport.connected(n)]
-        if others:
-            self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
+        connected = self.host.transport.connected
+        others = [p for n, p in core.progress.items() if n in core.members.voters and connected(n)]
+        if others:  # who may not vote is the last choice: the refusal tells why nobody takes over
+            self.transfer(max(others, key=lambda p: (p.counted, p.match, p.name)).name)
 
     def change(self, voters: list[str], learners: list[str] | None = None) -> None:
         """Makes these the members, any number at once: learners, joint configuration, leaving it (raft/change.py).

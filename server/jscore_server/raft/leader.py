@@ -12,6 +12,7 @@ from .messages import (
     FLAG_MUTE,
     FLAG_TRUE,
     FLAG_WHOLE,
+    FLAG_WITHOUT,
     HEARTBEAT,
     SNAPSHOT_NEEDED,
     TIMEOUT_NOW,
@@ -164,6 +165,8 @@ class Leader(Follower):
             flags |= FLAG_WHOLE
         if self._is_well(p):
             flags |= FLAG_CURRENT
+        if not (p.counted or p.helped):
+            flags |= FLAG_WITHOUT
         return flags
 
     def _is_well(self, p: Progress) -> bool:
@@ -342,7 +345,7 @@ class Leader(Follower):
                 p.match = m.hint  # it lost what it had
                 self._probe(p)
         else:
-            p.counted = True
+            p.counted = p.helped = True
         if index > p.match:
             p.match = index
             p.short = False
@@ -424,8 +427,6 @@ class Leader(Follower):
         self.commit = index
         self.out.commit = index
         if self.role is not Role.LEADER:
-            if self.hard.mute >= 0:
-                self._may_count_again()
             return
         if not self.led and index >= self.term_start:
             self.led = True

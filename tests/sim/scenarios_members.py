@@ -115,7 +115,8 @@ def k6_a_leader_that_was_let_in_again_is_heard_by_who_knows_it_as_removed() -> N
     s.put(2)
     s.whole(behind, other)
     for name in (leader, other):
-        s.cut(from_=(name, behind), to=(behind, name))
+        s.cut(from_=(name,), to=(behind,))
+        s.cut(from_=(behind,), to=(name,))
     s.change("n0", "n1", "n2", "n3", at=leader)
     s.changed("n0", "n1", "n2", "n3")
     s.put(2)
@@ -127,6 +128,30 @@ def k6_a_leader_that_was_let_in_again_is_heard_by_who_knows_it_as_removed() -> N
     s.whole(behind, ms=2000)
     assert s.leads() == gone
     s.join()
+    s.settle()
+
+
+def k6_who_was_let_in_again_is_elected_by_who_knows_it_as_removed() -> None:
+    """Its vote is needed, and nobody else is left who could give it the record that let that one in."""
+    s = Stage(4)
+    leader = s.leader()
+    gone, behind, other = s.others(leader)
+    s.change(leader, behind, other)
+    s.changed(leader, behind, other)
+    s.whole(behind, other)
+    s.go(300)
+    s.cut(behind)
+    s.change("n0", "n1", "n2", "n3", at=leader)
+    s.changed("n0", "n1", "n2", "n3")
+    s.change(leader, gone, behind, at=leader)
+    s.changed(leader, gone, behind)
+    s.put(2)
+    s.whole(gone)
+    assert gone in s.core(behind).members.removed
+    s.crash(leader)
+    s.join()
+    s.until(lambda: s.leads() == gone)
+    s.put(2)
     s.settle()
 
 

@@ -115,7 +115,7 @@ class Core(Change):
         """One small message from a peer. Messages of older terms and of strangers change nothing."""
         kind = m.kind
         if self.members.removed and m.peer in self.members.removed and self.members.index <= self.commit:
-            if kind != SNAPSHOT_NEEDED:  # a leader, let in again by a record that its log begins behind
+            if not self._may_be_back(m):
                 self._tell_removed(m)
                 return
         if kind == ACK:
@@ -164,6 +164,14 @@ class Core(Change):
             if (index if index < verified else verified) > self.acked:
                 self._ack()
 
+    def _may_be_back(self, m: Message) -> bool:
+        """Whether a former member was let in again, by a record that is not here yet: it leads, or holds all that is
+        here, so also the record that removed it, and asks for votes all the same.
+        """
+        if m.kind in (HEARTBEAT, SNAPSHOT_NEEDED, TIMEOUT_NOW):
+            return m.term >= self.term
+        return m.kind in (PREVOTE, VOTE) and self._log_is_new_enough(m)
+
     def _tell_removed(self, m: Message) -> None:
         """A former member asks for votes or claims to lead: all it gets is the word that it was removed (R-4)."""
         if m.kind in (PREVOTE, VOTE, HEARTBEAT):
@@ -171,8 +179,6 @@ class Core(Change):
 
     def _on_removed(self, m: Message) -> None:
         # Whoever has a newer configuration than that was let in again since; the first one removed nobody.
-        if self.role is Role.LEADER and m.index < self.members.index and m.peer in self.progress:
-            self._begin_term()  # who said so obeys no heartbeat before it has the record that let this one in again
         if 0 < m.index >= self.members.index and m.peer in self.members.everybody:
             self.gone = True
             if self.role is not Role.FOLLOWER:

@@ -167,10 +167,14 @@ class Group:
 
     def appended(self) -> None:
         """The stream appended records of the current term as leader: replicate up to log.last."""
+        if self._failed:
+            return
         self.host._enter()
         try:
             self._catch_up()
             self.drain()
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
+            self._stop(err)
         finally:
             self.host._leave()
 

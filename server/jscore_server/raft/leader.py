@@ -128,7 +128,9 @@ class Leader(Follower):
         self.deadline = self.now + 1
         self.quorum_at = self.now + self.timing.quorum_ticks
         for p in self.progress.values():
-            p.asleep = False
+            if p.asleep:
+                p.asleep = False
+                p.said = FLAG_TRUE  # it sleeps until it hears of this
             if self.is_present(p.name):
                 p.active = self.now  # its host was heard until now
 
@@ -143,10 +145,11 @@ class Leader(Follower):
 
     def wake_others(self) -> None:
         """For a leader that goes: those who sleep look for another one after their time-out."""
-        if self.role is Role.LEADER and self.quiet:
-            self.quiet = False
+        if self.role is Role.LEADER:
+            slept, self.quiet = self.quiet, False
             for p in self.progress.values():
-                self._heartbeat(p)
+                if slept or (p.said > 0 and p.said & FLAG_TRUE):
+                    self._heartbeat(p)
 
     def _heartbeat(self, p: Progress) -> None:
         # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The

@@ -484,6 +484,14 @@ class JetStream:
             except (NotLeader, ChangeRefused) as err:
                 self.lines.warn(f"meta group: cannot hand over: {err}")
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether something is still led here that another server may take, or is about to be handed to it."""
+        groups = [asset.group for asset in self.assets.values() if asset.group is not None]
+        if self.meta is not None:
+            groups.append(self.meta)
+        return any(group.is_leader and group.can_hand_over for group in groups)
+
     # ---- accounts ----
 
     def _named(self, accounts: Mapping[str, JetStreamLimits | None]) -> dict[str, JetStreamLimits | None]:

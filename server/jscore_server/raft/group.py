@@ -232,6 +232,12 @@ class Group:
         if others:  # who may not vote is the last choice: the refusal tells why nobody takes over
             self.transfer(max(others, key=lambda p: (p.counted, p.match, p.name)).name)
 
+    @property
+    def can_hand_over(self) -> bool:
+        """Whether there is a voter, beside this one, that may take the lead and can be reached."""
+        core, connected = self.core, self.host.transport.connected
+        return any(core.progress[n].counted and connected(n) for n in core.members.voters if n in core.progress)
+
     def change(self, voters: list[str], learners: list[str] | None = None) -> None:
         """Makes these the members, any number at once: learners, joint configuration, leaving it (raft/change.py).
 

@@ -441,6 +441,8 @@ class Leader(Follower):
                 return
         if self.target is not None or self.members.outgoing:
             self._advance_change()
+        if self.transferee in self.progress:
+            self._try_transfer(self.progress[self.transferee])
 
     def transfer(self, target: str) -> None:
         """Hands leadership to `target` once it holds the whole log; gives up after one election time-out (R-13).
@@ -465,7 +467,8 @@ class Leader(Follower):
         self._try_transfer(p)
 
     def _try_transfer(self, p: Progress) -> None:
-        if p.match == self.last:
+        # What is not committed yet would be so by the next leader, and whoever waits for it would hear nothing of that.
+        if p.match == self.last == self.commit:
             self.handing = True
             self._send(Message(TIMEOUT_NOW, p.name, self.group, self.term))
             if not self.members.is_voter(self.name):

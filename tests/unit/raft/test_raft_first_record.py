@@ -150,3 +150,18 @@ def test_leadership_is_handed_on_without_a_record() -> None:
     acks(a, "b", 3)
     a.transfer("b")
     assert sent(a, TIMEOUT_NOW, "b")
+
+
+def test_leadership_is_not_handed_over_before_all_is_committed() -> None:
+    """Whoever waits for a record would hear nothing, though the next leader commits it."""
+    a = elected([1, 1, 1], 3)
+    for peer in ("b", "c"):
+        acks(a, peer, 3)
+    a.log.terms.append(2)  # type: ignore[attr-defined]
+    a.appended(4)
+    acks(a, "b", 4)
+    a.transfer("b")
+    assert not sent(a, TIMEOUT_NOW, "b"), "the own disk has not got it yet, nor has the third one's"
+    a.durable(4)
+    assert a.commit == 4
+    assert sent(a, TIMEOUT_NOW, "b")

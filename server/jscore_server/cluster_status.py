@@ -224,7 +224,8 @@ def text(status: Status) -> str:
             continue
         state = "lame duck, " if server.lame_duck else ""
         may = "may be stopped" if server.may_stop else f"must not be stopped: {server.why}"
-        small = f"; {server.small} streams of one or two replicas stand still without it" if server.small else ""
+        stand = "stream of one or two replicas stands" if server.small == 1 else "streams of one or two replicas stand"
+        small = f"; {server.small} {stand} still without it" if server.small else ""
         lines.append(
             f"  {name}  {server.jscore_version} (nats-server {server.version}), {state}leads {server.led} of "
             f"{server.held}: {may}{small}"

@@ -59,8 +59,13 @@ def _options(argv: list[str]) -> argparse.Namespace:
     )
     env = os.environ
     parser.add_argument("word", choices=["status"], metavar="status")
-    parser.add_argument("--server", "-s", default=env.get("NATS_URL", "nats://127.0.0.1:4222"), metavar="URL",
-                        help="clients' URL of any server (NATS_URL)")  # fmt: skip
+    parser.add_argument(
+        "--server",
+        "-s",
+        default=env.get("NATS_URL", "nats://127.0.0.1:4222"),
+        metavar="URL[,URL...]",
+        help="clients' URL of any server, or of several (NATS_URL)",
+    )
     parser.add_argument("--user", default=env.get("NATS_USER"), help="user of the system account (NATS_USER)")
     parser.add_argument("--password", default=env.get("NATS_PASSWORD"), help="others see it: rather NATS_PASSWORD")
     parser.add_argument("--creds", default=env.get("NATS_CREDS"), metavar="FILE", help="credentials (NATS_CREDS)")
@@ -125,11 +130,16 @@ async def _answers(options: argparse.Namespace) -> list[View]:
     async def quiet(err: Exception) -> None:
         """What goes wrong is said once, by the exception."""
 
-    try:
-        connecting = nats.connect(options.server, allow_reconnect=False, error_cb=quiet, **more)
-        client = await asyncio.wait_for(connecting, options.timeout)
-    except (OSError, TimeoutError, nats.errors.Error, ValueError) as err:
-        raise Unreachable(f"{options.server.rpartition('@')[2]}: {str(err) or type(err).__name__}") from None
+    client, errors = None, []
+    for url in options.server.split(","):
+        try:
+            connecting = nats.connect(url.strip(), allow_reconnect=False, error_cb=quiet, **more)
+            client = await asyncio.wait_for(connecting, options.timeout)
+            break
+        except (OSError, TimeoutError, nats.errors.Error, ValueError) as err:
+            errors.append(f"{url.rpartition('@')[2]}: {str(err) or type(err).__name__}")
+    if client is None:
+        raise Unreachable("; ".join(errors))
     try:
         return await _ask(client, options.timeout)
     finally:

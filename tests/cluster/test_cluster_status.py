@@ -96,7 +96,7 @@ def test_a_server_away_is_degraded_and_two_away_are_no_quorum(three: Three, lab:
     stays = next(server["name"] for server in found["servers"] if server["small"])
     keeper, first, second = sorted(three.servers, key=lambda server: (server.name != stays, server.name))
     first.kill()
-    found, text = until(1, "-s", keeper.url)
+    found, text = until(1, "-s", f"{first.url},{keeper.url}")
     assert free(found) == []
     assert found["next_step"].startswith(f"Start {first.name}")
     assert f"{first.name}  does not answer" in text

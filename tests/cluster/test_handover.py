@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
+import time
 from typing import Any
 
-from harness import Cluster, Story, api, connect, eventually, run
+from harness import Cluster, Story, api, connect, eventually, ours, run
 
 
 def test_step_down_under_load_moves_the_leader_and_loses_nothing(cluster: Cluster) -> None:
@@ -31,6 +34,40 @@ def test_step_down_under_load_moves_the_leader_and_loses_nothing(cluster: Cluste
         return wrong
 
     assert run(play(), 100) == []
+
+
+@ours
+def test_a_lame_duck_without_clients_ends_when_its_streams_have_other_leaders(cluster: Cluster) -> None:
+    """They cannot take over at first, and may do so in a moment."""
+
+    async def play() -> None:
+        client = await connect(cluster.urls)
+        story = Story(cluster)
+        await story.create(client)
+        await story.current(client, {server.name for server in cluster.servers}, caught_up=True, seconds=20)
+        name = await story.leader(client)
+        await client.close()
+        leader = cluster[name]
+        others = [server for server in cluster.servers if server.name != name]
+        for server in others:
+            os.kill(server.pid, signal.SIGSTOP)
+        os.kill(leader.pid, signal.SIGUSR2)
+        ends = time.monotonic() + 0.3
+        while time.monotonic() < ends:
+            assert leader.running, "it leads what nobody else does"
+            await asyncio.sleep(0.02)
+        for server in others:
+            os.kill(server.pid, signal.SIGCONT)
+
+        async def ended() -> bool:
+            return not leader.running
+
+        await eventually(ended, 10, "its end")
+        client = await connect([server.url for server in others])
+        assert await story.leader(client) != name
+        await client.close()
+
+    run(play(), 60)
 
 
 def test_a_server_that_lost_its_disk_learns_before_it_votes_again(cluster: Cluster) -> None:

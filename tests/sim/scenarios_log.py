@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jscore_server.raft.core import Role
@@ -12,7 +13,7 @@ import jscore
 
 from .compared import Compared
 from .engine import EngineLog, Platter
-from .model import Bugs, Violation
+from .model import Bugs, ModelLog, Violation
 from .simulator import run_seed
 from .stage import Stage
 
@@ -144,6 +145,47 @@ def k42_a_sync_that_is_left_out_is_noticed() -> None:
 
 def k44_damage_is_no_end_of_the_log() -> None:
     assert found_in(400, Bugs(cut_damage=True))
+
+
+class Rotten(ModelLog):
+    """One record of it does not verify."""
+
+    __slots__ = ("rotten",)
+
+    def __init__(self, *begins: int) -> None:
+        super().__init__(*begins)
+        self.rotten = 0
+
+    def copy(self, lo: int, hi: int, cap: int) -> tuple[Any, int]:
+        if lo == self.rotten:
+            raise jscore.Corrupt
+        return super().copy(lo, min(hi, self.rotten - 1) if lo < self.rotten else hi, cap)
+
+
+@pytest.mark.parametrize("behind", [1, 2, 3])
+@pytest.mark.parametrize("more", [0, 1, 4])
+def k44_damage_among_records_that_gave_way_elsewhere(more: int, behind: int) -> None:
+    """What others have in its place follows other records; and there may be nothing in its place."""
+    s = Stage(make_log=lambda name: Rotten())
+    former = s.leader()
+    s.put(10)
+    s.go(300)
+    s.cut(former)
+    s.send(former, 3)
+    s.until(lambda: s.nodes[former].log.durable == 14)
+    s.until(lambda: s.leads() not in ("", former))
+    if more:
+        s.put(more)
+    s.crash(former)
+    node = s.nodes[former]
+    node.log.rotten = 11 + behind
+    s.begin_repair(node, 0, own=True)
+    s.join()
+    s.until(lambda: node.core is not None)
+    assert node.log.terms == sorted(node.log.terms)
+    s.join()
+    s.put(3)
+    s.settle()
 
 
 def k45_a_failed_sync_is_never_taken_for_one() -> None:

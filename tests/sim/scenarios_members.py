@@ -105,6 +105,56 @@ def k6_a_removed_member_with_its_old_log_gets_only_word_of_it() -> None:
     s.settle()
 
 
+def k6_a_leader_that_was_let_in_again_is_heard_by_who_knows_it_as_removed() -> None:
+    """It leads at once and writes nothing; and who still holds it for removed obeys no heartbeat of it."""
+    s = Stage(4)
+    leader = s.leader()
+    gone, behind, other = s.others(leader)
+    s.change(leader, behind, other)
+    s.changed(leader, behind, other)
+    s.put(2)
+    s.whole(behind, other)
+    for name in (leader, other):
+        s.cut(from_=(name,), to=(behind,))
+        s.cut(from_=(behind,), to=(name,))
+    s.change("n0", "n1", "n2", "n3", at=leader)
+    s.changed("n0", "n1", "n2", "n3")
+    s.put(2)
+    s.go(1000)
+    assert gone in s.core(behind).members.removed
+    s.core(leader).transfer(gone)
+    s.drain(s.nodes[leader])
+    s.until(lambda: s.leads() == gone)
+    s.whole(behind, ms=2000)
+    assert s.leads() == gone
+    s.join()
+    s.settle()
+
+
+def k6_who_was_let_in_again_is_elected_by_who_knows_it_as_removed() -> None:
+    """Its vote is needed, and nobody else is left who could give it the record that let that one in."""
+    s = Stage(4)
+    leader = s.leader()
+    gone, behind, other = s.others(leader)
+    s.change(leader, behind, other)
+    s.changed(leader, behind, other)
+    s.whole(behind, other)
+    s.go(300)
+    s.cut(behind)
+    s.change("n0", "n1", "n2", "n3", at=leader)
+    s.changed("n0", "n1", "n2", "n3")
+    s.change(leader, gone, behind, at=leader)
+    s.changed(leader, gone, behind)
+    s.put(2)
+    s.whole(gone)
+    assert gone in s.core(behind).members.removed
+    s.crash(leader)
+    s.join()
+    s.until(lambda: s.leads() == gone)
+    s.put(2)
+    s.settle()
+
+
 def k7_a_leader_that_removes_itself_does_not_count_itself_and_hands_over() -> None:
     s = Stage()
     leader = s.leader()
@@ -297,6 +347,49 @@ def k16_a_change_about_others_lets_nobody_in_again() -> None:
     s.change("n0", "n1", "n2", "n3", "n4", "n5", at=leader)
     s.until(lambda: s.core(wiped).members.index)
     assert s.core(wiped).hard.mute >= 0, "what it promised is lost as before"
+    s.settle()
+
+
+def k16_the_word_of_a_former_leader_lets_nobody_count_again() -> None:
+    """An emptied disk hears first of a leader that was stopped, then of the one that its former self made."""
+    s = Stage()
+    former = s.leader()
+    s.put(5)
+    s.cut(former)
+    s.pause(former, 60_000)
+    leader = str(s.until(lambda: (n := s.leads()) != former and n))
+    wiped = next(n for n in s.others(leader) if n != former)
+    s.cap = 1
+    s.put(300)
+    s.lose(wiped)
+    s.cut(leader)
+    s.blocked.pop((former, wiped))
+    s.blocked.pop((wiped, former))
+    s.back(wiped)
+    s.go(20)
+    s.resume(former, s.nodes[former].life, s.now - 1000)
+    s.until(lambda: s.core(wiped).hard.mute < JOINING)
+    assert s.core(wiped).hard.mute_term < s.core(leader).term
+    s.nodes[wiped].disk = 30.0
+    s.cut(former)
+    s.blocked.pop((leader, wiped))
+    s.blocked.pop((wiped, leader))
+    s.link(leader, wiped, True)
+    s.link(wiped, leader, True)
+    s.until(lambda: s.core(leader).progress[wiped].match > 8, 300)
+    s.crash(wiped)
+    s.go(3)
+    s.back(wiped)  # with a part of what its former self acked
+    s.go(5)
+    assert s.core(wiped).commit < s.core(leader).commit
+    s.crash(leader)
+    s.blocked.clear()
+    for a, b in ((former, wiped), (wiped, former)):
+        s.link(a, leader, False)
+        s.link(a, b, True)
+    s.nobody_leads(5000)
+    s.back(leader)
+    s.put(3)
     s.settle()
 
 

@@ -55,6 +55,7 @@ def test_who_would_be_missed_may_not_stop() -> None:
     assert (status.code, free(status)) == (DEGRADED, ["n1", "n3"])
     assert status.servers[1].why == "stream 'A > S' and 1 more would lose quorum"
     assert status.servers[0].small == 1
+    assert "1 stream of one or two replicas stands still without it" in text(status)
     assert status.next_step.startswith("Stop nothing: wait until n3 caught up")
 
 

@@ -76,6 +76,7 @@ OWED_MAX = 10_000
 OPEN_RETRY_S = 0.1
 OPEN_SLICE_NS = 10_000_000  # for so long streams are opened one after the other; then others have a turn
 HAND_OVER_S = 0.5
+NEWS_S = 5.0  # for so long after the start the only holder of a stream waits for the cluster's word that it still is
 RELIEVE_S = 1.0
 LOOK_S = 1.0
 CODE_CORRUPT = -10002  # JSC_ECORRUPT in csrc/base/jsc_base.h
@@ -482,6 +483,14 @@ class JetStream:
                 self.meta.step_down()
             except (NotLeader, ChangeRefused) as err:
                 self.lines.warn(f"meta group: cannot hand over: {err}")
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether something is still led here that another server may take, or is about to be handed to it."""
+        groups = [asset.group for asset in self.assets.values() if asset.group is not None]
+        if self.meta is not None:
+            groups.append(self.meta)
+        return any(group.is_leader and group.can_hand_over for group in groups)
 
     # ---- accounts ----
 
@@ -927,7 +936,7 @@ class JetStream:
                 self.api.refuse("stream_create", assignment.account, reply, problem(10039))
             return
         directory = self.directory_of(assignment)
-        if directory in self._untouched or os.path.isdir(directory) or os.path.isdir(directory + heal.WHOLE):
+        if self._is_here(directory) and not self._waits_for_news(assignment):
             if at_once or self.clock() < self._slice_end:
                 self._open(assignment, reply)
             else:
@@ -939,6 +948,19 @@ class JetStream:
         if not self._to_open:
             self.after(OPEN_RETRY_S, self._try_open_new)
         self._to_open[key] = reply
+
+    def _is_here(self, directory: str) -> bool:
+        return directory in self._untouched or os.path.isdir(directory) or os.path.isdir(directory + heal.WHOLE)
+
+    def _waits_for_news(self, assignment: Assignment) -> bool:
+        """Whether this server is the only holder by an assignment that may be an old one: the stream may have been
+        deleted since, and made anew elsewhere, and what would be acknowledged here would go with it.
+
+        Not for ever: publishing to such a stream needs nobody else, so without a meta leader it is served as it was.
+        """
+        if not self.clustered or assignment.peers != [self.server_name] or self.meta is None:
+            return False
+        return self.meta.behind and self.clock() - self.started_ns < NEWS_S * 1e9
 
     def _resume(self) -> None:
         """Opens more of the streams that are on the disk. With thousands at once, links and clients would wait long."""
@@ -969,16 +991,22 @@ class JetStream:
         """Makes replicas that are assigned here and not on this disk, once the assignments are the newest there are.
 
         By older ones this server could still be the only holder of what others took over long ago: it would start anew,
-        empty, and lead.
+        empty, and lead. What waited for news opens as well.
         """
         if not self._to_open or self.meta is None:
             return
-        if self._replay_until > self.state.applied or (self.clustered and self.meta.behind):
-            return
+        old = self._replay_until > self.state.applied or (self.clustered and self.meta.behind)
         to_open, self._to_open = self._to_open, {}
-        for (account, name), reply in to_open.items():
-            assignment = self.state.get(account, name)
-            if assignment is not None and self.server_name in assignment.peers:
+        for key, reply in to_open.items():
+            assignment = self.state.get(*key)
+            if assignment is None or self.server_name not in assignment.peers:
+                continue
+            here = self._is_here(self.directory_of(assignment))
+            if self._waits_for_news(assignment) if here else old:
+                self._to_open[key] = reply
+            elif here:
+                self._open_asset(assignment, reply)
+            else:
                 self._open(assignment, reply)
 
     def _open(self, assignment: Assignment, reply: str) -> None:

@@ -1,10 +1,11 @@
 """How a replica's log is made whole again from others, and what it gives to them: the rules, without files or links.
 
 A new log is written beside the old one, from what still verifies here and what others sent, and takes its place when it
-is complete and synced. Others give only what they know to be committed, so whatever they send for an index is what was
-here. Where their logs begin later, they offer their snapshot of what came before: the new log begins with it, and takes
-from the old one only what is known to be committed, and its end only where that joins. `heal` carries it out; the
-simulator does, too (tests/sim). Source: spec/raft.md §5, R-31, R-32, R-34, R-35.
+is complete and synced. Others give only what they know to be committed, so whatever they send for an index that is
+known here to be committed is what was here; beyond that it takes the place of all that was. Where their logs begin
+later, they offer their snapshot of what came before: the new log begins with it, and takes from the old one only what
+is known to be committed, and its end only where that joins. `heal` carries it out; the simulator does, too (tests/sim).
+Source: spec/raft.md §5, R-31, R-32, R-34, R-35.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ class Repair:
         self.replaced = need > 0  # what the old log had beyond the new one was never committed
         self.outdated = need > 0  # nothing is wrong with the old log but that it ends too early
         self._anew = need > 0  # the end of the new log is what others know to be committed
+        self._unsure = False  # something is damaged that nobody here knows to be committed
         self._offer: tuple[str, Offer] | None = None
         self._pieces = bytearray()
         self._last_peer = ""
@@ -181,8 +183,8 @@ class Repair:
         self._new: Log = self._ground.draft(1, 0, b"")
         self._next = 1
         self._need = self._needed
-        self._anew = self.outdated
-        if self._own and not self._anew:
+        self._anew = self.outdated or self._unsure
+        if self._own and not self.outdated:
             self._begin_with_own()
 
     def _begin_with_own(self) -> None:
@@ -251,6 +253,14 @@ class Repair:
 
     def _ask(self) -> None:
         """One of the other servers is asked for what is missing from here on: always the same while it gives."""
+        if not self._anew and self._next > self._sure:
+            # What others have here may follow other records than the old log has before and behind it: from what is
+            # sure on all comes from them, and of the old log only what joins that.
+            self._anew = self._unsure = True
+            if self._next > self._sure + 1:
+                self._begin()
+                self._ground.after(0, self.step)
+                return
         self._fruitless += 1
         if self._fruitless > FRUITLESS:
             self._fruitless = 0

@@ -244,10 +244,10 @@ class Change(Reads):
         self._use_members()
 
     def _let_in(self, before: Members, members: Members) -> bool:
+        own, named = self.known.get(self.name, ""), members.directory_id(self.name)
         if not before.is_voter(self.name):
-            return True
-        own = self.known.get(self.name, "")
-        return bool(own) and before.directory_id(self.name) != own == members.directory_id(self.name)
+            return not own or named in ("", own)  # one that names another directory is about a former self
+        return bool(own) and before.directory_id(self.name) != own == named
 
     def _use_members(self) -> None:
         self.members = self.hard.members[-1]

@@ -129,7 +129,7 @@ class Core(Change):
         """One small message from a peer. Messages of older terms and of strangers change nothing."""
         kind = m.kind
         if self.members.removed and m.peer in self.members.removed and self.members.index <= self.commit:
-            if kind != SNAPSHOT_NEEDED:  # a leader, let in again by a record that its log begins behind
+            if not self._may_be_back(m):
                 self._tell_removed(m)
                 return
         if kind == ACK:
@@ -177,6 +177,14 @@ class Core(Change):
             verified = self.verified
             if (index if index < verified else verified) > self.acked:
                 self._ack()
+
+    def _may_be_back(self, m: Message) -> bool:
+        """Whether a former member was let in again, by a record that is not here yet: it leads, or holds all that is
+        here, so also the record that removed it, and asks for votes all the same.
+        """
+        if m.kind in (HEARTBEAT, SNAPSHOT_NEEDED, TIMEOUT_NOW):
+            return m.term >= self.term
+        return m.kind in (PREVOTE, VOTE) and self._log_is_new_enough(m)
 
     def _tell_removed(self, m: Message) -> None:
         """A former member asks for votes or claims to lead: all it gets is the word that it was removed (R-4)."""

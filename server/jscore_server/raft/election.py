@@ -105,7 +105,6 @@ class Election(State):
         self.quiet = False
         self.busy = self.now
         self.caught = self.caught_next = self.last
-        self.votes = set()
         self.transferee = ""
         self.term_start = self.last + 1
         self.quorum_at = self.now + self.timing.quorum_ticks
@@ -115,6 +114,9 @@ class Election(State):
         self.deadline = self.now + 1
         self.progress = {}
         self._sync_progress()
+        for p in self.progress.values():
+            p.helped = p.name in self.votes
+        self.votes = set()
         if self._leads_at_once():
             self.led = True
             self.out.role.append((LEADER, self.term))

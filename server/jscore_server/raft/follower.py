@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .election import Election
 from .members import JOINING
-from .messages import ACK, FLAG_CURRENT, FLAG_MORE, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, REJECT, Message
+from .messages import ACK, FLAG_CURRENT, FLAG_MORE, FLAG_MUTE, FLAG_TRUE, FLAG_WHOLE, FLAG_WITHOUT, REJECT, Message
 from .state import FOLLOWER, LEADER, InvariantBroken
 
 
@@ -46,7 +46,7 @@ class Follower(Election):
                     self.verified = m.index
             if m.commit > self.commit:
                 self._commit_to(min(m.commit, self.verified))
-            elif self.hard.mute >= 0:
+            if m.flags & FLAG_WITHOUT and self.hard.mute >= 0:
                 self._may_count_again()
             agrees = self.commit >= m.commit and self.verified == self.last and self.disk and self.hard.mute < 0
             if m.flags & FLAG_TRUE and agrees:
@@ -69,13 +69,13 @@ class Follower(Election):
             self.out.lost = index
 
     def _may_count_again(self) -> None:
+        """The leader was elected without this replica and counts nothing of it: is a record of its term here?
+
+        Then a quorum of others has that record and all before it, whatever was promised and lost. That only its leader
+        knows: the first one that is heard of may be a former one, which a later one replaced with the lost vote.
+        """
         hard = self.hard
-        if self.out.append is not None and self.commit >= self.out.append_from:
-            return  # that record is not in the log yet: looked at again with the next heartbeat
-        if hard.mute_term < 0:
-            hard.mute_term = self.term  # this leader may stand on the vote that was lost; the next one does not
-            self._persist()
-        elif self.term > hard.mute_term and self.commit >= hard.mute and self.term_at(self.commit) == self.term:
+        if self.term > hard.mute_term and self.commit >= hard.mute and self.term_at(self.commit) == self.term:
             hard.mute = -1
             self._persist()
 

@@ -171,12 +171,16 @@ class Group:
 
         They may not be written yet. Whoever else is needed answers later than that, and then it is looked up.
         """
+        if self._failed:
+            return
         self.host._enter()
         try:
-            if not self.core.progress and not self._failed:
+            if not self.core.progress:
                 self.log.submit_now()  # nobody will answer
             self._catch_up()
             self.drain()
+        except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
+            self._stop(err)
         finally:
             self.host._leave()
 
@@ -229,9 +233,16 @@ class Group:
         core = self.core
         if not core.led:
             raise NotLeader(self.id)
-        others = [p for n, p in core.progress.items() if n in core.members.voters and self.host.transport.connected(n)]
-        if others:
-            self.transfer(max(others, key=lambda p: (p.match, p.name)).name)
+        connected = self.host.transport.connected
+        others = [p for n, p in core.progress.items() if n in core.members.voters and connected(n)]
+        if others:  # who may not vote is the last choice: the refusal tells why nobody takes over
+            self.transfer(max(others, key=lambda p: (p.counted, p.match, p.name)).name)
+
+    @property
+    def can_hand_over(self) -> bool:
+        """Whether there is a voter, beside this one, that may take the lead and can be reached."""
+        core, connected = self.core, self.host.transport.connected
+        return any(core.progress[n].counted and connected(n) for n in core.members.voters if n in core.progress)
 
     def change(self, voters: list[str], learners: list[str] | None = None) -> None:
         """Makes these the members, any number at once: learners, joint configuration, leaving it (raft/change.py).

@@ -283,6 +283,7 @@ class RaftHost:
             if self.groups.get(group.id) is group:
                 self._write_hard(group, group.core.hard_seq)
         self._refused = any(index == REFUSED for index, _, _ in self._pending)
+        self._settle_pending()  # what was written behind them may have been on the disk for long
 
     # ---- groups ----------------------------------------------------------------------------------------------------
 
@@ -681,16 +682,19 @@ class RaftHost:
             self._leave()
 
     def _hard_durable(self) -> None:
-        log, pending = self._log, self._pending
-        durable = log.durable
-        while pending and pending[0][0] <= durable:
-            _, group, seq = pending.popleft()
-            group.hard_state_durable(seq)
+        log = self._log
+        self._settle_pending()
         if log.error:
             self.log_line("error", f"raft: the log of terms and votes failed ({log.error}); this server leads no more")
             for group in list(self.groups.values()):  # whoever hears of it may remove groups
                 group.core.disk_failed()
                 group.drain()
+
+    def _settle_pending(self) -> None:
+        pending, durable = self._pending, self._log.durable
+        while pending and pending[0][0] <= durable:
+            _, group, seq = pending.popleft()
+            group.hard_state_durable(seq)
 
     def _next_read(self) -> int:
         """Numbers of reads are never used twice (R-36)."""

@@ -12,6 +12,7 @@ from .messages import (
     FLAG_MUTE,
     FLAG_TRUE,
     FLAG_WHOLE,
+    FLAG_WITHOUT,
     HEARTBEAT,
     SNAPSHOT_NEEDED,
     TIMEOUT_NOW,
@@ -127,7 +128,9 @@ class Leader(Follower):
         self.deadline = self.now + 1
         self.quorum_at = self.now + self.timing.quorum_ticks
         for p in self.progress.values():
-            p.asleep = False
+            if p.asleep:
+                p.asleep = False
+                p.said = FLAG_TRUE  # it sleeps until it hears of this
             if self.is_present(p.name):
                 p.active = self.now  # its host was heard until now
 
@@ -142,10 +145,11 @@ class Leader(Follower):
 
     def wake_others(self) -> None:
         """For a leader that goes: those who sleep look for another one after their time-out."""
-        if self.role is LEADER and self.quiet:
-            self.quiet = False
+        if self.role is LEADER:
+            slept, self.quiet = self.quiet, False
             for p in self.progress.values():
-                self._heartbeat(p)
+                if slept or (p.said > 0 and p.said & FLAG_TRUE):
+                    self._heartbeat(p)
 
     def _heartbeat(self, p: Progress) -> None:
         # The follower's own proof limits what it takes of commit, so the leader's whole commit index may travel. The
@@ -164,6 +168,8 @@ class Leader(Follower):
             flags |= FLAG_WHOLE
         if self._is_well(p):
             flags |= FLAG_CURRENT
+        if not (p.counted or p.helped):
+            flags |= FLAG_WITHOUT
         return flags
 
     def _is_well(self, p: Progress) -> bool:
@@ -342,7 +348,7 @@ class Leader(Follower):
                 p.match = m.hint  # it lost what it had
                 self._probe(p)
         else:
-            p.counted = True
+            p.counted = p.helped = True
         if index > p.match:
             p.match = index
             p.short = False
@@ -427,8 +433,6 @@ class Leader(Follower):
         self.commit = index
         self.out.commit = index
         if self.role is not LEADER:
-            if self.hard.mute >= 0:
-                self._may_count_again()
             return
         if not self.led and index >= self.term_start:
             self.led = True
@@ -440,6 +444,8 @@ class Leader(Follower):
                 return
         if self.target is not None or self.members.outgoing:
             self._advance_change()
+        if self.transferee in self.progress:
+            self._try_transfer(self.progress[self.transferee])
 
     def transfer(self, target: str) -> None:
         """Hands leadership to `target` once it holds the whole log; gives up after one election time-out (R-13).
@@ -464,7 +470,8 @@ class Leader(Follower):
         self._try_transfer(p)
 
     def _try_transfer(self, p: Progress) -> None:
-        if p.match == self.last:
+        # What is not committed yet would be so by the next leader, and whoever waits for it would hear nothing of that.
+        if p.match == self.last == self.commit:
             self.handing = True
             self._call_up(p)
             if not self.members.is_voter(self.name):

@@ -116,7 +116,8 @@ class HardState:
     members_indexes: list[int]  # every MEMBERS record known to be in the log
     scanned: int = 0  # members_indexes is complete up to this index
     # >= 0: this replica lost its vote or acked records (spec/raft.md §5). It receives, but neither votes nor counts
-    # until it is added anew, or holds what a leader elected without it committed: a term above mute_term (-1: unknown).
+    # until it is added anew, or holds a record of the term of a leader that was elected and commits without it
+    # (FLAG_WITHOUT), in a term above mute_term (-1: any).
     # It begins as JOINING, as a replica that was added later does: only a record that comes behind what was committed
     # when it first heard of its leader makes it a voter. An older one was about a former self, which is gone.
     mute: int = -1

@@ -51,6 +51,7 @@ FLAG_MUTE = 2  # of an ACK: the sender has lost its vote and does not count
 FLAG_MORE = 4  # of an ACK: the sender's log goes on behind what it has proven to match
 FLAG_WHOLE = 4  # of a HEARTBEAT: every voter counts, answers and has caught up
 FLAG_CURRENT = 8  # of a HEARTBEAT: the receiver counts and has caught up
+FLAG_WITHOUT = 16  # of a HEARTBEAT: the receiver does not count, and nothing in this term rests on its vote or its acks
 
 # Plain ints for the hot path: comparing IntEnum members costs an attribute walk each.
 PREVOTE, PREVOTE_REPLY, VOTE, VOTE_REPLY, HEARTBEAT, ACK, REJECT, TIMEOUT_NOW, SNAPSHOT_NEEDED, REMOVED = map(int, Kind)

@@ -7,7 +7,7 @@ class Progress:
     """What the leader knows of one follower."""
 
     __slots__ = (
-        "active", "asleep", "counted", "hint", "hint_tick", "inflight", "joins", "match", "name", "next",
+        "active", "asleep", "counted", "helped", "hint", "hint_tick", "inflight", "joins", "match", "name", "next",
         "paused", "probing", "queued", "round", "said", "sent_tick", "short", "told",
     )  # fmt: skip
 
@@ -29,4 +29,5 @@ class Progress:
         self.short = False  # it said that it ends before the leader's log begins
         self.joins = 0  # then: where it will go on, once it took over others' state
         self.counted = True  # False: it said that it lost its vote, or its directory is another one
+        self.helped = False  # it voted for this leader, or something it acked may have been counted in this term
         self.round = 0  # last round of heartbeats it answered

@@ -166,3 +166,18 @@ def test_what_is_said_to_be_committed_counts_as_far_as_it_is_proven_to_match() -
     b.hard_state_durable(b.hard_seq)
     b.step(Message(TIMEOUT_NOW, "a", "g", 2, commit=3))
     assert b.commit == 2
+
+
+def test_leadership_is_not_handed_over_before_all_is_committed() -> None:
+    """Whoever waits for a record would hear nothing, though the next leader commits it."""
+    a = elected([1, 1, 1], 3)
+    for peer in ("b", "c"):
+        acks(a, peer, 3)
+    a.log.terms.append(2)  # type: ignore[attr-defined]
+    a.appended(4)
+    acks(a, "b", 4)
+    a.transfer("b")
+    assert not sent(a, TIMEOUT_NOW, "b"), "the own disk has not got it yet, nor has the third one's"
+    a.durable(4)
+    assert a.commit == 4
+    assert sent(a, TIMEOUT_NOW, "b")

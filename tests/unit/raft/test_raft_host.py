@@ -769,3 +769,47 @@ def test_who_sleeps_learns_that_another_one_is_gone(cluster: Cluster) -> None:
     cluster.run(5000)
     assert leader.group.core.quiet
     assert not stays.group.whole
+
+
+def test_who_sleeps_is_woken_by_a_leader_that_fails_as_it_wakes(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server goes on, so nobody else would miss it."""
+    cluster.run(5000)
+    leader = cluster.leader()
+    assert leader.group.core.quiet
+
+    def refuse(*args: object) -> int:
+        raise FakeError("bytes do not verify")
+
+    monkeypatch.setattr(leader.host.transport, "send_records", refuse)
+    leader.group.propose(10, b"x")
+    assert leader.group.stopped
+    cluster.run(3000)
+    assert cluster.leader() is not leader
+
+
+def test_who_may_not_vote_is_not_chosen_where_another_one_can_lead(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    mute = max(n for n in THREE if n != leader.name)
+    leader.group.core.progress[mute].counted = False
+    leader.group.step_down()
+    assert leader.group.core.transferee not in ("", mute)
+
+
+def test_what_was_written_behind_a_vote_without_room_does_not_wait_for_it_for_ever(cluster: Cluster) -> None:
+    server = next(s for s in cluster.servers.values() if not s.group.is_leader)
+    host = server.host
+    other = host.create_group("h", server.store.open("h"), ["x", "y", "z"], on_commit=int, on_role=lambda *_: None)
+    cluster.run(2000)
+    host._log.full = True
+    server.group.core._persist()
+    server.group.drain()
+    host._log.full = False
+    other.core._persist()
+    other.drain()
+    host._log.full = True
+    cluster.settle()
+    host.remove_group("g")
+    cluster.run(2000)
+    assert other.core.hard_durable == other.core.hard_seq

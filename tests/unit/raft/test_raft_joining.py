@@ -10,6 +10,7 @@ from jscore_server.raft.messages import (
     ACK,
     FLAG_MUTE,
     FLAG_TRUE,
+    FLAG_WITHOUT,
     HEARTBEAT,
     PREVOTE,
     PREVOTE_REPLY,
@@ -76,7 +77,50 @@ def test_a_commit_beyond_what_is_stored_does_not_stop_a_mute_replica() -> None:
     take(b, 3, 1, 0, Members(0, ("a",), ("b",)))
     take(b, 4, 2, 2)  # another leader: its own record is committed as it arrives
     b.step(Message(HEARTBEAT, "a", "g", 4, 2, 4, 2))
+    assert b.hard.mute >= 0, "who led when it first listened may have been a former leader, and this one its own choice"
+    b.step(Message(HEARTBEAT, "a", "g", 4, 2, 4, 2, flags=FLAG_WITHOUT))
     assert b.hard.mute < 0, "a leader elected without it has committed"
+
+
+def test_a_leader_says_whether_anything_of_its_term_rests_on_a_replica() -> None:
+    a = core("a", HardState(1, "", [Members(0, ("a", "b", "c"))], []), [1])
+    a.now = 1000
+    a.tick()
+    a.step(Message(PREVOTE_REPLY, "b", "g", 2, flags=FLAG_TRUE))
+    a.hard_state_durable(a.hard_seq)
+    a.step(Message(VOTE_REPLY, "b", "g", 2, flags=FLAG_TRUE))
+    assert a.role is Role.LEADER
+
+    def says(peer: str, flags: int) -> bool:
+        a.step(Message(ACK, peer, "g", 2, 1, 0, a.round, 1, flags))
+        a.out.messages.clear()
+        a.peer_up(peer)
+        return bool(told(a, HEARTBEAT)[-1].flags & FLAG_WITHOUT)
+
+    assert not says("b", FLAG_MUTE), "it was elected by that vote"
+    assert not says("c", 0), "who counts need not know"
+    assert not says("c", FLAG_MUTE), "what it acked may have been counted"
+    a.step(Message(HEARTBEAT, "d", "g", 3))
+    a.now += 1000
+    a.tick()
+    a.step(Message(PREVOTE_REPLY, "b", "g", 4, flags=FLAG_TRUE))
+    a.hard_state_durable(a.hard_seq)
+    a.step(Message(VOTE_REPLY, "b", "g", 4, flags=FLAG_TRUE))
+    a.step(Message(ACK, "c", "g", 4, 1, 0, 0, 1, FLAG_MUTE))
+    a.out.messages.clear()
+    a.peer_up("c")
+    assert told(a, HEARTBEAT)[-1].flags & FLAG_WITHOUT
+
+
+def test_a_record_that_lets_in_another_directory_is_about_a_former_self() -> None:
+    """Its first word came from a leader that did not know yet what is committed."""
+    for known, counts in (("new", False), ("old", True)):
+        b = joiner()
+        b.known["b"] = known
+        b.step(Message(HEARTBEAT, "a", "g", 3, commit=0))
+        take(b, 3, 1, 0, Members(0, ("a", "c"), ("b",), ids=(("b", "old"),)))
+        take(b, 3, 2, 0, Members(0, ("a", "b", "c"), ids=(("b", "old"),)))
+        assert (b.hard.mute < 0) is counts
 
 
 def test_who_led_alone_leads_on_in_its_term() -> None:

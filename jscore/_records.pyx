@@ -473,12 +473,17 @@ cdef class RecordLog:
                              &data[0] if data.shape[0] else NULL, data.shape[0], &index))
         return index
 
-    def append_raw(self, const uint8_t[::1] raw not None, uint64_t from_index) -> None:
+    def append_raw(self, const uint8_t[::1] raw not None, uint64_t from_index, *, bint verified=False) -> None:
         """Appends a run of raw records as copy() gives them, skipping those below from_index; all of them or none.
 
+        `verified`: scan_records just read them, from this object, so their checksums are not looked at again.
         Raises: Corrupt, OrderError (the first taken is not last + 1, or not dense), Full, Failed.
         """
-        if raw.shape[0]:
+        if not raw.shape[0]:
+            return
+        if verified:
+            check(jsc_log_append_verified(self.live(), &raw[0], raw.shape[0], from_index))
+        else:
             check(jsc_log_append_raw(self.live(), &raw[0], raw.shape[0], from_index))
 
     def submit(self) -> None:

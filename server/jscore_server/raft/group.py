@@ -48,7 +48,7 @@ class Log(Protocol):
     def append(
         self, kind: int, data: bytes = b"", *, subject: bytes = b"", headers: bytes = b"", term: int = 0, ts: int = 0
     ) -> int: ...
-    def append_raw(self, raw: bytes, from_index: int) -> None: ...
+    def append_raw(self, raw: bytes | memoryview, from_index: int, *, verified: bool = False) -> None: ...
     def submit(self) -> None: ...
     def submit_now(self) -> None: ...
     def mark(self) -> None: ...
@@ -402,7 +402,7 @@ class Group:
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self._stop(err)
 
-    def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: bytes) -> None:
+    def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: memoryview) -> None:
         """Verified records for this group. Raises ValueError when they do not follow head.prev_index."""
         if self._failed:
             return
@@ -424,9 +424,9 @@ class Group:
         out.append = None
         if self._failed:
             return
-        assert isinstance(raw, bytes)
+        assert isinstance(raw, memoryview)
         try:
-            log.append_raw(raw, lo)
+            log.append_raw(raw, lo, verified=True)
             log.submit_now()
         except (self.host.engine.Error, OSError) as err:
             core.append_failed(log.last, lo)

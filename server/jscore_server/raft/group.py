@@ -21,7 +21,7 @@ KIND_NOOP = 2  # kinds of record: csrc/log/jsc.h
 KIND_MEMBERS = 4
 KIND_HOST = 10
 
-FRAME_CAP = 128 * 1024  # bytes of records in one append frame; a larger single record travels alone
+FRAME_CAP = 256 * 1024  # bytes of records in one append frame; a larger single record travels alone
 MARK_EVERY = 16384  # committed records between two marks in the hard state, so that a restart scans no more than that
 
 MEND_EVERY_TICKS = 250

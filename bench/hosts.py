@@ -52,8 +52,8 @@ class MemoryLog:
         self.records.append((term, kind, data))
         return len(self.records)
 
-    def append_raw(self, raw: bytes, from_index: int) -> None:
-        for index, term, kind, data in json.loads(raw):
+    def append_raw(self, raw: bytes | memoryview, from_index: int, *, verified: bool = False) -> None:
+        for index, term, kind, data in json.loads(bytes(raw)):
             if index >= from_index:
                 self.append(kind, data.encode(), term=term)
 
@@ -94,7 +94,7 @@ class MemoryLog:
 
 
 def scan(raw: bytes) -> list[tuple[int, int, int]]:
-    return [(index, term, 1) for index, term, _, _ in json.loads(raw)]
+    return [(index, term, 1) for index, term, _, _ in json.loads(bytes(raw))]
 
 
 class BenchError(Exception):

@@ -111,6 +111,7 @@ cdef extern from "log/jsc.h" nogil:
     int jsc_log_append(jsc_log *, uint32_t term, int64_t ts, uint8_t kind, const void *subject, size_t subject_len,
                        const void *headers, size_t headers_len, const void *data, size_t data_len, uint64_t *index)
     int jsc_log_append_raw(jsc_log *, const void *bytes, size_t n, uint64_t from_)
+    int jsc_log_append_verified(jsc_log *, const void *bytes, size_t n, uint64_t from_)
     int jsc_log_submit(jsc_log *)
     int jsc_log_submit_now(jsc_log *)
     int jsc_log_mark(jsc_log *)

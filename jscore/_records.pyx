@@ -480,17 +480,27 @@ cdef class RecordLog:
                              &data[0] if data.shape[0] else NULL, data.shape[0], &index))
         return index
 
-    def append_raw(self, raw, uint64_t from_index) -> None:
+    def append_raw(self, raw not None, uint64_t from_index, *, bint verified=False) -> None:
         """Appends a run of raw records as copy() gives them, skipping those below from_index; all of them or none.
 
+        `verified`: scan_records just read them, from this object, so their checksums are not looked at again.
         Raises: Corrupt, OrderError (the first taken is not last + 1, or not dense), Full, Failed.
         """
+        cdef const uint8_t[::1] view
+        cdef const void *at
+        cdef size_t n
         if type(raw) is bytes:
-            check(jsc_log_append_raw(self.live(), PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), from_index))
+            at, n = PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw)
+        else:
+            view = memoryview(raw)
+            n = view.shape[0]
+            at = &view[0] if n else NULL
+        if not n:
             return
-        cdef const uint8_t[::1] view = memoryview(raw)
-        if view.shape[0]:
-            check(jsc_log_append_raw(self.live(), &view[0], view.shape[0], from_index))
+        if verified:
+            check(jsc_log_append_verified(self.live(), at, n, from_index))
+        else:
+            check(jsc_log_append_raw(self.live(), at, n, from_index))
 
     def submit(self) -> None:
         """Ends the batch: all appended so far goes to the sync thread. Raises: Failed."""

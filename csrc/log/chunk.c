@@ -79,7 +79,7 @@ void jsc_chunks_recycle(jsc_log *log, int keep) {
     int free_able = 0;
     for (jsc_chunk *c = log->head; c && c != log->submitted && jsc_chunk_position(c) + c->used <= written; c = c->next)
         free_able++;
-    log->hint = NULL;
+    jsc_chunks_forget(log);
     for (; free_able > keep; free_able--) {
         jsc_chunk *c = log->head;
         log->head = c->next;
@@ -101,7 +101,8 @@ void jsc_chunks_drop(jsc_log *log) {
         log->head = c->next;
         give_back(log->store, c);
     }
-    log->tail = log->submitted = log->hint = NULL;
+    log->tail = log->submitted = NULL;
+    jsc_chunks_forget(log);
     lru_remove(log);
 }
 

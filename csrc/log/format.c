@@ -131,21 +131,32 @@ void jsc_record_view(const uint8_t *p, jsc_record *out) {
     };
 }
 
-int jsc_record_decode(const void *bytes, size_t n, jsc_record *out, size_t *used) {
-    const uint8_t *p = bytes;
-    if (n < JSC_RECORD_HEAD) return JSC_ECORRUPT;
+/* Whether a whole record stands at p as far as its lengths say. */
+static inline int whole(const uint8_t *p, size_t n) {
+    if (n < JSC_RECORD_HEAD) return 0;
     size_t len = jsc_get32(p + 4), need = JSC_RECORD_HEAD;
-    if (len < need || len > JSC_RECORD_MAX || JSC_PAD(len) > n) return JSC_ECORRUPT;
-    if (p[31] & ~JSC_F_HEADERS) return JSC_ECORRUPT;
+    if (len < need || len > JSC_RECORD_MAX || JSC_PAD(len) > n) return 0;
+    if (p[31] & ~JSC_F_HEADERS) return 0;
     if (p[31] & JSC_F_HEADERS) {
         need = 40;
-        if (len < need) return JSC_ECORRUPT;
+        if (len < need) return 0;
         need += jsc_get32(p + 32);
     }
     need += jsc_get16(p + 28);
-    if (len < need) return JSC_ECORRUPT;
-    if (jsc_get32(p) != jsc_crc32c(0, p + 4, len - 4)) return JSC_ECORRUPT;
+    return len >= need;
+}
+
+int jsc_record_decode(const void *bytes, size_t n, jsc_record *out, size_t *used) {
+    const uint8_t *p = bytes;
+    if (!whole(p, n) || jsc_get32(p) != jsc_crc32c(0, p + 4, jsc_get32(p + 4) - 4)) return JSC_ECORRUPT;
     jsc_record_view(p, out);
-    *used = JSC_PAD(len);
+    *used = out->raw_len;
+    return JSC_OK;
+}
+
+int jsc_record_frame(const void *bytes, size_t n, jsc_record *out, size_t *used) {
+    if (!whole(bytes, n)) return JSC_ECORRUPT;
+    jsc_record_view(bytes, out);
+    *used = out->raw_len;
     return JSC_OK;
 }

@@ -70,5 +70,7 @@ int jsc_gap_decode(const jsc_record *, uint64_t *last, uint64_t *seqs);
 
 /* As jsc_record_decode, but trusts the bytes: for records that were framed or verified in this process. */
 void jsc_record_view(const uint8_t *p, jsc_record *out);
+/* Between the two: lengths are checked, the checksum is not. */
+int jsc_record_frame(const void *p, size_t n, jsc_record *out, size_t *used);
 
 #endif

@@ -118,6 +118,8 @@ int jsc_log_append(jsc_log *, uint32_t term, int64_t ts, uint8_t kind, const voi
 /* Appends framed records (a run of raw records as from jsc_log_copy), those with index < from are skipped. Verifies
  * each: JSC_ECORRUPT, and JSC_EORDER unless the first taken is last+1 and the rest dense; then nothing is appended. */
 int jsc_log_append_raw(jsc_log *, const void *bytes, size_t n, uint64_t from);
+/* The same of records whose checksums were verified a moment ago, in this memory: those are not looked at again. */
+int jsc_log_append_verified(jsc_log *, const void *bytes, size_t n, uint64_t from);
 /* Ends the batch: everything appended so far goes to the sync thread. Cheap when nothing is new. */
 int jsc_log_submit(jsc_log *);
 /* The same, but where no sync is asked for (JSC_SYNC_INTERVAL, JSC_SYNC_NEVER) the caller writes a little by itself: two

@@ -186,7 +186,9 @@ int jsc_log_append(jsc_log *log, uint32_t term, int64_t ts, uint8_t kind, const 
     return JSC_OK;
 }
 
-int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from) {
+typedef int decode_fn(const void *bytes, size_t n, jsc_record *, size_t *used);
+
+static int append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from, decode_fn *decode) {
     int rc = writable(log);
     if (rc != JSC_OK) return rc;
     const uint8_t *p = bytes;
@@ -194,7 +196,7 @@ int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from)
     size_t used, take = n; /* offset of the first record taken */
     uint64_t next = log->last + 1;
     for (size_t at = 0; at < n; at += used) {
-        if ((rc = jsc_record_decode(p + at, n - at, &r, &used)) != JSC_OK) return rc;
+        if ((rc = decode(p + at, n - at, &r, &used)) != JSC_OK) return rc;
         if (r.kind >= JSC_K_GAP) return JSC_ECORRUPT;
         if (r.index < from) {
             if (take != n) return JSC_EORDER;
@@ -223,6 +225,14 @@ int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from)
         }
     }
     return JSC_OK;
+}
+
+int jsc_log_append_raw(jsc_log *log, const void *bytes, size_t n, uint64_t from) {
+    return append_raw(log, bytes, n, from, jsc_record_decode);
+}
+
+int jsc_log_append_verified(jsc_log *log, const void *bytes, size_t n, uint64_t from) {
+    return append_raw(log, bytes, n, from, jsc_record_frame);
 }
 
 /* Hands everything up to the tail to the sync thread; with `now`, what it may write itself it writes. */
@@ -336,15 +346,31 @@ int jsc_log_locate(jsc_log *log, uint64_t index, const uint8_t **bytes, size_t *
     return JSC_OK;
 }
 
+/* Whether the record of that index begins `n` bytes before the end of what is framed at p, in memory of ours. */
+static inline bool framed(const uint8_t *p, size_t n, uint64_t index) {
+    return n >= JSC_RECORD_HEAD && jsc_get64(p + 8) == index && p[30] < JSC_K_GAP;
+}
+
 int jsc_log_read(jsc_log *log, uint64_t index, jsc_record *out) {
     const uint8_t *p;
     size_t n, used;
-    bool trusted;
-    int rc = jsc_log_locate(log, index, &p, &n, &trusted);
-    if (rc != JSC_OK) return rc;
+    bool trusted = true;
     jsc_record r;
-    if (trusted) jsc_record_view(p, &r);
-    else if ((rc = jsc_record_decode(p, n, &r, &used)) != JSC_OK) return rc;
+    if (index == log->ahead_index && framed(log->ahead, log->ahead_n, index)) {
+        p = log->ahead;
+        n = log->ahead_n;
+        log->read_from_chunk = true;
+    } else {
+        int rc = jsc_log_locate(log, index, &p, &n, &trusted);
+        if (rc == JSC_OK && !trusted) rc = jsc_record_decode(p, n, &r, &used);
+        if (rc != JSC_OK) return rc;
+    }
+    if (trusted) {
+        jsc_record_view(p, &r);
+        log->ahead = p + r.raw_len;
+        log->ahead_n = n - r.raw_len;
+        log->ahead_index = index + 1;
+    }
     if (r.index != index) return JSC_ECORRUPT;
     if (r.kind == JSC_K_GAP) return JSC_ENOTFOUND;
     *out = r;
@@ -368,6 +394,19 @@ int jsc_log_term(jsc_log *log, uint64_t index, uint32_t *term) {
     return rc;
 }
 
+/* The records behind the one that was read last and was `*index`, up to hi, as far as they touch each other in its chunk
+ * and `room` holds them: their bytes. */
+static size_t run_ahead(const jsc_log *log, uint64_t hi, size_t room, uint64_t *index) {
+    size_t n = 0;
+    while (*index < hi && framed(log->ahead + n, log->ahead_n - n, *index + 1)) {
+        size_t padded = JSC_PAD((size_t)jsc_get32(log->ahead + n + 4));
+        if (padded > room - n) break;
+        n += padded;
+        ++*index;
+    }
+    return n;
+}
+
 int jsc_log_copy(jsc_log *log, uint64_t lo, uint64_t hi, void *buf, size_t cap, size_t *n, uint64_t *last) {
     uint8_t *to = buf;
     size_t put = 0;
@@ -389,6 +428,10 @@ int jsc_log_copy(jsc_log *log, uint64_t lo, uint64_t hi, void *buf, size_t cap, 
         size_t len = jsc_get32(r.raw + 4);
         if (len < r.raw_len) memset(to + put + len, 0, r.raw_len - len); /* no checksum covers what rots there */
         put += r.raw_len;
+        if (log->ahead != r.raw + r.raw_len) continue;
+        size_t more = run_ahead(log, hi, cap - put, &index);
+        if (more) memcpy(to + put, log->ahead, more);
+        put += more;
     }
     *n = put;
     *last = index - 1;
@@ -405,6 +448,7 @@ int jsc_log_replace(jsc_log *log, size_t i, size_t n, jsc_segment *fresh) {
     jsc_segment *gone[64], **all = n <= 64 ? gone : malloc(n * sizeof *all);
     if (!all) return -ENOMEM;
     memcpy(all, log->segments + i, n * sizeof *all);
+    jsc_chunks_forget(log);
     for (size_t k = 0; k < n; k++) {
         jsc_segment *s = all[k];
         uint64_t bytes = 0;

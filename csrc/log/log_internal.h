@@ -113,6 +113,11 @@ struct jsc_log {
     jsc_segment **segments;
     size_t nsegments, segments_cap;
     jsc_chunk *head, *tail, *hint;
+    /* What follows, in its chunk, the record that was read last: most reads go on from one to the next. `ahead_n` bytes, and
+     * the next index, if no trailer stands there. Gone whenever a chunk or a segment may be. */
+    const uint8_t *ahead;
+    size_t ahead_n;
+    uint64_t ahead_index;
     jsc_chunk *submitted; /* where the next mark starts */
     size_t submitted_used;
     uint64_t first, last, bytes, commit, commit_written;
@@ -225,6 +230,10 @@ void jsc_chunks_recycle(jsc_log *, int keep); /* gives back what is written, but
 void jsc_chunks_touch(jsc_log *); /* it was busy just now */
 void jsc_chunks_drop(jsc_log *); /* all of them; the sync thread must have let go */
 void jsc_chunks_free_spare(jsc_store *);
+static inline void jsc_chunks_forget(jsc_log *log) { /* what reads remember of them */
+    log->hint = NULL;
+    log->ahead_n = 0;
+}
 bool jsc_chunk_find(jsc_log *, uint64_t position, const uint8_t **bytes, size_t *n); /* remembers it as the hint */
 
 /* segment.c */

@@ -119,6 +119,7 @@ typedef struct jsc_subject {
 typedef struct jsc_subjects {
     jsc_subject *a;
     uint32_t n, cap, live, free; /* free: head of free ids, JSC_NO_SUBJECT none */
+    uint32_t recent; /* the id that was found last; any, at first */
     uint32_t *table, mask; /* id + 1; 0 empty */
 } jsc_subjects;
 uint32_t jsc_subjects_find(const jsc_subjects *, const char *s, size_t n);

@@ -28,12 +28,16 @@ static int subjects_grow(jsc_subjects *t) {
 }
 
 uint32_t jsc_subjects_add(jsc_subjects *t, const char *s, size_t n) {
+    if (t->recent < t->n) { /* publishers mostly go on with the subject they used */
+        const jsc_subject *x = &t->a[t->recent];
+        if (x->name && x->len == n && !memcmp(x->name, s, n)) return t->recent;
+    }
     if ((!t->table || t->live * 2 > t->mask) && !subjects_grow(t)) return JSC_NO_SUBJECT;
     uint64_t h = jsc_hash(s, n);
     uint32_t i = (uint32_t)h & t->mask;
     for (; t->table[i]; i = (i + 1) & t->mask) {
         const jsc_subject *x = &t->a[t->table[i] - 1];
-        if (x->hash == h && x->len == n && !memcmp(x->name, s, n)) return t->table[i] - 1;
+        if (x->hash == h && x->len == n && !memcmp(x->name, s, n)) return t->recent = t->table[i] - 1;
     }
     uint32_t id;
     char *name = malloc(n + 1);

@@ -265,6 +265,23 @@ static jsc_match *enter(jsc_plane *p, jsc_match *m) {
     return m;
 }
 
+static inline int is_prefix(const jsc_prefix *x, const char *s, uint32_t len) {
+    return x->sub && x->len == len && !memcmp(x->text, s, len);
+}
+
+jsc_sub *jsc_match_inbox(jsc_account *a, const char *s, uint32_t n) {
+    if (!a->prefixes || !prefix_worthy(s, n) || s[n - 1] == '.') return NULL;
+    const jsc_prefix *x = &a->prefixes[a->prefix_hint];
+    uint32_t len = (uint32_t)(last_dot(s, n) - s);
+    if (!is_prefix(x, s, len)) {
+        uint32_t at = (uint32_t)jsc_hash(s, len) % JSC_PREFIXES;
+        x = &a->prefixes[at];
+        if (!is_prefix(x, s, len)) return NULL;
+        a->prefix_hint = at;
+    }
+    return x->sub;
+}
+
 static jsc_match *by_prefix(jsc_account *a, const char *s, uint32_t n) {
     jsc_plane *p = a->plane;
     const char *dot = last_dot(s, n);
@@ -273,8 +290,7 @@ static jsc_match *by_prefix(jsc_account *a, const char *s, uint32_t n) {
     jsc_prefix *x = &a->prefixes[jsc_hash(s, len) % JSC_PREFIXES];
     jsc_match *m = scratch(p);
     if (!m) return NULL;
-    if (dot + 1 < s + n && x->sub && x->len == len && !memcmp(x->text, s, len))
-        return classify(m, &x->sub, 1, s, n) ? NULL : enter(p, m);
+    if (dot + 1 < s + n && is_prefix(x, s, len)) return classify(m, &x->sub, 1, s, n) ? NULL : enter(p, m);
     if (jsc_index_find(a, s, n) || classify(m, p->found.v, p->found.n, s, n)) return NULL;
     if (p->found.n == 1 && !p->found.v[0]->queue_len && jsc_index_lone(a, s, len)) {
         char *t = malloc(len);

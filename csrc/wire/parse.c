@@ -625,6 +625,12 @@ size_t jsc_parse(jsc_conn *c, const char *buf, size_t n) {
                 p = to;
                 continue;
             }
+        } else if (kind == JSC_CONN_ROUTE && four == JSC_VERB_RMSG && c->ready && !c->skip_line) {
+            const char *to = jsc_express_routed(c, p, end, enough);
+            if (to != p) {
+                p = to;
+                continue;
+            }
         }
         pl->work++;
         if (c->skip_line) {

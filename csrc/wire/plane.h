@@ -164,6 +164,7 @@ struct jsc_account {
     uint32_t slots_n, slots_used;
     jsc_match *chains[JSC_CHAINS];
     jsc_prefix *prefixes;
+    uint32_t prefix_hint; /* which of them was found last */
     jsc_mappings *mappings; /* NULL: none */
     char *trace_dest; /* NULL: none */
     uint32_t trace_dest_len, trace_percent;
@@ -236,6 +237,7 @@ struct jsc_conn {
     char *after_pong;
     size_t after_pong_len;
     jsc_account *only, **apart; /* of a route: see jsc_route_options */
+    jsc_account *named; /* the account that its peer named last */
     uint32_t apart_n, pool_size, pool_index;
     jsc_conn *next_dirty, *next_closing, *next_run, *next_paused;
     const char *reason;
@@ -379,6 +381,8 @@ void jsc_conn_publish(jsc_conn *, struct jsc_flow *); /* a client's message, who
 #define JSC_VERB_PUB ('P' | 'U' << 8 | 'B' << 16 | (uint32_t)' ' << 24) /* "PUB " as the four bytes read at once */
 /* express.c: serves the publishes at b that it can, until the plane has done `enough`; where it came to */
 const char *jsc_express(jsc_conn *, const char *b, const char *end, uint64_t enough);
+#define JSC_VERB_RMSG ('R' | 'M' << 8 | 'S' << 16 | (uint32_t)'G' << 24)
+const char *jsc_express_routed(jsc_conn *, const char *b, const char *end, uint64_t enough); /* a ready peer's RMSG */
 /* sublist.c */
 int jsc_index_add(jsc_account *, jsc_sub *);
 void jsc_index_remove(jsc_sub *);
@@ -402,6 +406,8 @@ void jsc_sub_leave(jsc_sub *); /* the same back, and frees it once nobody iterat
 void jsc_sub_free(jsc_sub *);
 /* match.c: pins what it returns; NULL: nesting too deep or no memory */
 jsc_match *jsc_match_get(jsc_account *, jsc_conn *hint, const char *subject, uint32_t n);
+/* The only one whom a subject of an inbox reaches, if that is remembered; NULL: jsc_match_get knows. */
+jsc_sub *jsc_match_inbox(jsc_account *, const char *subject, uint32_t n);
 void jsc_match_put(jsc_plane *, jsc_match *);
 void jsc_match_forget(jsc_account *, const char *subject, uint32_t n);
 void jsc_match_clear(jsc_account *);

@@ -277,13 +277,31 @@ static int crowded(const jsc_plane *p, const jsc_match *mt) {
     return s->kind == JSC_SUB_CLIENT && jsc_pending(s->conn) > p->o.max_pending / 2;
 }
 
+/* A message for the only one who gets what comes to this inbox. */
+static int to_inbox(jsc_plane *p, jsc_sub *s, jsc_flow *f) {
+    static const jsc_target bare;
+    int took = 0;
+    f->m.account->matches++;
+    p->depth++;
+    if (s->kind == JSC_SUB_CLIENT) {
+        took = to_client(s, &bare, NULL, f);
+    } else if (!(f->from && f->from->kind == JSC_CONN_ROUTE) && !s->conn->closing) {
+        jsc_hop hop = {s->conn, 1};
+        took = to_route(p, &hop, f, p->choices_n);
+    }
+    if (!--p->depth && p->dead_subs) jsc_plane_bury(p);
+    return took;
+}
+
 int jsc_route(jsc_plane *p, jsc_flow *f) {
     if (!f->match) {
         f->match = f->m.subject;
         f->match_len = f->m.subject_len;
     }
-    jsc_match *mt = jsc_match_get(f->m.account, f->from && f->from->kind == JSC_CONN_CLIENT ? f->from : NULL, f->match,
-                                  f->match_len);
+    jsc_sub *lone = f->gentle || p->depth >= JSC_DEPTH ? NULL : jsc_match_inbox(f->m.account, f->match, f->match_len);
+    if (lone && !lone->dead && !(lone->flags & JSC_SUB_PARTLY) && lone->kind <= JSC_SUB_ROUTE)
+        return to_inbox(p, lone, f);
+    jsc_match *mt = jsc_match_get(f->m.account, f->from, f->match, f->match_len);
     if (JSC_UNLIKELY(!mt)) return 0;
     int took = 0;
     if (f->gentle && JSC_UNLIKELY(crowded(p, mt))) {

@@ -49,7 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         if (jsc_log_open(store, name, NULL, &log, &rec)) abort();
     }
     uint64_t before = jsc_log_last(log);
-    int rc = jsc_log_append_raw(log, p, n, data[0] & 2 ? before + 1 : 1);
+    /* Bit 2: as if somebody had verified them: lengths are believed all the same. */
+    int rc = (data[0] & 4 ? jsc_log_append_verified : jsc_log_append_raw)(log, p, n, data[0] & 2 ? before + 1 : 1);
     if (rc != JSC_OK && jsc_log_last(log) != before) abort(); /* all or nothing */
     for (uint64_t i = before + 1; i <= jsc_log_last(log); i++) {
         jsc_record r;

@@ -56,12 +56,16 @@ static void jsc_fuzz_plan_fill(jsc_fuzz_plan *p) {
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n\r\n",
         "HMSG $G a 83 84\r\nNATS/1.0\r\nNats-Trace-Dest: t.b\r\nNats-Trace-Origin-Account: $SYS\r\nNats-Trace-Hop: "
         "1\r\n\r\nx\r\n",
+        "RS+ $G _INBOX.a.*\r\nRMSG $G _INBOX.a.1 35\r\n{\"stream\":\"a\", \"seq\":1,\"domain\":\"\"}\r\nRMSG $G a "
+        "_INBOX.a.2 "
+        "40\r\n0123456789012345678901234567890123456789\r\nRMSG $G a 100\r\n0123456789012345678901234567890123456789"
+        "012345678901234567890123456789012345678901234567890123456789\r\nRMSG $G a 1\r\nx\r\n",
         "RMSG $G a $JS.ACK.a.b.c.d.e.f.g@sub 3\r\nabc\r\nINFO {}\r\nCONNECT {}\r\nA+ x\r\nPONG\r\n+OK\r\n-ERR 'x'\r\n",
     };
-    static const char *const leads[] = {"\0", "\100", "\100", "\0", "\100", "\2"};
+    static const char *const leads[] = {"\0", "\100", "\100", "\0", "\100", "\100", "\2"};
     p->lead = 1;
     p->draw[0] = 255;
     p->likes = "\r\n .>*0129AP@+|-";
     p->nlikes = strlen(p->likes);
-    for (size_t i = 0; i < 6; i++) jsc_fuzz_add(p, leads[i], seeds[i], strlen(seeds[i]));
+    for (size_t i = 0; i < 7; i++) jsc_fuzz_add(p, leads[i], seeds[i], strlen(seeds[i]));
 }

@@ -1,4 +1,5 @@
-/* Publishes in a row and the same bytes in crumbs, which are never served in a row: everybody gets the same. */
+/* Publishes in a row, a peer's messages, and the same bytes in crumbs, which are never served in a row: everybody gets the
+ * same. */
 #include "../../base/test/check.h"
 #include "../plane.h"
 #include <errno.h>
@@ -11,6 +12,7 @@ typedef struct seen { /* what one play of a stream came to */
     size_t n[PEERS];
     jsc_conn_info info[PEERS];
     jsc_plane_stats stats;
+    jsc_tally routed[2];
     int closed;
     char got[PEERS][TEXT];
 } seen;
@@ -220,6 +222,126 @@ static void test_bounds(void) {
     scatter(&x);
 }
 
+/* ---- a peer's messages ---- */
+#define LONG_ACCOUNT "AAWAEBCADUFVQCEKRYNVVF6A7DEXQ6LSVKTPQ5G4Z2OEPQMFZ5KDHX5I"
+
+/* The first is a peer that speaks, the second one that only listens: nothing goes on from one to another. The others are
+ * clients of $G and of an account with a long name. */
+static void play_routed(const char *text, size_t n, size_t piece, int only, seen *s) {
+    static const char *const subs[PEERS] = {"", "RS+ $G a.b\r\nRS+ $G _INBOX.far.*\r\n",
+                                            "SUB a.b 1\r\nSUB a.* g 22\r\nSUB _INBOX.abc.* 3\r\nSUB limited 4\r\nUNSUB "
+                                            "4 9\r\nSUB _INBOX.few.* 5\r\nUNSUB 5 2\r\n",
+                                            "SUB > 1\r\nSUB a.* h 2\r\nSUB _INBOX.long.* 3\r\n"};
+    static const char listens[] = "RS+ a.b\r\nRS+ _INBOX.far.*\r\n";
+    jsc_plane_options options = {.max_payload = 600};
+    jsc_plane *p;
+    int fd[PEERS];
+    uint64_t id[PEERS];
+    memset(s, 0, sizeof *s);
+    CHECK(!jsc_plane_new(&options, &p));
+    jsc_account *a[] = {jsc_plane_account(p, "$G", 2), jsc_plane_account(p, LONG_ACCOUNT, 56)};
+    for (int i = 0; i < PEERS; i++) {
+        int sv[2];
+        jsc_conn_options o = {.account = a[i == 3], .echo = 1, .headers = i == 2};
+        jsc_route_options ro = {.pool_size = 1, .only = only ? a[0] : NULL};
+        CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv));
+        CHECK(!jsc_conn_adopt(p, sv[0], i < 2 ? JSC_CONN_ROUTE : JSC_CONN_CLIENT, NULL, 0, &id[i]));
+        fd[i] = sv[1];
+        if (i < 2) CHECK(!jsc_conn_route_ready(p, id[i], &ro));
+        else CHECK(send(fd[i], "CONNECT {}\r\n", 12, 0) == 12);
+        const char *subscribes = i == 1 && only ? listens : subs[i];
+        CHECK(send(fd[i], subscribes, strlen(subscribes), 0) == (ssize_t)strlen(subscribes));
+        turn(p, &o, s);
+    }
+    say(p, fd[0], text, n, piece, s);
+    turn(p, NULL, s);
+    jsc_plane_stat(p, &s->stats);
+    for (int i = 0; i < 2; i++) s->routed[i] = a[i]->routed;
+    for (int i = 0; i < PEERS; i++) {
+        hear(fd[i], s, i);
+        if (jsc_conn_stat(p, id[i], &s->info[i])) continue; /* closed */
+        s->info[i].fd = 0;
+        s->info[i].account = NULL;
+        s->info[i].start_ns = s->info[i].last_activity_ns = s->info[i].rtt_ns = 0;
+    }
+    jsc_plane_free(p);
+    for (int i = 0; i < PEERS; i++) close(fd[i]);
+}
+
+/* What a peer sends: mostly messages of few subjects and answers to inboxes, and at times everything else. */
+static size_t routed_stream(char *to, int odd, int only) {
+    static const char *const accounts[] = {"$G", "$G", "$G", LONG_ACCOUNT, "nobody"};
+    static const char *const subjects[] = {"a.b",         "a.b",           "a.c",          "limited",
+                                           "_INBOX.abc.", "_INBOX.abc.",   "_INBOX.long.", "_INBOX.far.",
+                                           "_INBOX.few.", "_INBOX.abc.x.", "$JS.API.x"};
+    static const char *const replies[] = {"r", "_INBOX.x.1", "$JS.ACK.a.b.1.2.3.4.5", "$JS.ACK.a.b.1.2.3.4.5@a.b",
+                                          "+", "|"};
+    static const char *const lines[] = {"PING\r\n",
+                                        "RMSG %sa.b + r g 2\r\nok\r\n",
+                                        "RMSG %sa.b | g h 2\r\nok\r\n",
+                                        "RMSG %sa.b  2\r\nok\r\n",
+                                        "RMSG %sa.b 2 \r\nok\r\n",
+                                        "RMSG %sa.b r\t2\r\nok\r\n",
+                                        "RMSG\t%sa.b 2\r\nok\r\n",
+                                        "rmsg %sa.b 2\r\nok\r\n",
+                                        "RMSG %sa.b 2\nok\r\n",
+                                        "RMSG %sa\001b 2\r\nok\r\n",
+                                        "HMSG %sa.b 12 14\r\nNATS/1.0\r\n\r\nok\r\n",
+                                        "HMSG %s_INBOX.abc.1 r 12 14\r\nNATS/1.0\r\n\r\nok\r\n",
+                                        "RS+ %sother\r\n",
+                                        "LMSG o %sa.b 0 2\r\nok\r\n"};
+    static const char *const ends[] = {"RMSG %sa.b 1\r\nxy\r\n",
+                                       "RMSG %sa.b x\r\n",
+                                       "RMSG %sa.b 0000000001\r\nx\r\n",
+                                       "RMSG %sa.b r s 1\r\nx\r\n",
+                                       "RMSG %sa.b\r\n",
+                                       "RMSG %sa.b 1\r\nx\n\n",
+                                       "FOO\r\n"};
+    const char *named = only ? "" : "$G ";
+    size_t n = 0;
+    for (int i = 0; i < 80; i++) {
+        unsigned size = (unsigned)(rnd(4) ? 16 : rnd(10) ? rnd(150) : rnd(1000));
+        const char *subject = subjects[rnd(sizeof subjects / sizeof *subjects)];
+        if (odd && !rnd(8)) {
+            n += (size_t)sprintf(to + n, lines[rnd(sizeof lines / sizeof *lines)], named);
+            continue;
+        }
+        n += (size_t)sprintf(to + n, "RMSG ");
+        if (!only) n += (size_t)sprintf(to + n, "%s ", accounts[rnd(sizeof accounts / sizeof *accounts)]);
+        n += (size_t)sprintf(to + n, "%s", subject);
+        if (subject[strlen(subject) - 1] == '.' && rnd(30)) n += (size_t)sprintf(to + n, "%u", (unsigned)rnd(5000));
+        if (odd && !rnd(20))
+            n += (size_t)sprintf(to + n, ".%0*u", (int)rnd(120) + 1, 7); /* one that is seldom so long */
+        if (rnd(3)) n += (size_t)sprintf(to + n, " %s", replies[rnd(odd ? sizeof replies / sizeof *replies : 4)]);
+        n += (size_t)sprintf(to + n, rnd(20) ? " %u\r\n" : " 00%u\r\n", size);
+        for (unsigned k = 0; k < size; k++) to[n++] = (char)rnd(256);
+        n += (size_t)sprintf(to + n, "\r\n");
+    }
+    if (odd && !rnd(3)) n += (size_t)sprintf(to + n, ends[rnd(sizeof ends / sizeof *ends)], named);
+    return n + (size_t)sprintf(to + n, "RMSG %sa.b 4\r\nlast\r\nPING\r\n", named);
+}
+
+static void test_routed(void) {
+    static char text[TEXT];
+    size_t heard = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        int only = round % 3 == 2;
+        size_t n = routed_stream(text, round % 2, only);
+        CHECK(n < TEXT);
+        play_routed(text, n, TEXT, only, &whole);
+        play_routed(text, n, CRUMB, only, &crumbs);
+        for (int i = 0; i < PEERS; i++) {
+            CHECK(whole.n[i] == crumbs.n[i] && !memcmp(whole.got[i], crumbs.got[i], whole.n[i]));
+            CHECK(!memcmp(&whole.info[i], &crumbs.info[i], sizeof whole.info[i]));
+        }
+        CHECK(!strstr(whole.got[1], "RMSG"));
+        CHECK(whole.closed == crumbs.closed && !memcmp(&whole.stats, &crumbs.stats, sizeof whole.stats));
+        CHECK(!memcmp(whole.routed, crumbs.routed, sizeof whole.routed));
+        heard += whole.n[2] + whole.n[3];
+    }
+    CHECK(heard > ROUNDS * 1000);
+}
+
 int main(void) {
     test_bounds();
     static char first[TEXT], second[TEXT];
@@ -252,6 +374,7 @@ int main(void) {
         CHECK(whole.closed == crumbs.closed && !memcmp(&whole.stats, &crumbs.stats, sizeof whole.stats));
     }
     CHECK(heard > ROUNDS * 1000);
+    test_routed();
     puts("express: ok");
     return 0;
 }

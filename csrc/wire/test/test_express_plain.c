@@ -28,8 +28,25 @@ static void test_take(void) {
     CHECK(l.subject_len == 4 && l.reply_len == 7 && l.size_len == 1 && l.payload == 3 && !memcmp(l.body, "abc", 3));
 }
 
+static void test_take_routed(void) {
+    static const char texts[][RMSG_VERB + RMSG_LOOK + 1 + STEP] = {
+        "RMSG $G a.b\xff inbox.1 3\r\nabc\r\n", "RMSG a.b\xff inbox.1 3\r\nabc\r\n",
+        "RMSG " LONG_ACCOUNT " a.b\xff inbox.1 3\r\nabc\r\n"};
+    for (int i = 0; i < 3; i++) {
+        line l;
+        CHECK(take_routed(texts[i], texts[i] + sizeof texts[i], i != 1, &l));
+        CHECK(l.account_len == (i == 0   ? 2
+                                : i == 1 ? 0
+                                         : 56) &&
+              l.subject_len == 4 && !memcmp(l.subject, "a.b\xff", 4));
+        CHECK(l.reply_len == 7 && l.size_len == 1 && l.payload == 3 && !memcmp(l.body, "abc", 3));
+        CHECK(!take_routed(texts[i], l.body + 5, i != 1, &l)); /* nothing may be read behind the end */
+    }
+}
+
 int main(void) {
     test_gaps();
     test_take();
+    test_take_routed();
     return test_all();
 }

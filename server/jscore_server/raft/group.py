@@ -22,7 +22,7 @@ KIND_NOOP = 2  # kinds of record: csrc/log/jsc.h
 KIND_MEMBERS = 4
 KIND_HOST = 10
 
-FRAME_CAP = 128 * 1024  # bytes of records in one append frame; a larger single record travels alone
+FRAME_CAP = 256 * 1024  # bytes of records in one append frame; a larger single record travels alone
 MARK_EVERY = 16384  # committed records between two marks in the hard state, so that a restart scans no more than that
 
 MEND_EVERY_TICKS = 250
@@ -49,7 +49,7 @@ class Log(Protocol):
     def append(
         self, kind: int, data: bytes = b"", *, subject: bytes = b"", headers: bytes = b"", term: int = 0, ts: int = 0
     ) -> int: ...
-    def append_raw(self, raw: bytes, from_index: int) -> None: ...
+    def append_raw(self, raw: bytes | memoryview, from_index: int, *, verified: bool = False) -> None: ...
     def submit(self) -> None: ...
     def submit_now(self) -> None: ...
     def mark(self) -> None: ...
@@ -421,7 +421,7 @@ class Group:
         except (InvariantBroken, self.host.engine.Error, OSError) as err:  # also: a record cannot be read
             self._stop(err)
 
-    def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: bytes) -> None:
+    def receive_append(self, peer: str, head: AppendHead, runs: list[tuple[int, int, int]], raw: memoryview) -> None:
         """Verified records for this group. Raises ValueError when they do not follow head.prev_index."""
         if self._failed:
             return
@@ -455,9 +455,9 @@ class Group:
         out.append = None
         if self._failed:
             return
-        assert isinstance(raw, bytes)
+        assert isinstance(raw, memoryview)
         try:
-            log.append_raw(raw, lo)
+            log.append_raw(raw, lo, verified=True)
             log.submit_now()
         except (self.host.engine.Error, OSError) as err:
             core.append_failed(log.last, lo)

@@ -458,7 +458,7 @@ class RaftHost:
         group = self.groups.get(head.group)
         if group is None:
             return  # the leader repeats it
-        raw = bytes(body[at:])
+        raw = memoryview(body)[at:]
         try:
             group.receive_append(peer, head, self.engine.scan_records(raw), raw)
         except (self.engine.Corrupt, ValueError) as err:

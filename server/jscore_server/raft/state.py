@@ -90,7 +90,7 @@ class Timing:
     late_ticks: int = 75  # for 1.5 s in all; what it was not behind meanwhile counts threefold against that
     lease: bool = False  # reads.py: reads without a round, at the price of fast failover
     lease_margin_ticks: int = 5  # ticks lag the clock; 10 % of drift are taken off beside
-    window: int = 64  # append frames in flight per follower (R-41: with FRAME_CAP, 8 MiB)
+    window: int = 32  # append frames in flight per follower (R-41: with FRAME_CAP, 8 MiB)
 
 
 @dataclass(frozen=True, slots=True)

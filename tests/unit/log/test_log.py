@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import random
 import select
 import struct
 from pathlib import Path
@@ -169,6 +170,69 @@ def test_raw_records_out_of_order_or_damaged_append_nothing(store, tmp_path):
     with pytest.raises(jscore.Corrupt):
         follower.append_raw(raw[:-8], 1)
     assert follower.last == 0
+
+
+def test_records_verified_before_are_copied_without_another_look_at_checksums(store, tmp_path):
+    leader, follower = store.open(tmp_path / "a"), store.open(tmp_path / "b")
+    fill(leader, 10)
+    raw = leader.copy(1, 10, 1 << 20)[0]
+    assert jscore.scan_records(raw) == [(1, 1, 10)]
+    follower.append_raw(memoryview(raw), 1, verified=True)
+    assert follower.copy(1, 10, 1 << 20)[0] == raw
+    with pytest.raises(jscore.OrderError):
+        follower.append_raw(raw, 5, verified=True)
+    for part in (raw[:1], raw[:31], raw[:33], raw[:-8]):
+        with pytest.raises(jscore.Corrupt):  # lengths are believed of nobody
+            follower.append_raw(part, 11, verified=True)
+    assert follower.last == 10
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_reads_that_go_on_see_what_stands_there_now(store, tmp_path, seed):
+    """One record after the other, while others are appended, submitted, synced, cut and let go of, in any order."""
+    rng = random.Random(seed)
+    log = store.open(tmp_path / "log", segment_bytes=1 << 20)
+    held: dict[int, bytes] = {}
+    at, written = 1, 0
+    while written < 12 << 20:
+        what = rng.randrange(12)
+        if what < 4:
+            for _ in range(rng.randrange(1, 40)):
+                data = rng.randbytes(rng.choice([0, 7, 100, 100, 3000, 60_000]))
+                held[log.append(jscore.KIND_HOST, data)] = data
+                written += len(data)
+        elif what == 4:
+            log.submit()
+        elif what == 5:
+            log.submit()
+            log.wait(log.last, 10)
+            store.poll()
+        elif what == 6 and held and not rng.randrange(6):
+            last = rng.randint(max(log.first, log.last - 30), log.last)
+            log.truncate(last)
+            held = {index: data for index, data in held.items() if index <= last}
+        elif what == 7 and not rng.randrange(6):
+            log.submit()
+            log.wait(log.last, 10)
+            log.trim(rng.randint(log.first, log.last + 1))
+            held = {index: data for index, data in held.items() if index >= log.first}
+        elif what == 8 and held:
+            lo = rng.randint(log.first, log.last)
+            raw, last = log.copy(lo, log.last, rng.choice([100_000, 1 << 20]))
+            jscore.scan_records(raw)
+            copied = b"".join(held[index] for index in range(lo, last + 1))
+            assert len(raw) >= len(copied) + 32 * (last + 1 - lo)
+            other = store.open(tmp_path / f"copy{written}", first_index=lo)
+            other.append_raw(raw, lo)
+            assert [other.read(index).data for index in range(lo, last + 1)] == [held[i] for i in range(lo, last + 1)]
+            other.abandon()
+        else:
+            if not log.first <= at <= log.last or not rng.randrange(5):
+                at = rng.randint(log.first, max(log.first, log.last))
+            for _ in range(min(rng.randrange(1, 30), log.last + 1 - at)):
+                record = log.read(at)
+                assert (record.index, record.data) == (at, held[at])
+                at += 1
 
 
 def test_copy_tells_when_not_even_one_record_fits(store, tmp_path):

@@ -86,7 +86,7 @@ class FakeLog:
         self.records.append(SimpleNamespace(index=self.last + 1, kind=kind, data=bytes(data), term=term))
         return self.last
 
-    def append_raw(self, raw: bytes, from_index: int) -> None:
+    def append_raw(self, raw: bytes | memoryview, from_index: int, *, verified: bool = False) -> None:
         if self.full:
             raise FakeError("full")
         at = 0

@@ -34,7 +34,7 @@ async def deleted(client: Client) -> None:
         try:
             await api(client, "STREAM.DELETE.ONE", seconds=2)
         except ApiError as err:
-            if "10059" not in str(err):
+            if err.err_code != 10059:
                 raise
         return True
 
@@ -42,9 +42,18 @@ async def deleted(client: Client) -> None:
 
 
 async def others_too(client: Client) -> None:
-    """More assignments, so that the first one is known to be committed wherever it is read."""
+    """More assignments, so that the first one is known to be committed wherever it is read; to all three servers, so
+    that each is a member of the cluster and two of them can go on.
+    """
     for n in range(3):
-        await api(client, f"STREAM.CREATE.MORE{n}", {"name": f"MORE{n}", "subjects": [f"more{n}"], "num_replicas": 1})
+
+        async def made(n: int = n) -> bool:
+            await api(
+                client, f"STREAM.CREATE.MORE{n}", {"name": f"MORE{n}", "subjects": [f"more{n}"], "num_replicas": 3}
+            )
+            return True
+
+        await eventually(made, 20, "a stream on all three")
 
 
 async def publish(client: Client, text: str, seconds: float = 0.5) -> int:

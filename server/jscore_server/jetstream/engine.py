@@ -848,7 +848,7 @@ class JetStream:
                 if self.server_name in assignment.peers:
                     self._owe(assignment, "" if replayed else reply, created=True)
                     self._open_asset(assignment, "" if replayed else reply)
-                elif self.raft.remembers(assignment.group) and os.path.isdir(self.directory_of(assignment)):
+                elif self._had(assignment) and os.path.isdir(self.directory_of(assignment)):
                     self._open_asset(assignment, "")
             case Updated(assignment, reply, answer, system):
                 self._proposed.pop((assignment.account, assignment.name), None)
@@ -869,6 +869,14 @@ class JetStream:
                 self._proposed.pop((account, name), None)
                 if self.is_meta_leader and not replayed:
                     self.api.streams.answer_missing(account, reply, update=update)
+
+    def _had(self, assignment: Assignment) -> bool:
+        """Whether the replica here may belong to the stream's group although others are to hold it.
+
+        The only first holder may have ended before it made the group: then nobody else has anything, and what its log
+        says about the group's members is all there is to know.
+        """
+        return self.raft.remembers(assignment.group) or assignment.birth == [self.server_name]
 
     def _reassign(self, assignment: Assignment) -> None:
         asset = self.assets.get((assignment.account, assignment.name))
@@ -970,9 +978,7 @@ class JetStream:
                 key = next(iter(self._to_resume))
                 reply = self._to_resume.pop(key)
                 assignment = self.state.get(*key)
-                if assignment is not None and (
-                    self.server_name in assignment.peers or self.raft.remembers(assignment.group)
-                ):
+                if assignment is not None and (self.server_name in assignment.peers or self._had(assignment)):
                     self._open_asset(assignment, reply, at_once=True)
                 if self.clock() >= end:
                     break

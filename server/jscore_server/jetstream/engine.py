@@ -966,7 +966,10 @@ class JetStream:
 
         Not for ever: publishing to such a stream needs nobody else, so without a meta leader it is served as it was.
         """
-        if not self.clustered or assignment.peers != [self.server_name] or self.meta is None:
+        if not self.clustered or self.meta is None:
+            return False
+        alone = assignment.birth == [self.server_name] and not self.raft.remembers(assignment.group)
+        if assignment.peers != [self.server_name] and not alone:
             return False
         return self.meta.behind and self.clock() - self.started_ns < NEWS_S * 1e9
 
@@ -1005,9 +1008,11 @@ class JetStream:
         to_open, self._to_open = self._to_open, {}
         for key, reply in to_open.items():
             assignment = self.state.get(*key)
-            if assignment is None or self.server_name not in assignment.peers:
+            if assignment is None:
                 continue
             here = self._is_here(self.directory_of(assignment))
+            if self.server_name not in assignment.peers and not (here and self._had(assignment)):
+                continue
             if self._waits_for_news(assignment) if here else old:
                 self._to_open[key] = reply
             elif here:

@@ -1026,6 +1026,7 @@ class JetStream:
             return
         stream_id, self._next_id = self._next_id, self._next_id + 1
         directory = self.directory_of(assignment)
+        known = self._is_here(directory)
         log: RecordLog | None = None
         asset: Asset | None = None
         try:
@@ -1062,7 +1063,7 @@ class JetStream:
                 log.abandon()
             if reply and assignment.preferred == self.server_name:
                 self.api.streams.answer_failed(assignment.account, reply, str(err))
-                if assignment.replicas == 1 and self.meta_leader is not None:
+                if not known and assignment.replicas == 1 and self.meta_leader is not None:
                     self.gather.ask_drop(self.meta_leader, assignment.account, assignment.name, assignment.group)
 
     def _snapshot(self, directory: str) -> tuple[bytes | None, str]:

@@ -212,8 +212,8 @@ static int up(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* The sequence before the first one to deliver (spec consumers §7). */
-static uint64_t start_position(jsc_consumer *c) {
+/* The sequence before the first one to deliver (spec consumers §7). *rc: whether what decides about it can be read. */
+static uint64_t start_position(jsc_consumer *c, int *rc) {
     jsc_stream *s = c->stream;
     uint64_t first = s->first_seq ? s->first_seq : 1, seq, best = 0;
     switch (c->o.deliver_policy) {
@@ -228,7 +228,11 @@ static uint64_t start_position(jsc_consumer *c) {
         return best ? best - 1 : s->last_seq;
     case JSC_DELIVER_NEW: return s->last_seq;
     case JSC_DELIVER_BY_SEQ: return (c->o.opt_start_seq < first ? first : c->o.opt_start_seq) - 1;
-    case JSC_DELIVER_BY_TIME: return jsc_stream_seq_at(s, c->o.opt_start_ns, &seq) == JSC_OK ? seq - 1 : s->last_seq;
+    case JSC_DELIVER_BY_TIME:
+        *rc = jsc_stream_seq_at(s, c->o.opt_start_ns, &seq);
+        if (*rc == JSC_OK) return seq - 1;
+        if (*rc == JSC_ENOTFOUND) *rc = JSC_OK;
+        return s->last_seq;
     case JSC_DELIVER_LAST_PER_SUBJECT:
         c->lps = malloc((s->subjects.live + 1u) * sizeof *c->lps);
         JSC_ASSERT(c->lps);
@@ -298,7 +302,16 @@ int jsc_consumer_new(jsc_stream *s, uint64_t id, const char *name, size_t n, int
     c->timer.ctx = c;
     c->none_due = c->report_due = c->pulls_due = JSC_NEVER;
     c->prefix_len = (uint32_t)snprintf(c->prefix, sizeof c->prefix, "$JS.ACK.%s.%s.", s->name, c->name);
-    c->applied.dseq = c->applied.fseq = c->applied.counted_to = start_position(c);
+    int rc = JSC_OK;
+    c->applied.dseq = c->applied.fseq = c->applied.counted_to = start_position(c, &rc);
+    if (rc != JSC_OK) { /* others know where it starts: this replica must not guess */
+        options_free(&c->o);
+        free(c->match);
+        free(c->lps);
+        free(c->name);
+        free(c);
+        return rc;
+    }
     if (s->consumers_tail) s->consumers_tail->next = c;
     else s->consumers = c;
     s->consumers_tail = c;
@@ -380,7 +393,7 @@ void jsc_consumer_lead(jsc_consumer *c) {
     c->beat_due = c->o.idle_heartbeat_ns > 0 && c->push ? mono + c->o.idle_heartbeat_ns : JSC_NEVER;
     c->bind_due = c->retry_due = c->replay_due = c->report_due = c->pulls_due = JSC_NEVER;
     c->replay_ts = c->bind_wait = 0;
-    c->bound = c->stalled = c->limited = 0;
+    c->bound = c->stalled = c->limited = c->unsure = 0;
     c->fc_window = 2u << 20;
     c->fc_out = c->fc_asked = 0;
     c->fc_subject[0] = 0;

@@ -24,7 +24,7 @@ void jsc_consumer_status(jsc_consumer *c, const char *to, size_t n, const char *
 }
 
 /* The next message to deliver: redeliveries in order of sequence, then new ones. *e is its pending entry or NULL.
- * 0 when there is none now; c->limited says that only max_ack_pending holds new ones back. */
+ * 0 when there is none now; c->limited says that there will be, without a new message. */
 static int pick(jsc_consumer *c, uint64_t *seq, jsc_pend **e) {
     jsc_stream *s = c->stream;
     c->limited = 0;
@@ -32,6 +32,13 @@ static int pick(jsc_consumer *c, uint64_t *seq, jsc_pend **e) {
         jsc_pend *x = jsc_progress_find(&c->view, c->ready.a[0].seq);
         if (x && x->state == JSC_P_READY) {
             if (jsc_entry_live(jsc_seqs_at(&s->seqs, x->seq))) {
+                /* Who leads next counts from what is committed: at most one delivery may be missing there, or the
+                 * count that clients see would go back. */
+                const jsc_pend *sure = jsc_progress_find(&c->applied, x->seq);
+                if (!sure || sure->count < x->count) {
+                    c->limited = c->unsure = 1;
+                    break;
+                }
                 *seq = x->seq;
                 *e = x;
                 return 1;

@@ -351,6 +351,7 @@ struct jsc_consumer {
     jsc_consumer *next;
     jsc_consumer *active_next, *dirty_next;
     uint8_t is_active, is_dirty, running, push, bound, stalled, more, limited;
+    uint8_t unsure; /* a redelivery waits until the delivery before it is committed */
     uint64_t id;
     char *name;
     uint32_t name_len;

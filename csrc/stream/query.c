@@ -85,7 +85,8 @@ int jsc_stream_next(jsc_stream *s, const char *p, size_t n, uint64_t from, uint6
     return rc;
 }
 
-/* Times rise with sequences, so this is a binary search that steps over removed entries. */
+/* Times rise with sequences, so this is a binary search that steps over removed entries; and over damaged ones where
+ * nobody else has them. */
 int jsc_stream_seq_at(jsc_stream *s, int64_t unix_ns, uint64_t *seq) {
     uint64_t lo = s->first_seq, hi = s->last_seq + 1; /* the answer lies in [lo, hi] */
     jsc_record r;
@@ -97,6 +98,12 @@ int jsc_stream_seq_at(jsc_stream *s, int64_t unix_ns, uint64_t *seq) {
             continue;
         }
         int rc = jsc_stream_read(s, q, &r);
+        while (rc == JSC_ECORRUPT && s->solo && (q = jsc_seqs_live_from(&s->seqs, q + 1, s->last_seq)) < hi)
+            rc = jsc_stream_read(s, q, &r);
+        if (rc == JSC_ECORRUPT && s->solo) {
+            hi = mid; /* none of these tells its time: rather too many than too few */
+            continue;
+        }
         if (rc != JSC_OK) return rc;
         if (r.ts >= unix_ns) hi = mid;
         else lo = q + 1;

@@ -183,6 +183,10 @@ void jsc_consumer_apply(jsc_stream *s, const jsc_record *r) {
                 break;
             apply_op(c, op, seq, n, (int64_t)ts, r->ts);
         }
+        if (c && c->unsure && s->leading) {
+            c->unsure = 0;
+            jsc_consumer_wake(c);
+        }
     }
     if (!s->leading) return;
     uint32_t tn;

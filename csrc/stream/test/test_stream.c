@@ -75,6 +75,71 @@ static void test_a_decision_by_a_damaged_record_waits_for_its_repair(void) {
     bed_free(&b);
 }
 
+/* One bit in the log's file, at a text that only one record has. Again: the bit is back. */
+static int64_t flip(bed *b, const char *text, int64_t at) {
+    for (int i = 0; i < 2; i++) jsc_store_relax(b->store); /* reads come from the disk now */
+    const char *file = "log/0000000000000001.seg";
+    char bytes[8192];
+    int64_t n = jsc_sim_read(b->sim, file, 0, bytes, sizeof bytes), k = (int64_t)strlen(text);
+    while (k && at + k < n && memcmp(bytes + at, text, (size_t)k)) at++;
+    CHECK(at + k < n && jsc_sim_flip(b->sim, file, (uint64_t)at, 0) == 0);
+    return at;
+}
+
+static void test_a_damaged_record_makes_nothing_else_too_old(void) {
+    for (int solo = 0; solo < 2; solo++) {
+        bed b;
+        jsc_stream_limits l = plain;
+        l.max_age_ns = 10000000000ll;
+        bed_new(&b, &l);
+        pub(&b, "s.a", NULL, "old");
+        later(&b, 8000000000ll);
+        for (int i = 0; i < 3; i++) pub(&b, "s.a", NULL, i == 1 ? "middle" : "new");
+        jsc_stream_solo(b.s, solo);
+        int64_t at = flip(&b, "middle", 0);
+        later(&b, 3000000000ll);
+        if (!solo) jsc_stream_commit(b.s, jsc_log_last(b.log));
+        jsc_stream_state st;
+        jsc_stream_stat(b.s, &st);
+        CHECK(st.last_seq == 4 && st.messages == (solo ? 3 : 4)); /* with replicas it is repaired first */
+        flip(&b, "", at);
+        later(&b, 10000000000ll);
+        if (!solo) jsc_stream_commit(b.s, jsc_log_last(b.log));
+        jsc_stream_stat(b.s, &st);
+        CHECK(st.messages == 0 && st.first_seq == 5);
+        bed_free(&b);
+    }
+}
+
+static void test_where_a_consumer_starts_is_not_guessed_from_a_damaged_record(void) {
+    for (int solo = 0; solo < 2; solo++) {
+        bed b;
+        bed_new(&b, &plain);
+        for (int i = 0; i < 5; i++) {
+            pub(&b, "s.a", NULL, i == 2 ? "middle" : "x");
+            later(&b, 1000000000);
+        }
+        jsc_record r;
+        CHECK(jsc_stream_get(b.s, 2, &r) == JSC_OK);
+        jsc_consumer_options o = {.ack_policy = JSC_ACK_EXPLICIT,
+                                  .deliver_policy = JSC_DELIVER_BY_TIME,
+                                  .opt_start_ns = r.ts,
+                                  .max_deliver = -1,
+                                  .max_ack_pending = 1000};
+        jsc_stream_solo(b.s, solo);
+        int64_t at = flip(&b, "middle", 0);
+        jsc_consumer *c = NULL;
+        CHECK(jsc_consumer_new(b.s, 5, "C", 1, b.unix_ns, &o, &c) == (solo ? JSC_OK : JSC_ECORRUPT));
+        flip(&b, "", at);
+        if (!solo) jsc_consumer_free(c);
+        if (!solo) CHECK(jsc_consumer_new(b.s, 5, "C", 1, b.unix_ns, &o, &c) == JSC_OK);
+        jsc_consumer_state st;
+        jsc_consumer_stat(c, &st);
+        CHECK(st.delivered_stream == 1);
+        bed_free(&b);
+    }
+}
+
 static void test_limits_and_discard(void) {
     bed b;
     jsc_stream_limits l = plain;
@@ -306,6 +371,37 @@ static void test_max_ack_pending_and_max_deliver(void) {
     jsc_consumer_state st;
     jsc_consumer_stat(c, &st);
     CHECK(st.num_ack_pending == 0 && st.num_redelivered == 0);
+    bed_free(&b);
+}
+
+/* A leader that is cut off may redeliver for a while what nobody else hears of. */
+static void test_the_count_of_deliveries_does_not_go_back_with_another_leader(void) {
+    bed b;
+    bed_new(&b, &plain);
+    consumer(&b, 5, "C", &explicit_pull);
+    pub(&b, "s.a", NULL, "x");
+    uint64_t told = jsc_log_last(b.log);
+    jsc_stream_solo(b.s, 0); /* nothing is committed unless it is said here */
+    ask(&b, "{\"batch\":10,\"expires\":60000000000}");
+    CHECK(fake_inbox(b.plane, NULL) == 1 && !strncmp(last_got(&b)->reply, "$JS.ACK.S.C.1.1.1.", 18));
+    for (int i = 0; i < 3; i++) {
+        fake_pub(b.plane, "$JS.ACK.S.C.1.1.1.1.0", NULL, NULL, "-NAK");
+        settle(&b);
+    }
+    CHECK(jsc_stream_applied(b.s) == told && fake_inbox(b.plane, NULL) == 1);
+    jsc_stream_commit(b.s, jsc_log_last(b.log));
+    settle(&b);
+    CHECK(fake_inbox(b.plane, NULL) == 2 && !strncmp(last_got(&b)->reply, "$JS.ACK.S.C.2.1.2.", 18));
+    for (int i = 0; i < 3; i++) {
+        fake_pub(b.plane, "$JS.ACK.S.C.2.1.2.1.0", NULL, NULL, "-NAK");
+        settle(&b);
+    }
+    CHECK(fake_inbox(b.plane, NULL) == 2);
+    jsc_stream_follow(b.s); /* the last redelivery is in no other log */
+    jsc_stream_lead(b.s, 2);
+    later(&b, 2000000000);
+    ask(&b, "{\"batch\":10,\"expires\":60000000000}");
+    CHECK(fake_inbox(b.plane, NULL) == 1 && !strncmp(last_got(&b)->reply, "$JS.ACK.S.C.2.1.2.", 18));
     bed_free(&b);
 }
 
@@ -801,6 +897,8 @@ int main(void) {
     test_publish_is_acked_with_its_sequence();
     test_rules_of_headers();
     test_a_decision_by_a_damaged_record_waits_for_its_repair();
+    test_a_damaged_record_makes_nothing_else_too_old();
+    test_where_a_consumer_starts_is_not_guessed_from_a_damaged_record();
     test_limits_and_discard();
     test_purge_and_delete();
     test_a_purge_removes_what_its_filter_matches();
@@ -808,6 +906,7 @@ int main(void) {
     test_statuses_of_pulls();
     test_nobody_listening_consumes_nothing();
     test_max_ack_pending_and_max_deliver();
+    test_the_count_of_deliveries_does_not_go_back_with_another_leader();
     test_workqueue_and_interest();
     test_push_waits_for_interest_and_beats();
     test_start_positions();

@@ -1139,9 +1139,12 @@ cdef class Stream:
         return stored(seq, &r)
 
     def seq_at(self, int64_t unix_ns):
+        """The first message of that time or later, None if there is none. Raises jscore.Corrupt."""
         cdef uint64_t seq = 0
-        if jsc_stream_seq_at(self.live(), unix_ns, &seq) < 0:
+        cdef int rc = jsc_stream_seq_at(self.live(), unix_ns, &seq)
+        if rc == JSC_ENOTFOUND:
             return None
+        check(rc)
         return seq
 
     def subject_counts(self, str pattern=">"):

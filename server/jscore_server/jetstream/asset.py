@@ -169,6 +169,9 @@ class Asset:
                 self._on_damage(self, why)
         elif self._is_alone():
             self._start_solo()
+        elif recovery.damaged_index and self._was_alone():
+            self._tell_uncopied()
+            self._start_solo()
         elif recovery.damaged_index:
             self._on_damage(self, f"record {recovery.damaged_index} is damaged")
         else:
@@ -268,12 +271,24 @@ class Asset:
     def _end_solo(self) -> None:
         """Others shall hold the stream too: Raft leads on where C did alone, with everything committed that was."""
         if self.log.recovery.damaged_index:
-            damaged = self.log.recovery.damaged_index
-            why = f"record {damaged} of its only log is damaged, so it cannot be copied"
-            self._lines.error(f"stream {self.assignment.account}/{self.assignment.name} gets no replicas: {why}")
+            self._tell_uncopied()
             return
         self.stream.set_solo(False)  # first: whatever goes wrong, C must not commit by itself beside the group
         self._take_part(alone=self._term)
+
+    def _was_alone(self) -> bool:
+        """Others are to hold the stream, and its group was not made yet: all there is of it is here."""
+        assignment, raft = self.assignment, self._raft
+        return (
+            assignment.birth == [raft.name]
+            and raft.name not in assignment.joined
+            and not raft.remembers(assignment.group)
+            and not raft.lost(assignment.born)
+        )
+
+    def _tell_uncopied(self) -> None:
+        why = f"record {self.log.recovery.damaged_index} of its only log is damaged, so it cannot be copied"
+        self._lines.error(f"stream {self.assignment.account}/{self.assignment.name} gets no replicas: {why}")
 
     def _start_solo(self) -> None:
         """Alone, all that is on this disk is committed. A term of its own separates what this process adds."""

@@ -848,7 +848,7 @@ class JetStream:
                 if self.server_name in assignment.peers:
                     self._owe(assignment, "" if replayed else reply, created=True)
                     self._open_asset(assignment, "" if replayed else reply)
-                elif self.raft.remembers(assignment.group) and os.path.isdir(self.directory_of(assignment)):
+                elif self._had(assignment) and os.path.isdir(self.directory_of(assignment)):
                     self._open_asset(assignment, "")
             case Updated(assignment, reply, answer, system):
                 self._proposed.pop((assignment.account, assignment.name), None)
@@ -869,6 +869,14 @@ class JetStream:
                 self._proposed.pop((account, name), None)
                 if self.is_meta_leader and not replayed:
                     self.api.streams.answer_missing(account, reply, update=update)
+
+    def _had(self, assignment: Assignment) -> bool:
+        """Whether the replica here may belong to the stream's group although others are to hold it.
+
+        The only first holder may have ended before it made the group: then nobody else has anything, and what its log
+        says about the group's members is all there is to know.
+        """
+        return self.raft.remembers(assignment.group) or assignment.birth == [self.server_name]
 
     def _reassign(self, assignment: Assignment) -> None:
         asset = self.assets.get((assignment.account, assignment.name))
@@ -958,7 +966,10 @@ class JetStream:
 
         Not for ever: publishing to such a stream needs nobody else, so without a meta leader it is served as it was.
         """
-        if not self.clustered or assignment.peers != [self.server_name] or self.meta is None:
+        if not self.clustered or self.meta is None:
+            return False
+        alone = assignment.birth == [self.server_name] and not self.raft.remembers(assignment.group)
+        if assignment.peers != [self.server_name] and not alone:
             return False
         return self.meta.behind and self.clock() - self.started_ns < NEWS_S * 1e9
 
@@ -970,9 +981,7 @@ class JetStream:
                 key = next(iter(self._to_resume))
                 reply = self._to_resume.pop(key)
                 assignment = self.state.get(*key)
-                if assignment is not None and (
-                    self.server_name in assignment.peers or self.raft.remembers(assignment.group)
-                ):
+                if assignment is not None and (self.server_name in assignment.peers or self._had(assignment)):
                     self._open_asset(assignment, reply, at_once=True)
                 if self.clock() >= end:
                     break
@@ -999,9 +1008,11 @@ class JetStream:
         to_open, self._to_open = self._to_open, {}
         for key, reply in to_open.items():
             assignment = self.state.get(*key)
-            if assignment is None or self.server_name not in assignment.peers:
+            if assignment is None:
                 continue
             here = self._is_here(self.directory_of(assignment))
+            if self.server_name not in assignment.peers and not (here and self._had(assignment)):
+                continue
             if self._waits_for_news(assignment) if here else old:
                 self._to_open[key] = reply
             elif here:
@@ -1015,6 +1026,7 @@ class JetStream:
             return
         stream_id, self._next_id = self._next_id, self._next_id + 1
         directory = self.directory_of(assignment)
+        known = self._is_here(directory)
         log: RecordLog | None = None
         asset: Asset | None = None
         try:
@@ -1051,7 +1063,7 @@ class JetStream:
                 log.abandon()
             if reply and assignment.preferred == self.server_name:
                 self.api.streams.answer_failed(assignment.account, reply, str(err))
-                if assignment.replicas == 1 and self.meta_leader is not None:
+                if not known and assignment.replicas == 1 and self.meta_leader is not None:
                     self.gather.ask_drop(self.meta_leader, assignment.account, assignment.name, assignment.group)
 
     def _snapshot(self, directory: str) -> tuple[bytes | None, str]:

@@ -371,11 +371,11 @@ class StreamApi:
             raise problem(10003)
         stream = asset.stream
         first = body.seq
-        if body.start_time:
-            first = stream.seq_at(parse_time(body.start_time)) or 0
-            if not first:
-                raise problem(10037)
         try:
+            if body.start_time:
+                first = stream.seq_at(parse_time(body.start_time)) or 0
+                if not first:
+                    raise problem(10037)
             if body.last_by_subj:
                 found = stream.last(body.last_by_subj)
             elif body.next_by_subj:

@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from fakes import World
+from jscore_server.jetstream.meta import CreateStream
 from jscore_server.jetstream.models import API_LEVEL
 
 
@@ -385,6 +387,21 @@ def test_a_stream_that_cannot_be_opened_is_refused_and_taken_back(world: World, 
     assert error(make(world)) == 10049
     world.stores["n0"].broken.clear()
     assert "error" not in make(world)
+
+
+def test_a_stream_that_was_there_before_is_not_taken_back(world: World, tmp_path: Path) -> None:
+    """The entry that made it is news to a server whose meta log lost its end, not to the stream's directory."""
+    make(world, "T")
+    engine = world.engines["n0"]
+    like = engine.state.get("$G", "T")
+    config = {**like.config, "name": "S", "subjects": ["s.>"]}
+    assignment = msgspec.structs.replace(like, name="S", group="S-R1F-abcdefgh", config=config)
+    Path(engine.directory_of(assignment)).mkdir()
+    world.stores["n0"].broken.add(engine.directory_of(assignment))
+    engine.propose_meta(CreateStream(assignment, "_INBOX.late"))
+    world.settle(2)
+    assert engine.state.get("$G", "S") is not None
+    assert Path(engine.directory_of(assignment)).is_dir()
 
 
 def test_a_failed_log_stops_its_stream_alone(world: World) -> None:

@@ -16,7 +16,7 @@ import fakes
 import pytest
 from jscore_server.jetstream import assignments, engine
 from jscore_server.jetstream.engine import OPEN_SLICE_NS, JetStream, Options
-from jscore_server.jetstream.meta import encode_snapshot
+from jscore_server.jetstream.meta import UpdateStream, encode_snapshot
 from jscore_server.raft import Birth, RaftHost
 
 import jscore
@@ -256,6 +256,51 @@ def test_the_whole_cluster_comes_back(world: RealWorld, monkeypatch: pytest.Monk
     assert world.one("STREAM.INFO.S", seconds=1)["state"]["messages"] == 1
     assert world.one("STREAM.INFO.T", seconds=1)["config"]["name"] == "T"
     assert no_errors(world)
+
+
+def test_the_only_holder_that_ended_before_it_heard_of_the_move_hands_over_when_it_is_back(world: RealWorld) -> None:
+    make(world, "S", 1)
+    holder = leader_of(world, "S")
+    world.engines[holder].asset("$G", "S").stream.publish("s.a", b"kept")
+    world.settle(1)
+    world.stop(holder)
+    world.settle(5)
+    planner = next(n for n in world.up if world.engines[n].is_meta_leader)
+    now = world.engines[planner].state.get("$G", "S")
+    entry = UpdateStream("$G", "S", now.group, now.config, peers=[planner], moves=True)
+    world.engines[planner].propose_meta(entry)
+    world.settle(2)
+    world.start(holder)
+    world.settle(20)
+    assert leader_of(world, "S") == planner
+    assert [m.data for m in world.engines[planner].asset("$G", "S").stream.messages.values()] == [b"kept"]
+    assert world.engines[holder].asset("$G", "S") is None
+
+
+def test_a_damaged_only_copy_that_cannot_be_copied_is_served_after_a_restart_too(trimming: RealWorld) -> None:
+    world = trimming  # what it writes is synced: no damage is taken for a torn end
+    make(world, "S", 1)
+    holder = leader_of(world, "S")
+    stream = world.engines[holder].asset("$G", "S").stream
+    for data in (b"first", b"second", b"third"):
+        stream.publish("s.a", data)
+    world.settle(1)
+    path = world.engines[holder].asset("$G", "S").log.path
+    world.stop(holder)
+    segment = next(Path(path).glob("*.seg"))
+    raw = bytearray(segment.read_bytes())
+    raw[raw.index(b"second")] ^= 1
+    segment.write_bytes(raw)
+    world.settle(5)
+    planner = next(n for n in world.up if world.engines[n].is_meta_leader)
+    now = world.engines[planner].state.get("$G", "S")
+    config = {**now.config, "num_replicas": 3}
+    world.engines[planner].propose_meta(UpdateStream("$G", "S", now.group, config, peers=sorted(world.names)))
+    world.settle(2)
+    world.start(holder)
+    world.settle(10)
+    assert leader_of(world, "S") == holder
+    assert any("gets no replicas" in line for line in world.lines[holder].errors())
 
 
 def test_leadership_is_handed_over_on_request(world: RealWorld) -> None:

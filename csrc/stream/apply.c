@@ -86,8 +86,12 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         const struct jsc_seen *x;
         while ((x = jsc_dedupe_find(&s->dedupe, hash, &it))) {
             int rc;
-            jsc_span id = record_msg_id(s, x->index, &rc); /* where it is damaged its hash has to do */
-            if (!id.p || (id.n == h->msg_id.n && !memcmp(id.p, h->msg_id.p, id.n))) {
+            jsc_span id = record_msg_id(s, x->index, &rc);
+            if (rc == JSC_ECORRUPT && !s->solo) {
+                v->unread = rc;
+                return 0;
+            }
+            if (!id.p || (id.n == h->msg_id.n && !memcmp(id.p, h->msg_id.p, id.n))) { /* damaged: its hash has to do */
                 v->duplicate = 1;
                 v->seq = x->seq;
                 return 0;
@@ -95,9 +99,12 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         }
     }
     if (h->exp_last_id.n) {
-        jsc_span id = record_msg_id(s, s->last_msg_index, &v->unread);
-        if (v->unread && s->solo) v->unread = 0; /* alone, there is nobody who decides otherwise */
-        if (v->unread) return 0;
+        int rc;
+        jsc_span id = record_msg_id(s, s->last_msg_index, &rc);
+        if (rc == JSC_ECORRUPT && !s->solo) { /* alone, there is nobody who decides otherwise */
+            v->unread = rc;
+            return 0;
+        }
         if (id.n != h->exp_last_id.n || memcmp(id.p, h->exp_last_id.p, id.n)) {
             refuse(v, 400, 10070, "");
             snprintf(v->text, sizeof v->text, "wrong last msg ID: %.*s", (int)(id.n > 256 ? 256 : id.n),

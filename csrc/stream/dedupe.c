@@ -67,5 +67,5 @@ void jsc_dedupe_expire(jsc_dedupe *d, int64_t before) {
 void jsc_dedupe_free(jsc_dedupe *d) {
     free(d->ring);
     free(d->table);
-    memset(d, 0, sizeof *d);
+    *d = (jsc_dedupe){.head = d->tail, .tail = d->tail}; /* places are not given again: a snapshot may be at one */
 }

@@ -358,7 +358,30 @@ static void test_damage_never_passes_for_state(void) {
     bed_free(&b);
 }
 
+/* More ids than are written in one step, and then no window any more: what is not written yet is gone. */
+static void test_a_window_that_ends_while_its_ids_are_written(void) {
+    bed b;
+    bed_new(&b, &plain);
+    for (int i = 0; i < 66000; i++) {
+        char headers[64];
+        snprintf(headers, sizeof headers, "NATS/1.0\r\nNats-Msg-Id: %d\r\n\r\n", i);
+        fake_pub(b.plane, "s.a", NULL, headers, "x");
+        if (i % 1000 == 999) settle(&b);
+    }
+    jsc_stream_state st;
+    jsc_stream_stat(b.s, &st);
+    CHECK(st.messages == 66000);
+    CHECK(jsc_stream_snapshot_begin(b.s, "", 0) == JSC_OK);
+    jsc_stream_limits l = plain;
+    l.duplicate_window_ns = 0;
+    CHECK(jsc_stream_configure(b.s, &l) == JSC_OK);
+    CHECK(jsc_stream_snapshot_step(b.s) == JSC_EINVAL);
+    jsc_stream_snapshot_end(b.s);
+    bed_free(&b);
+}
+
 int main(void) {
+    test_a_window_that_ends_while_its_ids_are_written();
     test_a_snapshot_and_what_follows_make_the_same_state();
     test_a_crash_at_any_call_leaves_the_old_or_the_new();
     test_messages_that_stay_hold_up_nothing();

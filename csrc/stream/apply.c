@@ -31,12 +31,13 @@ static uint64_t subject_last(const jsc_stream *s, const char *p, size_t n) {
     return last;
 }
 
-/* *rc: whether that record can be read at all. */
-static jsc_span record_msg_id(jsc_stream *s, uint64_t index, int *rc) {
+/* Of a damaged one v->unread is set: others decide by it. Alone, there is nobody who does. */
+static jsc_span record_msg_id(jsc_stream *s, uint64_t index, jsc_verdict *v) {
     jsc_record r;
     jsc_headers h = {.any = 0};
-    *rc = index ? jsc_log_read(s->log, index, &r) : JSC_OK;
-    if (index && *rc == JSC_OK && r.headers_len) jsc_headers_parse(r.headers, r.headers_len, &h);
+    int rc = index ? jsc_log_read(s->log, index, &r) : JSC_ENOTFOUND;
+    if (rc == JSC_OK && r.headers_len) jsc_headers_parse(r.headers, r.headers_len, &h);
+    if (rc == JSC_ECORRUPT && !s->solo) v->unread = rc;
     return h.msg_id;
 }
 
@@ -85,12 +86,8 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         uint64_t it = 0;
         const struct jsc_seen *x;
         while ((x = jsc_dedupe_find(&s->dedupe, hash, &it))) {
-            int rc;
-            jsc_span id = record_msg_id(s, x->index, &rc);
-            if (rc == JSC_ECORRUPT && !s->solo) {
-                v->unread = rc;
-                return 0;
-            }
+            jsc_span id = record_msg_id(s, x->index, v);
+            if (v->unread) return 0;
             if (!id.p || (id.n == h->msg_id.n && !memcmp(id.p, h->msg_id.p, id.n))) { /* damaged: its hash has to do */
                 v->duplicate = 1;
                 v->seq = x->seq;
@@ -99,12 +96,8 @@ static int check_headers(jsc_stream *s, const jsc_record *r, const jsc_headers *
         }
     }
     if (h->exp_last_id.n) {
-        int rc;
-        jsc_span id = record_msg_id(s, s->last_msg_index, &rc);
-        if (rc == JSC_ECORRUPT && !s->solo) { /* alone, there is nobody who decides otherwise */
-            v->unread = rc;
-            return 0;
-        }
+        jsc_span id = record_msg_id(s, s->last_msg_index, v);
+        if (v->unread) return 0;
         if (id.n != h->exp_last_id.n || memcmp(id.p, h->exp_last_id.p, id.n)) {
             refuse(v, 400, 10070, "");
             snprintf(v->text, sizeof v->text, "wrong last msg ID: %.*s", (int)(id.n > 256 ? 256 : id.n),

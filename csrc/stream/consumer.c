@@ -279,6 +279,21 @@ static void consumer_update(jsc_consumer *c, const jsc_consumer_options *o) {
     jsc_consumer_wake(c);
 }
 
+/* Its memory; nothing points to it any more. */
+static void consumer_release(jsc_consumer *c) {
+    jsc_progress_free(&c->applied);
+    jsc_progress_free(&c->view);
+    jsc_seqheap_free(&c->timed);
+    jsc_seqheap_free(&c->ready);
+    jsc_bytes_free(&c->ops);
+    jsc_bytes_free(&c->replies);
+    options_free(&c->o);
+    free(c->match);
+    free(c->lps);
+    free(c->name);
+    free(c);
+}
+
 int jsc_consumer_new(jsc_stream *s, uint64_t id, const char *name, size_t n, int64_t created_ns,
                      const jsc_consumer_options *o, jsc_consumer **out) {
     if (!n || n > 255) return JSC_EINVAL;
@@ -305,11 +320,7 @@ int jsc_consumer_new(jsc_stream *s, uint64_t id, const char *name, size_t n, int
     int rc = JSC_OK;
     c->applied.dseq = c->applied.fseq = c->applied.counted_to = start_position(c, &rc);
     if (rc != JSC_OK) { /* others know where it starts: this replica must not guess */
-        options_free(&c->o);
-        free(c->match);
-        free(c->lps);
-        free(c->name);
-        free(c);
+        consumer_release(c);
         return rc;
     }
     if (s->consumers_tail) s->consumers_tail->next = c;
@@ -366,17 +377,7 @@ void jsc_consumer_free(jsc_consumer *c) {
                     (q > x->applied.dseq && jsc_consumer_wants(x, q, e)) || jsc_progress_find(&x->applied, q) != NULL;
             if (!keep) jsc_stream_remove(s, q);
         }
-    jsc_progress_free(&c->applied);
-    jsc_progress_free(&c->view);
-    jsc_seqheap_free(&c->timed);
-    jsc_seqheap_free(&c->ready);
-    jsc_bytes_free(&c->ops);
-    jsc_bytes_free(&c->replies);
-    options_free(&c->o);
-    free(c->match);
-    free(c->lps);
-    free(c->name);
-    free(c);
+    consumer_release(c);
 }
 
 void jsc_consumer_lead(jsc_consumer *c) {

@@ -117,10 +117,8 @@ static void age_fire(void *ctx, int64_t mono, int64_t unix_ns) {
     int64_t cut = unix_ns - s->limits.max_age_ns;
     uint64_t below;
     int rc = s->last_ts <= cut ? JSC_ENOTFOUND : jsc_stream_seq_at(s, cut + 1, &below);
-    if (rc == JSC_ENOTFOUND) below = s->last_seq + 1;
-    else if (rc == JSC_ECORRUPT)
-        jsc_stream_hurt(s, rc); /* other replicas have it; without it nothing is known to be old */
-    if (rc != JSC_OK && rc != JSC_ENOTFOUND) below = 0;
+    if (rc == JSC_ECORRUPT) jsc_stream_hurt(s, rc); /* other replicas have it */
+    if (rc != JSC_OK) below = rc == JSC_ENOTFOUND ? s->last_seq + 1 : 0; /* 0: nothing is known to be old */
     if (below > s->first_seq && below > s->age_proposed) {
         uint8_t body[10] = {1, 2};
         jsc_put64(body + 2, below);

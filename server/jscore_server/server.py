@@ -69,8 +69,8 @@ SETTLED_S = 2.0  # a client this old may get INFO at any time, whether or not it
 TELL_AGAIN_S = 0.1  # and those that are in their handshake are told when it is over
 OPENING_S = 5.0  # a single server's streams are open by then, or it serves clients without them
 OPENING_LOOK_S = 0.002
-HAND_OVER_S = 3.0  # in lame duck mode the streams led here have found other leaders by then
-HAND_OVER_LOOK_S = 0.01
+LEAVE_S = 3.0  # in lame duck mode the streams led here have found other leaders by then
+LEAVE_LOOK_S = 0.01
 
 
 Accepted = Callable[[int, str, int], None]  # takes over a descriptor; address and port of who connects
@@ -307,8 +307,7 @@ class Server:
         if cluster.udp_hints and self.jetstream is not None:
             from jscore_server.cluster.hints import Hints
 
-            self.jetstream.hints = Hints(self.facts.server_name, self.log, self.jetstream.hinted)
-            self.jetstream.hints.bind(sock)
+            self.jetstream.hints = Hints(self.facts.server_name, self.log, self.jetstream.hinted, sock)
             self.log.info(f"Listening for liveness hints on {shown(*listening)}")
         self.routes = Routes(
             self.plane,
@@ -403,13 +402,13 @@ class Server:
                 sock.close()
         if self.jetstream is not None:
             self.jetstream.engine.hand_over()
-        self._leave(done, self.loop.time() + HAND_OVER_S)
+        self._leave(done, self.loop.time() + LEAVE_S)
 
     def _leave(self, done: Callable[[], None], until: float) -> None:
         """Once nothing is led here any more that another server can lead, or that took too long."""
         assert self.loop is not None
         if self.jetstream is not None and self.jetstream.engine.hands_over and self.loop.time() < until:
-            self.loop.call_later(HAND_OVER_LOOK_S, self._leave, done, until)
+            self.loop.call_later(LEAVE_LOOK_S, self._leave, done, until)
             return
         self._find_urls()
         if self.routes is not None:

@@ -7,10 +7,18 @@ import os
 import signal
 
 import pytest
-from harness import Lab, ours, run
+from harness import Hosts, Lab, ours, run
 from jscore_server.demo import ApiError, Client, NatsError, Server, api, connect, eventually, ready
 
 NAMES = ["s1", "s2", "s3"]
+
+
+@pytest.fixture
+def cluster(lab: Lab) -> Hosts:
+    """Three servers, each with its name for a tag."""
+    hosts = lab.hosts(NAMES, tags=dict(zip(NAMES, NAMES, strict=True)))
+    hosts.start()
+    return hosts
 
 
 def config(tag: str) -> dict[str, object]:
@@ -82,10 +90,7 @@ async def running(server: Server, seconds: float = 10) -> Client:
 
 @ours
 @pytest.mark.timeout(90)
-def test_a_stream_that_was_made_anew_elsewhere_is_not_served_by_its_former_holder(lab: Lab) -> None:
-    cluster = lab.hosts(NAMES, tags=dict(zip(NAMES, NAMES, strict=True)))
-    cluster.start()
-
+def test_a_stream_that_was_made_anew_elsewhere_is_not_served_by_its_former_holder(cluster: Hosts) -> None:
     async def play() -> None:
         await ready(cluster.servers)
         client = await connect([cluster["s2"].url, cluster["s3"].url])
@@ -123,10 +128,8 @@ def test_a_stream_that_was_made_anew_elsewhere_is_not_served_by_its_former_holde
 
 @ours
 @pytest.mark.timeout(90)
-def test_a_sole_holder_serves_its_stream_though_the_others_are_gone_for_good(lab: Lab) -> None:
+def test_a_sole_holder_serves_its_stream_though_the_others_are_gone_for_good(cluster: Hosts) -> None:
     """Publishing to it needs nobody else (clustering.md §1)."""
-    cluster = lab.hosts(NAMES, tags=dict(zip(NAMES, NAMES, strict=True)))
-    cluster.start()
 
     async def play() -> None:
         await ready(cluster.servers)

@@ -35,6 +35,27 @@ static void hear(int fd, seen *s, int i) {
     CHECK(s->n[i] < TEXT);
 }
 
+/* What each of them got and came to. What differs from play to play is taken out. */
+static void look_back(jsc_plane *p, const int fd[PEERS], const uint64_t id[PEERS], seen *s) {
+    jsc_plane_stat(p, &s->stats);
+    for (int i = 0; i < PEERS; i++) {
+        hear(fd[i], s, i);
+        if (jsc_conn_stat(p, id[i], &s->info[i])) continue; /* closed */
+        s->info[i].fd = 0;
+        s->info[i].account = NULL;
+        s->info[i].start_ns = s->info[i].last_activity_ns = s->info[i].rtt_ns = 0;
+    }
+}
+
+static void check_alike(const seen *a, const seen *b) {
+    for (int i = 0; i < PEERS; i++) {
+        CHECK(a->n[i] == b->n[i] && !memcmp(a->got[i], b->got[i], a->n[i]));
+        CHECK(!memcmp(&a->info[i], &b->info[i], sizeof a->info[i]));
+    }
+    CHECK(a->closed == b->closed && !memcmp(&a->stats, &b->stats, sizeof a->stats));
+    CHECK(!memcmp(a->routed, b->routed, sizeof a->routed));
+}
+
 typedef struct peculiar { /* of the account and of the one that publishes; later: from the second text on */
     int verbose, pedantic, echo, later_mapped, later_permitted;
 } peculiar;
@@ -85,14 +106,7 @@ static void play(const peculiar *x, const char *const text[2], const size_t n[2]
     say(p, fd[0], text[1], n[1], piece, s);
     say(p, fd[3], answers, sizeof answers - 1, CRUMB, s);
     turn(p, NULL, s);
-    jsc_plane_stat(p, &s->stats);
-    for (int i = 0; i < PEERS; i++) {
-        hear(fd[i], s, i);
-        if (jsc_conn_stat(p, id[i], &s->info[i])) continue; /* closed */
-        s->info[i].fd = 0;
-        s->info[i].account = NULL;
-        s->info[i].start_ns = s->info[i].last_activity_ns = s->info[i].rtt_ns = 0;
-    }
+    look_back(p, fd, id, s);
     jsc_permissions_release(may);
     jsc_permissions_release(only_answers);
     jsc_plane_free(p);
@@ -255,15 +269,8 @@ static void play_routed(const char *text, size_t n, size_t piece, int only, seen
     }
     say(p, fd[0], text, n, piece, s);
     turn(p, NULL, s);
-    jsc_plane_stat(p, &s->stats);
+    look_back(p, fd, id, s);
     for (int i = 0; i < 2; i++) s->routed[i] = a[i]->routed;
-    for (int i = 0; i < PEERS; i++) {
-        hear(fd[i], s, i);
-        if (jsc_conn_stat(p, id[i], &s->info[i])) continue; /* closed */
-        s->info[i].fd = 0;
-        s->info[i].account = NULL;
-        s->info[i].start_ns = s->info[i].last_activity_ns = s->info[i].rtt_ns = 0;
-    }
     jsc_plane_free(p);
     for (int i = 0; i < PEERS; i++) close(fd[i]);
 }
@@ -330,13 +337,8 @@ static void test_routed(void) {
         CHECK(n < TEXT);
         play_routed(text, n, TEXT, only, &whole);
         play_routed(text, n, CRUMB, only, &crumbs);
-        for (int i = 0; i < PEERS; i++) {
-            CHECK(whole.n[i] == crumbs.n[i] && !memcmp(whole.got[i], crumbs.got[i], whole.n[i]));
-            CHECK(!memcmp(&whole.info[i], &crumbs.info[i], sizeof whole.info[i]));
-        }
+        check_alike(&whole, &crumbs);
         CHECK(!strstr(whole.got[1], "RMSG"));
-        CHECK(whole.closed == crumbs.closed && !memcmp(&whole.stats, &crumbs.stats, sizeof whole.stats));
-        CHECK(!memcmp(whole.routed, crumbs.routed, sizeof whole.routed));
         heard += whole.n[2] + whole.n[3];
     }
     CHECK(heard > ROUNDS * 1000);
@@ -366,12 +368,8 @@ int main(void) {
         n[1] = stream(second, round % 2, &last);
         play(&x, text, n, TEXT, &whole);
         play(&x, text, n, CRUMB, &crumbs);
-        for (int i = 0; i < PEERS; i++) {
-            CHECK(whole.n[i] == crumbs.n[i] && !memcmp(whole.got[i], crumbs.got[i], whole.n[i]));
-            CHECK(!memcmp(&whole.info[i], &crumbs.info[i], sizeof whole.info[i]));
-            heard += whole.n[i];
-        }
-        CHECK(whole.closed == crumbs.closed && !memcmp(&whole.stats, &crumbs.stats, sizeof whole.stats));
+        check_alike(&whole, &crumbs);
+        for (int i = 0; i < PEERS; i++) heard += whole.n[i];
     }
     CHECK(heard > ROUNDS * 1000);
     test_routed();

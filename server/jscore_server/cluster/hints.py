@@ -39,19 +39,16 @@ class _Peer(msgspec.Struct):
 
 
 class Hints:
-    """The datagram socket of one host. `heard(peer)` is called for each proper datagram."""
+    """The datagram socket of one host, at the address of its TCP `listener`. `heard(peer)`: for each proper datagram.
 
-    def __init__(self, name: str, log: Log, heard: Callable[[str], None]) -> None:
+    Raises OSError when that address is taken.
+    """
+
+    def __init__(self, name: str, log: Log, heard: Callable[[str], None], listener: socket.socket) -> None:
         self.name = name
-        self.log = log
         self.heard = heard
-        self.port = 0
         self._key = os.urandom(KEY)
         self._peers: dict[str, _Peer] = {}
-        self._datagrams: Datagrams | None = None
-
-    def bind(self, listener: socket.socket) -> None:
-        """Takes the address of the TCP listener `listener`, for datagrams. Raises OSError."""
         sock = socket.socket(listener.family, socket.SOCK_DGRAM)
         try:
             if listener.family == socket.AF_INET6:
@@ -64,16 +61,14 @@ class Hints:
         sock.setblocking(False)
         self.port = sock.getsockname()[1]
         what = "Liveness hints end"
-        self._datagrams = Datagrams(sock, self.log, what, received=self._received, beat=self._beat, every_s=EVERY_S)
+        self._datagrams = Datagrams(sock, log, what, received=self._received, beat=self._beat, every_s=EVERY_S)
 
     def start(self) -> None:
         """Begins to hear and to send, in the running loop."""
-        assert self._datagrams is not None
         self._datagrams.start()
 
     def close(self) -> None:
-        if self._datagrams is not None:
-            self._datagrams.close()
+        self._datagrams.close()
 
     @property
     def offer(self) -> list[Any]:
@@ -87,14 +82,12 @@ class Hints:
             case [int(port), str(key)] if 0 < port < 1 << 16 and len(key) == 2 * KEY:
                 with contextlib.suppress(ValueError):
                     known.key = bytes.fromhex(key)
-                    assert self._datagrams is not None
                     self._datagrams.spawn(self._resolve(known, host, port))
 
     def link_down(self, peer: str) -> None:
         self._peers.pop(peer, None)
 
     async def _resolve(self, peer: _Peer, host: str, port: int) -> None:
-        assert self._datagrams is not None
         sock = self._datagrams.sock
         flags = socket.AI_V4MAPPED if sock.family == socket.AF_INET6 else 0
         with contextlib.suppress(OSError, UnicodeError):  # where nobody can be reached, there are no hints
@@ -104,7 +97,6 @@ class Hints:
             peer.address = found[0][4]
 
     async def _beat(self) -> None:
-        assert self._datagrams is not None
         for peer in list(self._peers.values()):
             if peer.address is not None:
                 peer.sent += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -487,10 +488,8 @@ class JetStream:
     @property
     def hands_over(self) -> bool:
         """Whether something is still led here that another server may take, or is about to be handed to it."""
-        groups = [asset.group for asset in self.assets.values() if asset.group is not None]
-        if self.meta is not None:
-            groups.append(self.meta)
-        return any(group.is_leader and group.can_hand_over for group in groups)
+        groups = itertools.chain((self.meta,), (asset.group for asset in self.assets.values()))
+        return any(group is not None and group.is_leader and group.can_hand_over for group in groups)
 
     # ---- accounts ----
 

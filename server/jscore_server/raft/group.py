@@ -441,9 +441,7 @@ class Group:
         """The leader waits for the ack of what is stored: it leaves before what it carried along is applied."""
         out, host = self.core.out, self.host
         if out.commit and out.messages and not (out.role or out.hard_state or self._failed):
-            messages, out.messages = out.messages, []
-            for m in messages:
-                host._post(m.peer, encode(m, self._raw_id))
+            self._post()
             host._send_posts()
             host.transport.push()
 
@@ -644,7 +642,12 @@ class Group:
         """A leader that stops while its host goes on: nobody who sleeps would miss it."""
         core = self.core
         core.wake_others()
-        messages, core.out.messages = core.out.messages, []
+        self._post()
+
+    def _post(self) -> None:
+        """What the core has to say to others goes to the host's outbox."""
+        out = self.core.out
+        messages, out.messages = out.messages, []
         for m in messages:
             self.host._post(m.peer, encode(m, self._raw_id))
 
@@ -673,9 +676,7 @@ class Group:
                     host.log_line("error", f"raft group {self.id}: {why}; {MUTED}")
                     out.lost = 0
                 if out.messages:
-                    messages, out.messages = out.messages, []
-                    for m in messages:
-                        host._post(m.peer, encode(m, self._raw_id))
+                    self._post()
                 if out.after:
                     seq = core.hard_seq
                     self.held.extend((seq, m) for m in out.after)

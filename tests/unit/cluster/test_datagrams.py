@@ -19,9 +19,8 @@ class Hosts:
         self.hosts: dict[str, Hints] = {}
         for name in self.heard:
             anything: Any = None
-            host = self.hosts[name] = Hints(name, anything, self.hears(name))
             with socket.create_server(("127.0.0.1", 0)) as listener:
-                host.bind(listener)
+                host = self.hosts[name] = Hints(name, anything, self.hears(name), listener)
             host.start()
 
     def hears(self, name: str) -> Any:
@@ -111,8 +110,7 @@ def test_an_offer_that_is_none_is_not_taken(offer: object) -> None:
 def test_a_port_that_is_taken_is_an_error() -> None:
     anything: Any = None
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        first, second = (Hints(name, anything, print) for name in ("a", "b"))
-        first.bind(listener)
+        first = Hints("a", anything, print, listener)
         with pytest.raises(OSError, match="liveness hints"):
-            second.bind(listener)
+            Hints("b", anything, print, listener)
         first.close()
